@@ -1,0 +1,131 @@
+/* Numeric kernels: contracts and the table. Raw pointers; no tensors, no malloc, no threads.
+ *
+ * Levels: ref/ is the scalar truth; x86/ overlays it upward (avx2, avx512, vnni, bf16). A table for
+ * a level is complete: what a level does not speed up is inherited.
+ *
+ * Order of summation. For every product the order along K is fixed by the level alone; it depends
+ * on neither m, n, the panel range, nor neighbours: result element (i, j) has the same bits for any
+ * m (GEMV and GEMM are instances of one body). Between levels results may differ by rounding.
+ *
+ * Matrix products: C[m, n] = A[m, k] * B[k, n], B packed before into panels of `nr` columns. Panel p
+ * holds columns [p*nr, min(n, (p+1)*nr)), missing columns are zero. For y = x Wt with W [n, k]
+ * row-major: column j of B is row j of W.
+ *   QSI_MM_F32   A float,     B float,              sum in float (fma)
+ *   QSI_MM_F16   A float,     B half, widened       sum in float (fma)
+ *   QSI_MM_BF16  A bfloat16,  B bfloat16, k padded to even with zeros; sum in float
+ *   QSI_MM_Q8_0  A qsi_act8,  B q8_0 blocks         integer dot of 32, then float with both scales
+ *   QSI_MM_Q4_0  A qsi_act8,  B q4_0 blocks         the same
+ * A rows are lda_bytes apart. For BF16 and odd k the element A[i][k] must be readable and zero.
+ * No alignment is required of A and C; packed panels are 64-byte aligned.
+ */
+#ifndef QSI_KERN_H
+#define QSI_KERN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sys/cpu.h"
+
+typedef enum qsi_mm {
+    QSI_MM_F32,
+    QSI_MM_F16,
+    QSI_MM_BF16,
+    QSI_MM_Q8_0,
+    QSI_MM_Q4_0,
+    QSI_MM_COUNT
+} qsi_mm;
+
+/* Activations for integer products: blocks of 32 values, one scale each, and the sum of the 32
+ * quantised values (kernels that shift weights to unsigned need it). value = qs * d, d = max|x|/127,
+ * rounded half away from zero. */
+typedef struct qsi_act8 {
+    float d;
+    int32_t sum;
+    int8_t qs[32];
+} qsi_act8;
+_Static_assert(sizeof(qsi_act8) == 40, "act8 is 40 bytes a block");
+
+typedef struct qsi_kern_mm {
+    int nr; /* columns a panel; fixed by the level */
+    /* Bytes of one packed panel for this k (a multiple of 64). */
+    size_t (*panel_bytes)(int64_t k);
+    /* Packs panels [p0, p1). Source element for (column j, position kk):
+     *   F32/F16/BF16: the element at src + (j*ld_col + kk*ld_k) elements of the source type
+     *     (F32 source: float; F16: half; BF16: bfloat16);
+     *   Q8_0/Q4_0: blocks in rows: row j starts at src + j*ld_col BYTES; ld_k ignored, k % 32 == 0.
+     * n is the number of real columns. dst points at panel 0. */
+    void (*pack)(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k, int64_t p0,
+                 int64_t p1, void *dst);
+    /* C[0..m) x columns of panels [p0, p1) (+)= A * B. packed points at panel 0, c at C[0][0].
+     * accumulate: add to C (C + sum, one addition at the end); else overwrite. */
+    void (*run)(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a,
+                size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate);
+} qsi_kern_mm;
+
+typedef struct qsi_kern {
+    qsi_isa isa;
+    qsi_kern_mm mm[QSI_MM_COUNT];
+    /* True when BF16 products are faster than F32 ones (the CPU has the instruction). */
+    bool bf16_native;
+
+    /* ---- conversions, n values ---- */
+    void (*f32_to_bf16)(const float *x, uint16_t *y, int64_t n);
+    void (*bf16_to_f32)(const uint16_t *x, float *y, int64_t n);
+    void (*f32_to_f16)(const float *x, uint16_t *y, int64_t n);
+    void (*f16_to_f32)(const uint16_t *x, float *y, int64_t n);
+    void (*f32_to_act8)(const float *x, qsi_act8 *y, int64_t n); /* n % 32 == 0 */
+    /* y[c][r] = bf16(x[r][c]), rows x cols; ld in elements. */
+    void (*f32_to_bf16_t)(const float *x, int64_t ldx, int64_t rows, int64_t cols, uint16_t *y,
+                          int64_t ldy);
+
+    /* ---- vectors, n values ---- */
+    float (*dot)(const float *x, const float *y, int64_t n);
+    double (*sum_sq)(const float *x, int64_t n); /* accumulated in double */
+    void (*axpy)(float a, const float *x, float *y, int64_t n);  /* y += a x */
+    void (*scale)(float a, float *x, int64_t n);
+    void (*add)(const float *x, float *y, int64_t n);            /* y += x */
+    float (*max)(const float *x, int64_t n);
+
+    /* ---- layers ---- */
+    /* y = w * x * r, r = 1/sqrt(mean(x^2) + eps) (RMSNorm, Zhang and Sennrich 2019); returns r.
+     * y may be x. */
+    float (*rmsnorm)(const float *x, const float *w, float *y, int64_t n, float eps);
+    /* dx += of rmsnorm, dw += dy*x*r; r as returned by the forward. */
+    void (*rmsnorm_bwd)(const float *dy, const float *x, const float *w, float r, float *dx,
+                        float *dw, int64_t n);
+    /* y = silu(g) * u */
+    void (*swiglu)(const float *g, const float *u, float *y, int64_t n);
+    /* dg, du from dy; reuses g and u. dg may be g, du may be u. */
+    void (*swiglu_bwd)(const float *dy, const float *g, const float *u, float *dg, float *du,
+                       int64_t n);
+    /* In place: x <- exp(x*scale - max) and returns the sum (softmax without the division);
+     * *out_max receives max(x*scale). */
+    float (*softmax_exp)(float *x, int64_t n, float scale, float *out_max);
+    /* Rotates pairs (x[2i], x[2i+1]) of one head by angle i: cs holds cos,sin interleaved
+     * [n/2][2]. sign +1 forward, -1 backward. n even. */
+    void (*rope)(float *x, const float *cs, int64_t n, float sign);
+    /* Cross-entropy of one row in place: logits x[n], target t: returns -log softmax(x)[t]; when
+     * grad_scale != 0, x becomes grad_scale * (softmax(x) - onehot(t)). */
+    double (*cross_entropy)(float *x, int64_t n, int32_t t, float grad_scale);
+
+    /* ---- attention over a run of positions of one head ---- */
+    /* s[p] = q . k[p], p in [0, n_pos); k rows are ld_k elements apart, of f32 or f16 (kf16). */
+    void (*attn_scores)(const float *q, const void *k, bool kf16, int64_t ld_k, int64_t n_pos,
+                        int64_t d, float *s);
+    /* o += sum_p w[p] * v[p] in order of p. */
+    void (*attn_values)(const float *w, const void *v, bool vf16, int64_t ld_v, int64_t n_pos,
+                        int64_t d, float *o);
+
+    /* ---- optimizer ---- */
+    /* AdamW (Loshchilov and Hutter 2019), one element: g *= clip; m = b1 m + (1-b1) g;
+     * v = b2 v + (1-b2) g^2; p -= lr * (m/c1 / (sqrt(v/c2) + eps) + decay * p). c1 = 1-b1^t,
+     * c2 = 1-b2^t are given by the caller. */
+    void (*adamw)(float *p, const float *g, float *m, float *v, int64_t n, float clip, float lr,
+                  float b1, float b2, float c1, float c2, float eps, float decay);
+} qsi_kern;
+
+/* The table of a level at or below what the CPU has (QS_CHECK otherwise). Never NULL; static. */
+const qsi_kern *qsi_kern_get(qsi_isa isa);
+
+#endif

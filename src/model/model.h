@@ -1,0 +1,167 @@
+/* Models: configuration, weights, the step (forward), and for training the loss and its gradients.
+ *
+ * One step takes a ragged batch of rows; prefill, decode, many sequences and packed training
+ * documents are this one call. The pool is entered once a step. No allocation, lock, log or system
+ * call inside a step. Sources: deepseek-facts 1, 2.1, 2.2 (LLaMA-type dense; DeepSeekMoE,
+ * arXiv:2401.06066). Thread: a model has one owner; its pool's workers run inside a step. */
+#ifndef QSI_MODEL_H
+#define QSI_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "comm/comm.h"
+#include "fmt/gguf.h"
+#include "kern/kern.h"
+#include "sys/pool.h"
+
+typedef enum qsi_arch { QSI_ARCH_LLAMA, QSI_ARCH_DEEPSEEK } qsi_arch;
+typedef enum qsi_rope_scaling { QSI_ROPE_NONE, QSI_ROPE_LINEAR } qsi_rope_scaling;
+
+typedef struct qsi_config {
+    qsi_arch arch;
+    int32_t n_vocab, n_layer, d_model, n_head, n_kv_head, head_dim, d_ff;
+    int32_t n_ctx;           /* trained context length */
+    float rms_eps, rope_theta, rope_factor;
+    qsi_rope_scaling rope_scaling;
+    /* DeepSeekMoE; n_expert 0 in dense models */
+    int32_t n_dense;         /* leading dense layers */
+    int32_t n_expert, n_expert_used, n_shared, d_expert;
+    bool norm_topk;          /* renormalise the chosen weights */
+    float expert_scale;      /* weights of routed experts times this (1 when absent) */
+} qsi_config;
+
+/* Bounds every field and their relations; the text names the key. */
+qs_status qsi_config_check(const qsi_config *c, qs_err *err) QS_MUST_CHECK;
+qs_status qsi_config_from_gguf(qsi_config *c, const qsi_gguf *g, qs_err *err) QS_MUST_CHECK;
+qs_status qsi_config_put_gguf(const qsi_config *c, qsi_gguf_writer *w) QS_MUST_CHECK;
+qs_status qsi_config_from_hf(qsi_config *c, const char *json, size_t n, qs_err *err) QS_MUST_CHECK;
+const char *qsi_arch_name(qsi_arch a);
+/* Weights: all, and those a token meets (embedding not counted, head counted). */
+int64_t qsi_config_params(const qsi_config *c, int64_t *active);
+
+/* The tensors a configuration needs, in the order they are stored: name (GGUF names), dims (ne[0]
+ * contiguous), role. Used by init, binding, training and saving alike. */
+typedef enum qsi_role_t { QSI_ROLE_EMBED, QSI_ROLE_NORM, QSI_ROLE_MATRIX, QSI_ROLE_EXPERTS,
+                          QSI_ROLE_ROUTER } qsi_role_t;
+typedef struct qsi_tensor_spec {
+    char name[64];
+    int n_dims;
+    int64_t ne[3];
+    qsi_role_t role;
+    int32_t layer;           /* -1 outside layers */
+} qsi_tensor_spec;
+size_t qsi_config_n_tensors(const qsi_config *c);
+void qsi_config_tensor(const qsi_config *c, size_t i, qsi_tensor_spec *out);
+
+/* ---- KV cache: pages of 64 positions, shared by all layers ---- */
+#define QSI_KV_PAGE 64
+typedef struct qsi_kv qsi_kv;
+/* type: QSI_F16 or QSI_F32. Memory is taken page by page as pages are first used. */
+qs_status qsi_kv_create(qsi_kv **kv, const qsi_config *c, qsi_type type, int64_t max_pages,
+                        qs_err *err) QS_MUST_CHECK;
+void qsi_kv_free(qsi_kv *kv);
+size_t qsi_kv_page_bytes(const qsi_kv *kv);
+/* A sequence's pages: position p stands in pages[p / 64]. Zero-initialise to start. */
+typedef struct qsi_kv_table {
+    int32_t *pages;
+    size_t n_pages, cap;
+} qsi_kv_table;
+/* Makes room for positions [0, n_pos): QS_E_LIMIT when no page is free. */
+qs_status qsi_kv_reserve(qsi_kv *kv, qsi_kv_table *t, int64_t n_pos, qs_err *err) QS_MUST_CHECK;
+/* Gives back pages beyond n_pos. */
+void qsi_kv_truncate(qsi_kv *kv, qsi_kv_table *t, int64_t n_pos);
+void qsi_kv_table_release(qsi_kv *kv, qsi_kv_table *t);
+
+/* ---- inference ---- */
+typedef struct qsi_model qsi_model;
+typedef struct qsi_model_opts {
+    qsi_pool *pool;          /* borrowed */
+    qsi_isa isa;             /* level of the kernels */
+    int max_rows;            /* rows a step may have (chunk of prefill); 0: 512 */
+    const qsi_comm *comm;    /* NULL: one process */
+    /* called while weights are prepared; may be NULL; non-zero cancels */
+    int (*progress)(void *user, int64_t done, int64_t of);
+    void *user;
+} qsi_model_opts;
+/* Binds weights by name and shape, prepares them. Keeps g borrowed (the mapping must outlive the
+ * model). Errors name the tensor or key. */
+qs_status qsi_model_open(qsi_model **m, const qsi_gguf *g, const qsi_model_opts *o, qs_err *err)
+    QS_MUST_CHECK;
+void qsi_model_close(qsi_model **m);
+const qsi_config *qsi_model_config(const qsi_model *m);
+int qsi_model_max_rows(const qsi_model *m);
+
+typedef struct qsi_row {
+    int32_t id;
+    int32_t seq;             /* index into tables */
+    int32_t pos;
+    bool logits;             /* wanted */
+} qsi_row;
+typedef struct qsi_step {
+    const qsi_row *rows;     /* rows of one sequence are consecutive, positions ascending by 1 */
+    int32_t n_rows;
+    qsi_kv *kv;
+    const qsi_kv_table *tables;
+    int32_t n_tables;
+    float *logits;           /* out: [rows with logits, n_vocab], in row order */
+} qsi_step;
+/* Ids out of range, positions without a page: QS_E_ARG. NaN or infinity in wanted logits:
+ * QS_E_NUMERIC, naming the first layer that produced one (found by a second, watched run). */
+qs_status qsi_model_step(qsi_model *m, const qsi_step *s, qs_err *err) QS_MUST_CHECK;
+
+/* ---- training ---- */
+typedef enum qsi_precision { QSI_TRAIN_F32, QSI_TRAIN_BF16 } qsi_precision;
+typedef struct qsi_param {
+    const char *name;        /* GGUF name, whole tensor */
+    int n_dims;
+    int64_t ne[3], n;
+    float *master, *grad;    /* owned by the trainer model */
+    bool decay;              /* matrices and embeddings, not norms */
+} qsi_param;
+typedef struct qsi_train_opts {
+    qsi_pool *pool;
+    qsi_isa isa;
+    qsi_precision precision; /* of products; masters, gradients and sums are float32 */
+    int max_rows;            /* rows of a micro-batch */
+    float balance_alpha;     /* expert-level balance loss factor (deepseek-facts 5.2) */
+    bool balance_per_seq;    /* per sequence (seq_aux) or over the micro-batch */
+    const qsi_comm *comm;
+} qsi_train_opts;
+typedef struct qsi_trainer_model qsi_trainer_model;
+/* All parameters zero; fill masters by qsi_tm_init_random, or a checkpoint, or qsi_tm_load_gguf. */
+qs_status qsi_tm_create(qsi_trainer_model **t, const qsi_config *c, const qsi_train_opts *o,
+                        qs_err *err) QS_MUST_CHECK;
+void qsi_tm_free(qsi_trainer_model *t);
+size_t qsi_tm_n_params(const qsi_trainer_model *t);
+qsi_param *qsi_tm_param(qsi_trainer_model *t, size_t i);
+/* Normal(0, std) for matrices and embeddings (a stream of its own per tensor), ones for norms. */
+void qsi_tm_init_random(qsi_trainer_model *t, uint64_t seed, float std);
+qs_status qsi_tm_load_gguf(qsi_trainer_model *t, const qsi_gguf *g, qs_err *err) QS_MUST_CHECK;
+/* Call after masters changed: prepares the weights for products. */
+void qsi_tm_refresh(qsi_trainer_model *t);
+void qsi_tm_zero_grad(qsi_trainer_model *t);
+
+typedef struct qsi_train_batch { /* rows packed; documents are sequences, rows of one consecutive */
+    int32_t n_rows;
+    const int32_t *ids, *seq, *pos;
+    const int32_t *targets;  /* id to predict, or -1: no loss here */
+    float scale;             /* gradient and loss factor: 1 / targets of the whole global batch */
+} qsi_train_batch;
+typedef struct qsi_train_out {
+    double loss_sum;         /* sum of -log p over rows with targets (not scaled) */
+    int64_t n_targets;
+    double balance;          /* balance loss, all layers, unscaled by alpha */
+} qsi_train_out;
+/* Forward and (backward: true) backward, accumulating into grads. The balance loss enters with
+ * alpha * (rows of this micro-batch / rows of the global batch, given as balance_share). */
+qs_status qsi_tm_loss(qsi_trainer_model *t, const qsi_train_batch *b, bool backward,
+                      float balance_share, qsi_train_out *out, qs_err *err) QS_MUST_CHECK;
+/* Tokens routed to each expert since the last call: [n_layer, n_expert] int64, dense layers 0. */
+void qsi_tm_expert_load(qsi_trainer_model *t, int64_t *out);
+/* Bytes of activations, gradients, masters. */
+size_t qsi_tm_bytes(const qsi_trainer_model *t);
+
+#endif

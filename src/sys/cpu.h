@@ -1,0 +1,32 @@
+/* CPU levels: which kernels this machine can run. CPUID and XGETBV both decide. Thread: any. */
+#ifndef QSI_SYS_CPU_H
+#define QSI_SYS_CPU_H
+
+#include "base/status.h"
+
+/* Ordered: a level contains those below it on its architecture. X(name, text) */
+#define QSI_ISA_LIST(X)                                                                            \
+    X(QSI_ISA_REF, "ref")                                                                          \
+    X(QSI_ISA_AVX2, "avx2")                                                                        \
+    X(QSI_ISA_AVX512, "avx512")                                                                    \
+    X(QSI_ISA_AVX512_VNNI, "vnni")                                                                 \
+    X(QSI_ISA_AVX512_BF16, "bf16")
+
+typedef enum qsi_isa {
+#define QSI_ISA_ENUM(name, text) name,
+    QSI_ISA_LIST(QSI_ISA_ENUM)
+#undef QSI_ISA_ENUM
+    QSI_ISA_COUNT
+} qsi_isa;
+
+/* The highest level this CPU and operating system support. avx2 means AVX2 + FMA + F16C; avx512
+ * F, BW, VL, DQ; bf16 includes vnni. */
+qsi_isa qsi_cpu_isa(void);
+const char *qsi_isa_name(qsi_isa isa);
+/* By name; QS_E_ARG for an unknown name, QS_E_UNSUPPORTED when the CPU lacks it (both say what
+ * there is). "auto" is the highest. */
+qs_status qsi_isa_parse(const char *name, qsi_isa *out, qs_err *err) QS_MUST_CHECK;
+/* Processors this process may use: affinity and cgroup quota. At least 1. */
+int qsi_cpu_count(void);
+
+#endif

@@ -1,0 +1,60 @@
+/* Files: read-only mappings, whole-file reads, atomic replacement, folders. Paths are UTF-8.
+ * Errors name the path and the reason. Thread: any; a writer has one owner. */
+#ifndef QSI_SYS_FILE_H
+#define QSI_SYS_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/str.h"
+
+/* A read-only mapping of a whole regular file. size 0 has data NULL. */
+typedef struct qsi_map {
+    const uint8_t *data;
+    size_t size;
+    int fd;
+} qsi_map;
+qs_status qsi_map_open(qsi_map *m, const char *path, qs_err *err) QS_MUST_CHECK;
+void qsi_map_close(qsi_map *m);
+/* Gives pages [off, off+n) back to the system (they are read again when touched). */
+void qsi_map_drop(const qsi_map *m, size_t off, size_t n);
+void qsi_map_will_need(const qsi_map *m, size_t off, size_t n);
+
+/* Reads a whole file (or standard input for "-") of at most `max` bytes into an owned string. */
+qs_status qsi_file_read(const char *path, size_t max, qsi_str *out, qs_err *err) QS_MUST_CHECK;
+
+/* Atomic replacement: bytes go to a temporary file in the same folder; commit flushes, fsyncs,
+ * renames over the target and fsyncs the folder; abort (or release without commit) removes it.
+ * A failed write sticks; commit reports it. Buffered. */
+typedef struct qsi_writer qsi_writer;
+qs_status qsi_writer_open(qsi_writer **w, const char *path, qs_err *err) QS_MUST_CHECK;
+qs_status qsi_writer_write(qsi_writer *w, const void *p, size_t n, qs_err *err) QS_MUST_CHECK;
+uint64_t qsi_writer_pos(const qsi_writer *w);
+/* Overwrites n bytes already written at off (headers filled in at the end). */
+qs_status qsi_writer_patch(qsi_writer *w, uint64_t off, const void *p, size_t n, qs_err *err)
+    QS_MUST_CHECK;
+qs_status qsi_writer_commit(qsi_writer **w, qs_err *err) QS_MUST_CHECK;
+void qsi_writer_abort(qsi_writer **w);
+
+bool qsi_path_exists(const char *path);
+bool qsi_path_is_dir(const char *path);
+qs_status qsi_make_dirs(const char *path, qs_err *err) QS_MUST_CHECK;
+/* Appends "dir/name" handling slashes. */
+qs_status qsi_path_join(qsi_str *out, const char *dir, const char *name) QS_MUST_CHECK;
+/* Names in a folder (regular files and folders, no dot entries), sorted bytewise; owned by the
+ * caller (qsi_free each and the array). */
+qs_status qsi_dir_list(const char *path, char ***names, size_t *n, qs_err *err) QS_MUST_CHECK;
+/* Free bytes on the file system that holds path (or its nearest existing parent). */
+uint64_t qsi_disk_free(const char *path);
+/* Folder of the running executable, resolved through links (/proc/self/exe). */
+qs_status qsi_exe_dir(qsi_str *out, qs_err *err) QS_MUST_CHECK;
+
+/* Monotonic nanoseconds. */
+int64_t qsi_now_ns(void);
+/* Bytes this process may still use: the least of free memory and its cgroup's limit. */
+uint64_t qsi_mem_available(void);
+uint64_t qsi_mem_resident(void);
+
+#endif
