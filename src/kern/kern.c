@@ -1,0 +1,44 @@
+/* The tables of all levels, built once by overlaying, and the choice among them. Invariant: a table
+ * handed out is complete and never changes. */
+#include "kern/kern.h"
+
+#include <stdatomic.h>
+
+#include "base/status.h"
+#include "kern/kern_levels.h"
+
+static qsi_kern tables[QSI_ISA_COUNT];
+static atomic_int state; /* 0 empty, 1 being built, 2 complete (release; acquire in get) */
+
+static void overlay(qsi_kern *t, qsi_isa isa)
+{
+    switch (isa) {
+    case QSI_ISA_REF:
+        qsi_kern_fill_ref_mm(t);
+        qsi_kern_fill_ref_vec(t);
+        qsi_kern_fill_ref_layer(t);
+        break;
+    default: break;
+    }
+    t->isa = isa;
+}
+
+static void build(void)
+{
+    for (int i = 0; i < QSI_ISA_COUNT; i++) {
+        if (i > 0) tables[i] = tables[i - 1];
+        overlay(&tables[i], (qsi_isa)i);
+    }
+}
+
+const qsi_kern *qsi_kern_get(qsi_isa isa)
+{
+    QS_CHECK((int)isa >= 0 && isa < QSI_ISA_COUNT && isa <= qsi_cpu_isa());
+    int expected = 0;
+    if (atomic_compare_exchange_strong(&state, &expected, 1)) {
+        build();
+        atomic_store_explicit(&state, 2, memory_order_release);
+    }
+    while (atomic_load_explicit(&state, memory_order_acquire) != 2) {}
+    return &tables[isa];
+}

@@ -1,0 +1,19 @@
+/* How a table comes together: every level overlays the one below it. A level's file fills only
+ * what it speeds up; kern.c applies them upward. Not for other rooms. */
+#ifndef QSI_KERN_LEVELS_H
+#define QSI_KERN_LEVELS_H
+
+#include "kern/kern.h"
+
+#define QSI_ACT8_MIN 1.5e-36f /* blocks whose largest value is below this quantise to zero */
+
+/* ref/: complete. */
+void qsi_kern_fill_ref_mm(qsi_kern *t);
+void qsi_kern_fill_ref_vec(qsi_kern *t);
+void qsi_kern_fill_ref_layer(qsi_kern *t);
+
+#if defined(__x86_64__)
+/* x86/: overlays. */
+#endif
+
+#endif
