@@ -51,4 +51,6 @@ void qsi_fail(const char *file, int line, const char *expr);
 
 #define QSI_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
+#include "base/banned.h"
+
 #endif

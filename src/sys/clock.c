@@ -1,0 +1,10 @@
+/* Monotonic time. */
+#include <time.h>
+
+#include "sys/file.h"
+
+int64_t qsi_now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}

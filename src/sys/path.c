@@ -1,0 +1,144 @@
+/* Paths, folders and the place of the running program. */
+#define _GNU_SOURCE /* statvfs and fstatat under c11 */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "sys/file.h"
+#include "sys/oserr.h"
+
+bool qsi_path_exists(const char *path) {
+    struct stat sb;
+    return stat(path, &sb) == 0;
+}
+
+bool qsi_path_is_dir(const char *path) {
+    struct stat sb;
+    return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
+}
+
+/* One folder; fine when it is there already. */
+static qs_status make_dir(const char *path, qs_err *err) {
+    if (mkdir(path, 0777) == 0) return QS_OK;
+    int e = errno;
+    if (qsi_path_is_dir(path)) return QS_OK;
+    return qsi_err_errno(err, e, "cannot make the folder '%s'", path);
+}
+
+qs_status qsi_make_dirs(const char *path, qs_err *err) {
+    qs_status st = QS_OK;
+    char *part = qsi_strdup(path);
+    if (part == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory making '%s'", path);
+    for (size_t i = 1; part[0] != '\0' && part[i] != '\0'; i++) {
+        if (part[i] != '/' || part[i - 1] == '/') continue;
+        part[i] = '\0';
+        QS_TRY(make_dir(part, err));
+        part[i] = '/';
+    }
+    QS_TRY(make_dir(part, err));
+done:
+    qsi_free(part);
+    return st;
+}
+
+qs_status qsi_path_join(qsi_str *out, const char *dir, const char *name) {
+    qs_status st = QS_OK;
+    size_t n = strlen(dir);
+    while (name[0] == '/' && n > 0) name++;
+    QS_TRY(qsi_str_append(out, dir, n));
+    if (n > 0 && dir[n - 1] != '/') QS_TRY(qsi_str_putc(out, '/'));
+    QS_TRY(qsi_str_puts(out, name));
+done:
+    return st;
+}
+
+static int by_bytes(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool wanted(DIR *d, const char *name) {
+    struct stat sb;
+    if (name[0] == '.') return false;
+    return fstatat(dirfd(d), name, &sb, 0) == 0 && (S_ISREG(sb.st_mode) || S_ISDIR(sb.st_mode));
+}
+
+qs_status qsi_dir_list(const char *path, char ***names, size_t *n, qs_err *err) {
+    qs_status st = QS_OK;
+    void *list = NULL;
+    size_t count = 0, cap = 0;
+    DIR *d = opendir(path);
+    if (d == NULL) QS_TRY(qsi_err_errno(err, errno, "cannot open the folder '%s'", path));
+    for (;;) {
+        errno = 0;
+        struct dirent *e = readdir(d);
+        if (e == NULL && errno != 0) {
+            QS_TRY(qsi_err_errno(err, errno, "cannot read the folder '%s'", path));
+        }
+        if (e == NULL) break;
+        if (!wanted(d, e->d_name)) continue;
+        char *copy = NULL;
+        if (qsi_grow(&list, &cap, count + 1, sizeof(char *)) != QS_OK ||
+            (copy = qsi_strdup(e->d_name)) == NULL) {
+            QS_FAIL(err, QS_E_NOMEM, "out of memory reading the folder '%s'", path);
+        }
+        ((char **)list)[count++] = copy;
+    }
+    if (count > 0) qsort(list, count, sizeof(char *), by_bytes);
+    *names = list;
+    *n = count;
+    list = NULL;
+    count = 0;
+done:
+    if (d != NULL) closedir(d);
+    for (size_t i = 0; i < count; i++) qsi_free(((char **)list)[i]);
+    qsi_free(list);
+    return st;
+}
+
+uint64_t qsi_disk_free(const char *path) {
+    struct statvfs sv;
+    char *p = qsi_strdup(path[0] != '\0' ? path : ".");
+    uint64_t bytes = 0;
+    if (p == NULL) return 0;
+    for (;;) {
+        if (statvfs(p, &sv) == 0) {
+            bytes = (uint64_t)sv.f_bavail * sv.f_frsize;
+            break;
+        }
+        char *slash = strrchr(p, '/');
+        if (strcmp(p, "/") == 0 || strcmp(p, ".") == 0) break;
+        if (slash == NULL) memcpy(p, ".", 2);
+        else if (slash == p) p[1] = '\0';
+        else *slash = '\0';
+    }
+    qsi_free(p);
+    return bytes;
+}
+
+qs_status qsi_exe_dir(qsi_str *out, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_str link = {0};
+    size_t cap = 256;
+    ssize_t n = 0;
+    for (;; cap *= 2) {
+        void *p = link.data;
+        if (qsi_grow(&p, &link.cap, cap, 1) != QS_OK) QS_FAIL(err, QS_E_NOMEM, "out of memory");
+        link.data = p;
+        n = readlink("/proc/self/exe", link.data, link.cap);
+        if (n < 0) QS_TRY(qsi_err_errno(err, errno, "cannot find the running program's folder"));
+        if ((size_t)n < link.cap) break;
+    }
+    link.data[n] = '\0';
+    char *slash = strrchr(link.data, '/');
+    size_t len = slash == NULL || slash == link.data ? 1 : (size_t)(slash - link.data);
+    if (qsi_str_append(out, link.data, len) != QS_OK) QS_FAIL(err, QS_E_NOMEM, "out of memory");
+done:
+    qsi_str_release(&link);
+    return st;
+}

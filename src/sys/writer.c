@@ -1,0 +1,242 @@
+/* Atomic replacement of a file.
+ *
+ * Bytes go to a hidden temporary file beside the target; commit makes them durable and renames. At
+ * any moment the target is the old file or the whole new one, also after kill -9 or a power cut.
+ * A link is followed: the file it names is replaced. Devices, pipes and folders are refused.
+ * Invariant: file offset = `flushed`, and flushed + fill bytes have been accepted. The first failure
+ * sticks: later calls return it again and commit replaces nothing. */
+#define _GNU_SOURCE /* realpath(path, NULL) */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "sys/file.h"
+#include "sys/oserr.h"
+
+enum { BUFFER_BYTES = 1 << 18 };
+
+struct qsi_writer {
+    int fd;
+    char *path, *temp; /* owned; temp is unlinked unless it was renamed */
+    bool temp_made;
+    uint8_t *buf;
+    size_t fill;
+    uint64_t flushed;
+    qs_status st; /* first failure, with its text in `why` */
+    qs_err why;
+};
+
+static void writer_free(qsi_writer *w) {
+    if (w == NULL) return;
+    if (w->fd >= 0) close(w->fd);
+    if (w->temp_made) unlink(w->temp);
+    qsi_free(w->path);
+    qsi_free(w->temp);
+    qsi_free(w->buf);
+    qsi_free(w);
+}
+
+/* Length of the folder part of a path, with its slash; 0 when there is none. */
+static size_t folder_len(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? (size_t)(slash - path) + 1 : 0;
+}
+
+/* The path that is to be replaced: links resolved, and only a regular file or nothing there. */
+static qs_status resolve_target(const char *path, char **out, mode_t *mode, qs_err *err) {
+    qs_status st = QS_OK;
+    struct stat sb;
+    char *real = NULL;
+    if (stat(path, &sb) == 0) {
+        if (S_ISDIR(sb.st_mode)) QS_FAIL(err, QS_E_IO, "cannot write '%s': it is a folder", path);
+        if (!S_ISREG(sb.st_mode)) {
+            QS_FAIL(err, QS_E_IO, "cannot write '%s': it is not a regular file", path);
+        }
+        *mode = sb.st_mode & 0777;
+        real = realpath(path, NULL);
+        if (real == NULL) QS_TRY(qsi_err_errno(err, errno, "cannot write '%s'", path));
+    } else if (errno != ENOENT) {
+        QS_TRY(qsi_err_errno(err, errno, "cannot write '%s'", path));
+    } else {
+        *mode = 0;
+    }
+    *out = qsi_strdup(real != NULL ? real : path);
+    if (*out == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
+done:
+    free(real);
+    return st;
+}
+
+/* Opens a new file ".NAME.PID.N.tmp" in the target's folder. */
+static qs_status open_temp(qsi_writer *w, qs_err *err) {
+    static atomic_uint serial;
+    qs_status st = QS_OK;
+    qsi_str name = {0};
+    size_t dir = folder_len(w->path);
+    for (int tries = 0; tries < 100 && w->fd < 0; tries++) {
+        qsi_str_clear(&name);
+        QS_TRY(qsi_str_append(&name, w->path, dir));
+        QS_TRY(qsi_str_printf(&name, ".%.200s.%ld.%u.tmp", w->path + dir, (long)getpid(),
+                              atomic_fetch_add(&serial, 1)));
+        w->fd = open(name.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (w->fd < 0 && errno != EEXIST && errno != EINTR) break;
+    }
+    if (w->fd < 0) QS_TRY(qsi_err_errno(err, errno, "cannot write '%s'", w->path));
+    w->temp = name.data;
+    w->temp_made = true;
+    name = (qsi_str){0};
+done:
+    if (st == QS_E_NOMEM) st = qsi_err_set(err, st, "out of memory writing '%s'", w->path);
+    qsi_str_release(&name);
+    return st;
+}
+
+qs_status qsi_writer_open(qsi_writer **out, const char *path, qs_err *err) {
+    qs_status st = QS_OK;
+    mode_t mode = 0;
+    qsi_writer *w = qsi_calloc(1, sizeof(*w));
+    if (w == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
+    w->fd = -1;
+    QS_TRY(resolve_target(path, &w->path, &mode, err));
+    w->buf = qsi_alloc(BUFFER_BYTES, 1);
+    if (w->buf == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
+    QS_TRY(open_temp(w, err));
+    if (mode != 0) (void)!fchmod(w->fd, mode); /* keep the old file's mode where we may */
+    *out = w;
+    w = NULL;
+done:
+    writer_free(w);
+    return st;
+}
+
+static qs_status give_up(qsi_writer *w, int e) {
+    w->st = qsi_err_errno(&w->why, e, "cannot write '%s'", w->path);
+    return w->st;
+}
+
+static qs_status report(const qsi_writer *w, qs_err *err) {
+    if (w->st != QS_OK && err != NULL) *err = w->why;
+    return w->st;
+}
+
+static qs_status write_fully(qsi_writer *w, const uint8_t *p, size_t n) {
+    while (n > 0) {
+        ssize_t k = write(w->fd, p, n);
+        if (k < 0 && errno == EINTR) continue;
+        if (k < 0) return give_up(w, errno);
+        p += k;
+        n -= (size_t)k;
+        w->flushed += (uint64_t)k;
+    }
+    return QS_OK;
+}
+
+static qs_status flush(qsi_writer *w) {
+    if (w->st != QS_OK) return w->st;
+    qs_status st = write_fully(w, w->buf, w->fill);
+    if (st == QS_OK) w->fill = 0;
+    return st;
+}
+
+qs_status qsi_writer_write(qsi_writer *w, const void *p, size_t n, qs_err *err) {
+    const uint8_t *from = p;
+    if (w->st != QS_OK) return report(w, err);
+    if (n <= BUFFER_BYTES - w->fill) {
+        if (n > 0) memcpy(w->buf + w->fill, from, n);
+        w->fill += n;
+        return QS_OK;
+    }
+    if (flush(w) != QS_OK) return report(w, err);
+    if (n >= BUFFER_BYTES) {
+        if (write_fully(w, from, n) != QS_OK) return report(w, err);
+    } else {
+        memcpy(w->buf, from, n);
+        w->fill = n;
+    }
+    return QS_OK;
+}
+
+uint64_t qsi_writer_pos(const qsi_writer *w) { return w->flushed + w->fill; }
+
+qs_status qsi_writer_patch(qsi_writer *w, uint64_t off, const void *p, size_t n, qs_err *err) {
+    uint64_t pos = qsi_writer_pos(w);
+    const uint8_t *from = p;
+    if (w->st != QS_OK) return report(w, err);
+    if (off > pos || n > pos - off) {
+        w->st = qsi_err_set(&w->why, QS_E_RANGE, "cannot patch '%s' at %llu: only %llu bytes written",
+                            w->path, (unsigned long long)off, (unsigned long long)pos);
+        return report(w, err);
+    }
+    if (flush(w) != QS_OK) return report(w, err);
+    while (n > 0) {
+        ssize_t k = pwrite(w->fd, from, n, (off_t)off);
+        if (k < 0 && errno == EINTR) continue;
+        if (k < 0) {
+            (void)give_up(w, errno);
+            return report(w, err);
+        }
+        from += k;
+        off += (uint64_t)k;
+        n -= (size_t)k;
+    }
+    return QS_OK;
+}
+
+/* Makes the rename itself durable. File systems that cannot sync a folder say EINVAL: nothing more
+ * can be done there. */
+static qs_status sync_folder(const char *path, qs_err *err) {
+    qs_status st = QS_OK;
+    int fd = -1;
+    size_t dir = folder_len(path);
+    char *folder = dir > 0 ? qsi_strdup(path) : qsi_strdup(".");
+    if (folder == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
+    if (dir > 0) folder[dir] = '\0';
+    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) goto done; /* writable but not readable folder: cannot sync it */
+    if (fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP && errno != EROFS) {
+        QS_TRY(qsi_err_errno(err, errno, "cannot make '%s' durable", path));
+    }
+done:
+    if (fd >= 0) close(fd);
+    qsi_free(folder);
+    return st;
+}
+
+qs_status qsi_writer_commit(qsi_writer **pw, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_writer *w = *pw;
+    *pw = NULL;
+    if (flush(w) != QS_OK) goto done;
+    if (fsync(w->fd) != 0) {
+        (void)give_up(w, errno);
+        goto done;
+    }
+    int fd = w->fd;
+    w->fd = -1;
+    if (close(fd) != 0 && errno != EINTR) {
+        (void)give_up(w, errno);
+        goto done;
+    }
+    if (rename(w->temp, w->path) != 0) {
+        (void)give_up(w, errno);
+        goto done;
+    }
+    w->temp_made = false;
+    w->st = sync_folder(w->path, &w->why);
+done:
+    st = report(w, err);
+    writer_free(w);
+    return st;
+}
+
+void qsi_writer_abort(qsi_writer **pw) {
+    if (*pw == NULL) return;
+    writer_free(*pw);
+    *pw = NULL;
+}
