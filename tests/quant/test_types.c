@@ -1,0 +1,180 @@
+/* The type table; encode and decode against the reference dump (tools/golden_quant.py), and on
+ * values no reference defines. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "quant/quant.h"
+
+static const char *golden_path;
+
+static uint8_t *read_file(const char *path, size_t *n) {
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, 0, SEEK_END), 0);
+    long size = ftell(f);
+    assert_true(size > 0);
+    rewind(f);
+    uint8_t *p = malloc((size_t)size);
+    assert_non_null(p);
+    assert_int_equal(fread(p, 1, (size_t)size, f), (size_t)size);
+    fclose(f);
+    *n = (size_t)size;
+    return p;
+}
+
+static uint32_t take_u32(const uint8_t *file, size_t *pos) {
+    uint32_t v;
+    memcpy(&v, file + *pos, 4);
+    *pos += 4;
+    return v;
+}
+
+static void equals_the_reference(void **state) {
+    size_t size = 0, pos = 0;
+    uint8_t *file = read_file(golden_path, &size);
+    uint32_t n = take_u32(file, &pos);
+    float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y);
+    uint8_t *enc = malloc(n * sizeof *x);
+    assert_true(x && y && enc);
+    memcpy(x, file + pos, n * sizeof *x);
+    pos += n * sizeof *x;
+    int records = 0;
+    for (; pos < size; records++) {
+        const qsi_type_info *ti = qsi_type_get((int32_t)take_u32(file, &pos));
+        uint32_t bytes = take_u32(file, &pos);
+        size_t row = 0;
+        assert_true(ti && ti->weights && qsi_row_bytes(ti, n, &row));
+        assert_int_equal(row, bytes);
+        ti->encode(x, enc, n);
+        assert_memory_equal(enc, file + pos, bytes);
+        ti->decode(file + pos, y, n);
+        pos += bytes;
+        assert_memory_equal(y, file + pos, n * sizeof *y);
+        pos += n * sizeof *y;
+    }
+    assert_int_equal(records, 5);
+    assert_int_equal(pos, size);
+    free(file);
+    free(x);
+    free(y);
+    free(enc);
+}
+
+static void the_table_is_consistent(void **state) {
+    int known = 0;
+    for (int32_t id = -2; id < 64; id++) {
+        const qsi_type_info *ti = qsi_type_get(id);
+        if (!ti) continue;
+        known++;
+        assert_int_equal(ti->type, id);
+        assert_true(ti->block > 0 && ti->bytes > 0);
+        assert_ptr_equal(qsi_type_find(ti->name), ti);
+        assert_int_equal(ti->weights, ti->decode != NULL);
+        assert_int_equal(ti->weights, ti->encode != NULL);
+    }
+    assert_int_equal(known, 33);
+    assert_null(qsi_type_get(4)); /* removed by ggml */
+    assert_null(qsi_type_get(INT32_MAX));
+    assert_int_equal(qsi_type_find("q8_0")->type, QSI_Q8_0);
+    assert_int_equal(qsi_type_find("mxfp4")->bytes, 17);
+    assert_null(qsi_type_find("Q8_"));
+    assert_null(qsi_type_find("Q8_00"));
+    assert_null(qsi_type_find(""));
+}
+
+static void row_bytes_are_checked(void **state) {
+    const qsi_type_info *q = qsi_type_get(QSI_Q4_0), *f = qsi_type_get(QSI_F32);
+    size_t n = 7;
+    assert_true(qsi_row_bytes(q, 64, &n));
+    assert_int_equal(n, 36);
+    assert_true(qsi_row_bytes(q, 0, &n));
+    assert_int_equal(n, 0);
+    n = 7;
+    assert_false(qsi_row_bytes(q, 33, &n));
+    assert_false(qsi_row_bytes(q, -32, &n));
+    assert_false(qsi_row_bytes(f, INT64_MAX, &n));
+    assert_int_equal(n, 7);
+}
+
+/* A NaN or infinity anywhere in a block must not vanish. */
+static void damage_stays_visible(void **state) {
+    const qsi_type ids[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0, QSI_Q4_0};
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    for (size_t t = 0; t < QSI_COUNT(ids); t++) {
+        const qsi_type_info *ti = qsi_type_get(ids[t]);
+        for (size_t b = 0; b < QSI_COUNT(bad); b++) {
+            for (int at = 0; at < 32; at++) {
+                float x[32], y[32];
+                uint8_t enc[128];
+                for (int j = 0; j < 32; j++) x[j] = (float)j - 12;
+                x[at] = bad[b];
+                ti->encode(x, enc, 32);
+                ti->decode(enc, y, 32);
+                assert_false(isfinite(y[at]));
+            }
+        }
+    }
+}
+
+/* Scales too small for a binary16, or for a reciprocal: everything is zero, nothing undefined. */
+static void tiny_blocks_become_zero(void **state) {
+    const qsi_type ids[] = {QSI_Q8_0, QSI_Q4_0};
+    const float tiny[] = {1e-12f, 1e-38f, 1e-40f, 1e-45f};
+    for (size_t t = 0; t < QSI_COUNT(ids); t++) {
+        const qsi_type_info *ti = qsi_type_get(ids[t]);
+        for (size_t k = 0; k < QSI_COUNT(tiny); k++) {
+            float x[32], y[32];
+            uint8_t enc[34];
+            for (int j = 0; j < 32; j++) x[j] = j & 1 ? tiny[k] : -tiny[k];
+            ti->encode(x, enc, 32);
+            ti->decode(enc, y, 32);
+            for (int j = 0; j < 32; j++) assert_true(y[j] == 0);
+        }
+    }
+}
+
+/* Half a step of the block's own scale (plus the rounding of the scale) is the most one value can
+ * be off; Q4_0's largest value on the side opposite to the extreme one loses up to a whole step. */
+static void errors_are_bounded(void **state) {
+    const qsi_type_info *q8 = qsi_type_get(QSI_Q8_0), *q4 = qsi_type_get(QSI_Q4_0);
+    uint32_t s = 1;
+    for (int round = 0; round < 200; round++) {
+        float x[32], y[32], mag = 0;
+        uint8_t enc[34];
+        for (int j = 0; j < 32; j++) {
+            s = s * 1664525u + 1013904223u;
+            x[j] = (float)(int32_t)s * 0x1p-31f;
+            mag = fmaxf(mag, fabsf(x[j]));
+        }
+        q8->encode(x, enc, 32);
+        q8->decode(enc, y, 32);
+        for (int j = 0; j < 32; j++) assert_true(fabsf(x[j] - y[j]) <= mag / 127 * 0.57f);
+        q4->encode(x, enc, 32);
+        q4->decode(enc, y, 32);
+        for (int j = 0; j < 32; j++) assert_true(fabsf(x[j] - y[j]) <= mag / 8 * 1.01f);
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2) {
+        fprintf(stderr, "usage: test_types blocks.bin\n");
+        return 2;
+    }
+    golden_path = argv[1];
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equals_the_reference),
+        cmocka_unit_test(the_table_is_consistent),
+        cmocka_unit_test(row_bytes_are_checked),
+        cmocka_unit_test(damage_stays_visible),
+        cmocka_unit_test(tiny_blocks_become_zero),
+        cmocka_unit_test(errors_are_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
