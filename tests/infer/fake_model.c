@@ -1,0 +1,100 @@
+/* The scripted model: see fake_model.h. */
+#include "fake_model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+
+static qs_status fake_step(void *user, const qsi_step *s, qs_err *err)
+{
+    fake_model *f = user;
+    f->n_steps++;
+    f->n_rows += s->n_rows;
+    if (s->n_rows < 1 || s->n_rows > f->runner.max_rows)
+        return qsi_err_set(err, QS_E_ARG, "bad n_rows");
+    if (f->fail_at_step == f->n_steps) return qsi_err_set(err, QS_E_NUMERIC, "scripted failure");
+    float *out = s->logits;
+    int32_t *ids = malloc((size_t)f->runner.n_ctx * sizeof *ids);
+    for (int32_t i = 0; i < s->n_rows; i++) {
+        const qsi_row *r = &s->rows[i];
+        const qsi_kv_table *t = &s->tables[r->seq];
+        if ((size_t)(r->pos / QSI_KV_PAGE) >= t->n_pages || (i > 0 && s->rows[i - 1].seq == r->seq &&
+                                                             s->rows[i - 1].pos + 1 != r->pos)) {
+            free(ids);
+            return qsi_err_set(err, QS_E_ARG, "bad position %d", (int)r->pos);
+        }
+        f->stored[t->pages[r->pos / QSI_KV_PAGE]][r->pos % QSI_KV_PAGE] = r->id;
+        if (!r->logits) continue;
+        for (int32_t p = 0; p <= r->pos; p++)
+            ids[p] = f->stored[t->pages[p / QSI_KV_PAGE]][p % QSI_KV_PAGE];
+        fake_logits(f, ids, r->pos + 1, out);
+        out += f->runner.n_vocab;
+    }
+    free(ids);
+    if (f->cancel_at && f->n_steps == f->cancel_step) atomic_store(f->cancel_at, 1);
+    return QS_OK;
+}
+
+void fake_logits(const fake_model *f, const int32_t *ids, int32_t n, float *out)
+{
+    uint64_t h = qsi_hash(ids, (size_t)n * sizeof *ids);
+    for (int32_t i = 0; i < f->runner.n_vocab; i++)
+        out[i] = (float)(qsi_hash_seed(&i, sizeof i, h) % 1000) / 250.0f;
+    if (f->next) out[f->next(f->user, ids, n)] = 50;
+}
+
+static qs_status fake_reserve(void *user, qsi_kv_table *t, int64_t n_pos, qs_err *err)
+{
+    fake_model *f = user;
+    size_t need = (size_t)((n_pos + QSI_KV_PAGE - 1) / QSI_KV_PAGE);
+    if (need > t->cap) {
+        t->pages = realloc(t->pages, need * sizeof *t->pages);
+        t->cap = need;
+    }
+    while (t->n_pages < need) {
+        int32_t p = 0;
+        while (p < f->pages_max && f->page_taken[p]) p++;
+        if (p == f->pages_max) return qsi_err_set(err, QS_E_LIMIT, "no page");
+        f->page_taken[p] = true;
+        f->pages_used++;
+        memset(f->stored[p], 0xee, sizeof f->stored[p]);
+        t->pages[t->n_pages++] = p;
+    }
+    return QS_OK;
+}
+
+static void fake_truncate(void *user, qsi_kv_table *t, int64_t n_pos)
+{
+    fake_model *f = user;
+    size_t keep = (size_t)((n_pos + QSI_KV_PAGE - 1) / QSI_KV_PAGE);
+    while (t->n_pages > keep) {
+        f->page_taken[t->pages[--t->n_pages]] = false;
+        f->pages_used--;
+    }
+}
+
+static void fake_release(void *user, qsi_kv_table *t)
+{
+    fake_truncate(user, t, 0);
+    free(t->pages);
+    memset(t, 0, sizeof *t);
+}
+
+void fake_model_init(fake_model *f, int32_t n_vocab, int32_t max_rows, int64_t n_ctx,
+                     int32_t max_pages)
+{
+    memset(f, 0, sizeof *f);
+    f->pages_max = max_pages;
+    f->stored = calloc((size_t)max_pages, sizeof *f->stored);
+    f->page_taken = calloc((size_t)max_pages, sizeof *f->page_taken);
+    f->runner = (qsi_runner){ .user = f, .n_vocab = n_vocab, .max_rows = max_rows, .n_ctx = n_ctx,
+                              .step = fake_step, .reserve = fake_reserve,
+                              .truncate = fake_truncate, .release = fake_release };
+}
+
+void fake_model_release(fake_model *f)
+{
+    free(f->stored);
+    free(f->page_taken);
+}
