@@ -20,8 +20,7 @@ struct qsi_engine {
     float *logits;        /* [max_seqs, n_vocab] */
 };
 
-qs_status qsi_engine_create(qsi_engine **out, const qsi_runner *r, int32_t max_seqs, qs_err *err)
-{
+qs_status qsi_engine_create(qsi_engine **out, const qsi_runner *r, int32_t max_seqs, qs_err *err) {
     qs_status st = QS_OK;
     qsi_engine *e = qsi_calloc(1, sizeof *e);
     if (!e) QS_FAIL(err, QS_E_NOMEM, "out of memory for the engine");
@@ -43,8 +42,7 @@ done:
     return st;
 }
 
-void qsi_engine_free(qsi_engine *e)
-{
+void qsi_engine_free(qsi_engine *e) {
     if (!e) return;
     qsi_free(e->rows);
     qsi_free(e->tables);
@@ -53,13 +51,11 @@ void qsi_engine_free(qsi_engine *e)
     qsi_free(e);
 }
 
-const qsi_runner *qsi_engine_runner(const qsi_engine *e)
-{
+const qsi_runner *qsi_engine_runner(const qsi_engine *e) {
     return e->runner;
 }
 
-qs_status qsi_seq_init(qsi_seq *s, qsi_engine *e, qs_err *err)
-{
+qs_status qsi_seq_init(qsi_seq *s, qsi_engine *e, qs_err *err) {
     qs_status st = QS_OK;
     *s = (qsi_seq){ .engine = e };
     s->logits = qsi_alloc((size_t)e->runner->n_vocab, sizeof *s->logits);
@@ -68,8 +64,7 @@ done:
     return st;
 }
 
-void qsi_seq_release(qsi_seq *s)
-{
+void qsi_seq_release(qsi_seq *s) {
     if (!s->engine) return;
     const qsi_runner *r = s->engine->runner;
     r->release(r->user, &s->table);
@@ -79,8 +74,7 @@ void qsi_seq_release(qsi_seq *s)
 }
 
 static qs_status check_ids(const qsi_seq *s, const int32_t *ids, size_t n, size_t before,
-                           qs_err *err)
-{
+                           qs_err *err) {
     qs_status st = QS_OK;
     const qsi_runner *r = s->engine->runner;
     for (size_t i = 0; i < n; i++)
@@ -94,8 +88,7 @@ done:
     return st;
 }
 
-qs_status qsi_seq_push(qsi_seq *s, const int32_t *ids, size_t n, qs_err *err)
-{
+qs_status qsi_seq_push(qsi_seq *s, const int32_t *ids, size_t n, qs_err *err) {
     qs_status st = QS_OK;
     if (n == 0) goto done;
     QS_TRY(check_ids(s, ids, n, s->n_ids, err));
@@ -108,8 +101,7 @@ done:
     return st;
 }
 
-void qsi_seq_truncate(qsi_seq *s, size_t n)
-{
+void qsi_seq_truncate(qsi_seq *s, size_t n) {
     if (n >= s->n_ids) return;
     const qsi_runner *r = s->engine->runner;
     s->n_ids = n;
@@ -120,8 +112,7 @@ void qsi_seq_truncate(qsi_seq *s, size_t n)
     }
 }
 
-qs_status qsi_seq_set(qsi_seq *s, const int32_t *ids, size_t n, size_t *n_kept, qs_err *err)
-{
+qs_status qsi_seq_set(qsi_seq *s, const int32_t *ids, size_t n, size_t *n_kept, qs_err *err) {
     qs_status st = QS_OK;
     QS_TRY(check_ids(s, ids, n, 0, err));
     size_t same = 0;
@@ -137,8 +128,7 @@ done:
 }
 
 /* Fills rows from the sequences; returns how many. Sequence i gets took[i] of them. */
-static int32_t plan(qsi_engine *e, qsi_seq *const *seqs, size_t n_seqs)
-{
+static int32_t plan(qsi_engine *e, qsi_seq *const *seqs, size_t n_seqs) {
     int32_t n = 0;
     for (size_t i = 0; i < n_seqs; i++) {
         const qsi_seq *s = seqs[i];
@@ -155,8 +145,7 @@ static int32_t plan(qsi_engine *e, qsi_seq *const *seqs, size_t n_seqs)
 }
 
 static qs_status run_plan(qsi_engine *e, qsi_seq *const *seqs, size_t n_seqs, int32_t n_rows,
-                          qs_err *err)
-{
+                          qs_err *err) {
     qs_status st = QS_OK;
     const qsi_runner *r = e->runner;
     for (size_t i = 0; i < n_seqs; i++) {
@@ -181,8 +170,7 @@ done:
 }
 
 qs_status qsi_engine_run(qsi_engine *e, qsi_seq *const *seqs, size_t n_seqs, const atomic_int *cancel,
-                         qs_err *err)
-{
+                         qs_err *err) {
     qs_status st = QS_OK;
     if (n_seqs > (size_t)e->max_seqs)
         QS_FAIL(err, QS_E_ARG, "%zu sequences in a run of at most %d", n_seqs, (int)e->max_seqs);
@@ -201,16 +189,14 @@ done:
 }
 
 /* Rows a walk asks logits for at once. */
-static int32_t walk_rows(const qsi_runner *r)
-{
+static int32_t walk_rows(const qsi_runner *r) {
     size_t row = (size_t)r->n_vocab * sizeof(float), n = WALK_BYTES / (row > 0 ? row : 1);
     if (n < 1) n = 1;
     return n < (size_t)r->max_rows ? (int32_t)n : r->max_rows;
 }
 
 qs_status qsi_engine_walk(qsi_engine *e, const int32_t *ids, size_t n, qsi_logits_fn *fn, void *user,
-                          const atomic_int *cancel, qs_err *err)
-{
+                          const atomic_int *cancel, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_runner *r = e->runner;
     qsi_seq seq = { 0 };

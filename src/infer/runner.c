@@ -3,35 +3,30 @@
 
 #include "infer/engine.h"
 
-static qs_status model_step(void *user, const qsi_step *s, qs_err *err)
-{
+static qs_status model_step(void *user, const qsi_step *s, qs_err *err) {
     qsi_model_runner *r = user;
     qsi_step step = *s;
     step.kv = r->kv;
     return qsi_model_step(r->model, &step, err);
 }
 
-static qs_status model_reserve(void *user, qsi_kv_table *t, int64_t n_pos, qs_err *err)
-{
+static qs_status model_reserve(void *user, qsi_kv_table *t, int64_t n_pos, qs_err *err) {
     qsi_model_runner *r = user;
     return qsi_kv_reserve(r->kv, t, n_pos, err);
 }
 
-static void model_truncate(void *user, qsi_kv_table *t, int64_t n_pos)
-{
+static void model_truncate(void *user, qsi_kv_table *t, int64_t n_pos) {
     qsi_model_runner *r = user;
     qsi_kv_truncate(r->kv, t, n_pos);
 }
 
-static void model_release(void *user, qsi_kv_table *t)
-{
+static void model_release(void *user, qsi_kv_table *t) {
     qsi_model_runner *r = user;
     qsi_kv_table_release(r->kv, t);
 }
 
 qs_status qsi_model_runner_init(qsi_model_runner *r, qsi_model *m, int64_t n_ctx, qsi_type kv_type,
-                                int32_t max_seqs, qs_err *err)
-{
+                                int32_t max_seqs, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_config *c = qsi_model_config(m);
     memset(r, 0, sizeof *r);
@@ -47,8 +42,7 @@ done:
     return st;
 }
 
-void qsi_model_runner_release(qsi_model_runner *r)
-{
+void qsi_model_runner_release(qsi_model_runner *r) {
     qsi_kv_free(r->kv);
     r->kv = NULL;
 }

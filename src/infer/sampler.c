@@ -24,13 +24,11 @@ struct qsi_sampler {
     int32_t *count;  /* [n_vocab] occurrences in the window; all zero between calls */
 };
 
-void qsi_sampling_default(qsi_sampling *s)
-{
+void qsi_sampling_default(qsi_sampling *s) {
     *s = (qsi_sampling){ .temp = 0.7, .top_p = 0.95, .repeat_penalty = 1.0, .penalty_last_n = 64 };
 }
 
-qs_status qsi_sampling_check(const qsi_sampling *s, int32_t n_vocab, qs_err *err)
-{
+qs_status qsi_sampling_check(const qsi_sampling *s, int32_t n_vocab, qs_err *err) {
     qs_status st = QS_OK;
     if (!isfinite(s->temp)) QS_FAIL(err, QS_E_ARG, "temperature is not a finite number");
     if (isnan(s->top_p) || s->top_p < 0)
@@ -57,8 +55,7 @@ done:
     return st;
 }
 
-qs_status qsi_sampler_create(qsi_sampler **out, int32_t n_vocab, qs_err *err)
-{
+qs_status qsi_sampler_create(qsi_sampler **out, int32_t n_vocab, qs_err *err) {
     qs_status st = QS_OK;
     qsi_sampler *sm = qsi_calloc(1, sizeof *sm);
     if (!sm) QS_FAIL(err, QS_E_NOMEM, "out of memory for the sampler");
@@ -78,8 +75,7 @@ done:
     return st;
 }
 
-void qsi_sampler_free(qsi_sampler *sm)
-{
+void qsi_sampler_free(qsi_sampler *sm) {
     if (!sm) return;
     qsi_free(sm->logits);
     qsi_free(sm->heap);
@@ -89,13 +85,11 @@ void qsi_sampler_free(qsi_sampler *sm)
     qsi_free(sm);
 }
 
-static bool better(cand a, cand b)
-{
+static bool better(cand a, cand b) {
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
-static void sift_down(cand *h, int32_t n, int32_t i)
-{
+static void sift_down(cand *h, int32_t n, int32_t i) {
     cand x = h[i];
     for (;;) {
         int32_t c = 2 * i + 1;
@@ -108,15 +102,13 @@ static void sift_down(cand *h, int32_t n, int32_t i)
     h[i] = x;
 }
 
-static void heap_build(cand *h, const float *logits, int32_t n)
-{
+static void heap_build(cand *h, const float *logits, int32_t n) {
     for (int32_t i = 0; i < n; i++) h[i] = (cand){ logits[i], i };
     for (int32_t i = n / 2 - 1; i >= 0; i--) sift_down(h, n, i);
 }
 
 /* *n > 0 */
-static cand heap_pop(cand *h, int32_t *n)
-{
+static cand heap_pop(cand *h, int32_t *n) {
     cand best = h[0];
     h[0] = h[--*n];
     if (*n > 0) sift_down(h, *n, 0);
@@ -126,8 +118,7 @@ static cand heap_pop(cand *h, int32_t *n)
 /* A repeated id's positive logit is divided by the repetition penalty, a negative one multiplied;
  * then frequency times its count and presence once are taken off. */
 static void apply_penalties(qsi_sampler *sm, const qsi_sampling *s, const int32_t *history,
-                            size_t n_history)
-{
+                            size_t n_history) {
     size_t window = n_history;
     if (s->penalty_last_n >= 0 && (size_t)s->penalty_last_n < window)
         window = (size_t)s->penalty_last_n;
@@ -145,8 +136,7 @@ static void apply_penalties(qsi_sampler *sm, const qsi_sampling *s, const int32_
     }
 }
 
-static int32_t argmax(const float *x, int32_t n)
-{
+static int32_t argmax(const float *x, int32_t n) {
     int32_t best = 0;
     for (int32_t i = 1; i < n; i++)
         if (x[i] > x[best]) best = i;
@@ -154,16 +144,14 @@ static int32_t argmax(const float *x, int32_t n)
 }
 
 /* Sum over the vocabulary of exp(logit - max), by id. */
-static double total_weight(const float *x, int32_t n, float max)
-{
+static double total_weight(const float *x, int32_t n, float max) {
     double sum = 0;
     for (int32_t i = 0; i < n; i++) sum += exp((double)x[i] - (double)max);
     return sum;
 }
 
 /* Pops the candidates that survive top-k, top-p and min-p into kept; at least one. */
-static int32_t cut(qsi_sampler *sm, const qsi_sampling *s, float max)
-{
+static int32_t cut(qsi_sampler *sm, const qsi_sampling *s, float max) {
     int32_t left = sm->n_vocab, n = 0;
     int32_t k = s->top_k > 0 && s->top_k < left ? s->top_k : left;
     bool nucleus = s->top_p < 1;
@@ -189,8 +177,7 @@ static int32_t cut(qsi_sampler *sm, const qsi_sampling *s, float max)
 }
 
 /* Index drawn in proportion to weight[0..n), whose sum is `total`. */
-static int32_t draw(const double *weight, int32_t n, double total, qsi_rng *rng)
-{
+static int32_t draw(const double *weight, int32_t n, double total, qsi_rng *rng) {
     double u = qsi_rng_f64(rng) * total, cum = 0;
     int32_t last = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -204,8 +191,7 @@ static int32_t draw(const double *weight, int32_t n, double total, qsi_rng *rng)
 
 qs_status qsi_sampler_pick(qsi_sampler *sm, const qsi_sampling *s, const float *logits,
                            const int32_t *history, size_t n_history, qsi_rng *rng, int32_t *id,
-                           qs_err *err)
-{
+                           qs_err *err) {
     qs_status st = QS_OK;
     int32_t n = sm->n_vocab;
     memcpy(sm->logits, logits, (size_t)n * sizeof *logits);
@@ -235,19 +221,16 @@ done:
     return st;
 }
 
-static double log_total(const float *logits, int32_t n_vocab)
-{
+static double log_total(const float *logits, int32_t n_vocab) {
     float max = logits[argmax(logits, n_vocab)];
     return (double)max + log(total_weight(logits, n_vocab, max));
 }
 
-double qsi_logprob_of(const float *logits, int32_t n_vocab, int32_t id)
-{
+double qsi_logprob_of(const float *logits, int32_t n_vocab, int32_t id) {
     return (double)logits[id] - log_total(logits, n_vocab);
 }
 
-int32_t qsi_logprob_top(qsi_sampler *sm, const float *logits, int32_t k, qsi_logprob *top)
-{
+int32_t qsi_logprob_top(qsi_sampler *sm, const float *logits, int32_t k, qsi_logprob *top) {
     if (k > sm->n_vocab) k = sm->n_vocab;
     if (k <= 0) return 0;
     double lt = log_total(logits, sm->n_vocab);

@@ -4,8 +4,7 @@
 
 #include <string.h>
 
-qs_status qsi_stop_init(qsi_stop *s, const char *const *stops, size_t n_stops, qs_err *err)
-{
+qs_status qsi_stop_init(qsi_stop *s, const char *const *stops, size_t n_stops, qs_err *err) {
     qs_status st = QS_OK;
     *s = (qsi_stop){ .stops = stops, .n_stops = n_stops };
     for (size_t i = 0; i < n_stops; i++)
@@ -14,14 +13,12 @@ done:
     return st;
 }
 
-void qsi_stop_release(qsi_stop *s)
-{
+void qsi_stop_release(qsi_stop *s) {
     qsi_str_release(&s->held);
 }
 
 /* Offset of the first stop string in the held text, or its length. */
-static size_t first_match(const qsi_stop *s)
-{
+static size_t first_match(const qsi_stop *s) {
     for (size_t at = 0; at < s->held.len; at++)
         for (size_t i = 0; i < s->n_stops; i++) {
             size_t n = strlen(s->stops[i]);
@@ -31,8 +28,7 @@ static size_t first_match(const qsi_stop *s)
 }
 
 /* Offset of the first tail of the held text that begins a stop string, or its length. */
-static size_t first_open(const qsi_stop *s)
-{
+static size_t first_open(const qsi_stop *s) {
     for (size_t at = 0; at < s->held.len; at++)
         for (size_t i = 0; i < s->n_stops; i++) {
             size_t left = s->held.len - at;
@@ -43,8 +39,7 @@ static size_t first_open(const qsi_stop *s)
     return s->held.len;
 }
 
-qs_status qsi_stop_push(qsi_stop *s, const char *p, size_t n, qsi_str *out)
-{
+qs_status qsi_stop_push(qsi_stop *s, const char *p, size_t n, qsi_str *out) {
     qs_status st = QS_OK;
     if (s->hit || n == 0) goto done;
     if (s->n_stops == 0) {
@@ -66,8 +61,7 @@ done:
     return st;
 }
 
-qs_status qsi_stop_finish(qsi_stop *s, qsi_str *out)
-{
+qs_status qsi_stop_finish(qsi_stop *s, qsi_str *out) {
     qs_status st = QS_OK;
     if (!s->hit && s->held.len > 0) QS_TRY(qsi_str_append(out, s->held.data, s->held.len));
     qsi_str_clear(&s->held);

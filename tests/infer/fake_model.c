@@ -6,8 +6,7 @@
 
 #include "base/hash.h"
 
-static qs_status fake_step(void *user, const qsi_step *s, qs_err *err)
-{
+static qs_status fake_step(void *user, const qsi_step *s, qs_err *err) {
     fake_model *f = user;
     f->n_steps++;
     f->n_rows += s->n_rows;
@@ -36,16 +35,14 @@ static qs_status fake_step(void *user, const qsi_step *s, qs_err *err)
     return QS_OK;
 }
 
-void fake_logits(const fake_model *f, const int32_t *ids, int32_t n, float *out)
-{
+void fake_logits(const fake_model *f, const int32_t *ids, int32_t n, float *out) {
     uint64_t h = qsi_hash(ids, (size_t)n * sizeof *ids);
     for (int32_t i = 0; i < f->runner.n_vocab; i++)
         out[i] = (float)(qsi_hash_seed(&i, sizeof i, h) % 1000) / 250.0f;
     if (f->next) out[f->next(f->user, ids, n)] = 50;
 }
 
-static qs_status fake_reserve(void *user, qsi_kv_table *t, int64_t n_pos, qs_err *err)
-{
+static qs_status fake_reserve(void *user, qsi_kv_table *t, int64_t n_pos, qs_err *err) {
     fake_model *f = user;
     size_t need = (size_t)((n_pos + QSI_KV_PAGE - 1) / QSI_KV_PAGE);
     if (need > t->cap) {
@@ -64,8 +61,7 @@ static qs_status fake_reserve(void *user, qsi_kv_table *t, int64_t n_pos, qs_err
     return QS_OK;
 }
 
-static void fake_truncate(void *user, qsi_kv_table *t, int64_t n_pos)
-{
+static void fake_truncate(void *user, qsi_kv_table *t, int64_t n_pos) {
     fake_model *f = user;
     size_t keep = (size_t)((n_pos + QSI_KV_PAGE - 1) / QSI_KV_PAGE);
     while (t->n_pages > keep) {
@@ -74,16 +70,14 @@ static void fake_truncate(void *user, qsi_kv_table *t, int64_t n_pos)
     }
 }
 
-static void fake_release(void *user, qsi_kv_table *t)
-{
+static void fake_release(void *user, qsi_kv_table *t) {
     fake_truncate(user, t, 0);
     free(t->pages);
     memset(t, 0, sizeof *t);
 }
 
 void fake_model_init(fake_model *f, int32_t n_vocab, int32_t max_rows, int64_t n_ctx,
-                     int32_t max_pages)
-{
+                     int32_t max_pages) {
     memset(f, 0, sizeof *f);
     f->pages_max = max_pages;
     f->stored = calloc((size_t)max_pages, sizeof *f->stored);
@@ -93,8 +87,7 @@ void fake_model_init(fake_model *f, int32_t n_vocab, int32_t max_rows, int64_t n
                               .truncate = fake_truncate, .release = fake_release };
 }
 
-void fake_model_release(fake_model *f)
-{
+void fake_model_release(fake_model *f) {
     free(f->stored);
     free(f->page_taken);
 }

@@ -12,13 +12,11 @@
 
 #define V 17
 
-static void random_ids(qsi_rng *rng, int32_t *ids, size_t n)
-{
+static void random_ids(qsi_rng *rng, int32_t *ids, size_t n) {
     for (size_t i = 0; i < n; i++) ids[i] = (int32_t)qsi_rng_below(rng, V);
 }
 
-static void check_logits(const fake_model *f, const qsi_seq *s, const int32_t *ids, size_t n)
-{
+static void check_logits(const fake_model *f, const qsi_seq *s, const int32_t *ids, size_t n) {
     float want[V];
     fake_logits(f, ids, (int32_t)n, want);
     assert_true(s->has_logits);
@@ -26,8 +24,7 @@ static void check_logits(const fake_model *f, const qsi_seq *s, const int32_t *i
 }
 
 /* Any chunk size gives the logits of the whole prompt, in the least number of steps. */
-static void test_chunks(void **state)
-{
+static void test_chunks(void **state) {
     int32_t ids[200];
     qsi_rng rng;
     qsi_rng_init(&rng, 1);
@@ -54,8 +51,7 @@ static void test_chunks(void **state)
 }
 
 /* Sequences of different lengths in one run get what they get alone. */
-static void test_batch(void **state)
-{
+static void test_batch(void **state) {
     int32_t ids[5][90];
     size_t len[5] = { 1, 90, 37, 64, 2 };
     qsi_rng rng;
@@ -91,8 +87,7 @@ static void test_batch(void **state)
 
 /* Whatever was in a sequence before, setting it gives the logits of a fresh one; only what differs
  * is fed. */
-static void test_prefix(void **state)
-{
+static void test_prefix(void **state) {
     qsi_rng rng;
     fake_model f;
     qsi_engine *e;
@@ -130,8 +125,7 @@ static void test_prefix(void **state)
     fake_model_release(&f);
 }
 
-static void test_limits(void **state)
-{
+static void test_limits(void **state) {
     fake_model f;
     qsi_engine *e;
     qsi_seq s;
@@ -158,8 +152,7 @@ static void test_limits(void **state)
 }
 
 /* A run that was cancelled or failed can be repeated: nothing is fed twice or lost. */
-static void test_cancel(void **state)
-{
+static void test_cancel(void **state) {
     fake_model f;
     qsi_engine *e;
     qsi_seq s;
@@ -197,8 +190,7 @@ typedef struct walk {
     size_t next, stop_at;
 } walk;
 
-static int on_logits(void *user, size_t pos, const float *logits)
-{
+static int on_logits(void *user, size_t pos, const float *logits) {
     walk *w = user;
     float want[V];
     assert_int_equal(pos, w->next);
@@ -207,8 +199,7 @@ static int on_logits(void *user, size_t pos, const float *logits)
     return ++w->next == w->stop_at;
 }
 
-static void test_walk(void **state)
-{
+static void test_walk(void **state) {
     int32_t ids[130];
     qsi_rng rng;
     fake_model f;
@@ -229,8 +220,7 @@ static void test_walk(void **state)
     fake_model_release(&f);
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chunks), cmocka_unit_test(test_batch),
         cmocka_unit_test(test_prefix), cmocka_unit_test(test_limits),

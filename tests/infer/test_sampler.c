@@ -16,8 +16,7 @@
 
 static const float *sort_logits;
 
-static int by_logit(const void *a, const void *b)
-{
+static int by_logit(const void *a, const void *b) {
     int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
     if (sort_logits[x] != sort_logits[y]) return sort_logits[x] > sort_logits[y] ? -1 : 1;
     return x < y ? -1 : 1;
@@ -25,8 +24,7 @@ static int by_logit(const void *a, const void *b)
 
 /* The distribution that settings and history ask for, written down as the definitions say. */
 static void reference(const qsi_sampling *s, const float *logits, const int32_t *hist, size_t n_hist,
-                      double p[N])
-{
+                      double p[N]) {
     float x[N];
     for (int i = 0; i < N; i++) x[i] = logits[i];
     for (size_t i = 0; i < s->n_bias; i++) x[s->bias[i].id] += s->bias[i].bias;
@@ -62,15 +60,13 @@ static void reference(const qsi_sampling *s, const float *logits, const int32_t 
     for (int i = 0; i < N; i++) p[i] /= sum;
 }
 
-static void random_logits(qsi_rng *rng, float *x)
-{
+static void random_logits(qsi_rng *rng, float *x) {
     for (int i = 0; i < N; i++) x[i] = (float)(2 * qsi_rng_normal(rng));
 }
 
 /* Draws often; ids of probability zero must never come, the rest must pass a chi-square test (cells
  * of fewer than 5 expected draws are joined). With df <= 39 the bound 85 has p below 1e-4. */
-static void check_distribution(const qsi_sampling *s, uint64_t seed)
-{
+static void check_distribution(const qsi_sampling *s, uint64_t seed) {
     enum { DRAWS = 20000 };
     float logits[N];
     int32_t hist[30];
@@ -106,8 +102,7 @@ static void check_distribution(const qsi_sampling *s, uint64_t seed)
     assert_true(chi2 < 85);
 }
 
-static void test_distributions(void **state)
-{
+static void test_distributions(void **state) {
     qsi_logit_bias bias[] = { { 3, 2.5f }, { 7, -INFINITY }, { 3, -0.5f } };
     qsi_sampling base = { .temp = 1, .top_p = 1, .repeat_penalty = 1, .penalty_last_n = 64 };
     for (uint64_t seed = 1; seed <= 3; seed++) {
@@ -143,8 +138,7 @@ static void test_distributions(void **state)
 }
 
 /* The heap's order must be that of a full sort for any input, ties included. */
-static void test_support(void **state)
-{
+static void test_support(void **state) {
     qsi_rng rng;
     qsi_rng_init(&rng, 11);
     qsi_sampler *sm;
@@ -181,8 +175,7 @@ static void test_support(void **state)
     qsi_sampler_free(sm);
 }
 
-static void test_same_seed(void **state)
-{
+static void test_same_seed(void **state) {
     qsi_sampling s;
     qsi_sampling_default(&s);
     s.repeat_penalty = 1.1;
@@ -208,8 +201,7 @@ static void test_same_seed(void **state)
     }
 }
 
-static void test_bad(void **state)
-{
+static void test_bad(void **state) {
     qs_err err;
     qsi_sampling s;
     qsi_logit_bias bias = { N, 1 };
@@ -247,8 +239,7 @@ static void test_bad(void **state)
     qsi_sampler_free(sm);
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_distributions),
         cmocka_unit_test(test_support),

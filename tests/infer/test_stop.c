@@ -11,8 +11,7 @@
 #include "infer/stop.h"
 
 static void check(const char *text, const char *const *stops, size_t n_stops, size_t piece,
-                  const char *want, bool want_hit)
-{
+                  const char *want, bool want_hit) {
     qsi_stop s;
     qsi_str out = { 0 };
     assert_int_equal(qsi_stop_init(&s, stops, n_stops, NULL), QS_OK);
@@ -29,8 +28,7 @@ static void check(const char *text, const char *const *stops, size_t n_stops, si
     qsi_stop_release(&s);
 }
 
-static void test_cuts(void **state)
-{
+static void test_cuts(void **state) {
     static const char *const one[] = { "STOP" };
     static const char *const two[] = { "\n\nUser:", "。\n" };
     static const char *const overlap[] = { "abcd", "bc" };
@@ -49,8 +47,7 @@ static void test_cuts(void **state)
 }
 
 /* Nothing that comes out before the end is taken back, and nothing is held without need. */
-static void test_held_back(void **state)
-{
+static void test_held_back(void **state) {
     static const char *const stops[] = { "END" };
     qsi_stop s;
     qsi_str out = { 0 };
@@ -66,8 +63,7 @@ static void test_held_back(void **state)
 }
 
 /* Random texts over a small alphabet against a search in the whole text. */
-static void test_random(void **state)
-{
+static void test_random(void **state) {
     static const char *const stops[] = { "aab", "ba", "cccc", "abab" };
     qsi_rng rng;
     qsi_rng_init(&rng, 7);
@@ -93,16 +89,14 @@ static void test_random(void **state)
     }
 }
 
-static void test_empty_stop(void **state)
-{
+static void test_empty_stop(void **state) {
     static const char *const stops[] = { "a", "" };
     qsi_stop s;
     qs_err err;
     assert_int_equal(qsi_stop_init(&s, stops, 2, &err), QS_E_ARG);
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuts),
         cmocka_unit_test(test_held_back),
