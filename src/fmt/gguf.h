@@ -1,8 +1,10 @@
 /* GGUF 2/3 reading (over a mapping, validated completely at open) and writing (streaming).
  * Source: the GGUF format as documented by ggml; ids of types are GGML's.
  * Invariant after open: every tensor's bytes lie inside the file, do not overlap, have a known type,
- * row size and dims whose product does not overflow; names are unique, valid UTF-8, <= 64 bytes...
- * Hot code needs no further check. Thread: a file is immutable after open; a writer has one owner. */
+ * a row size and dims (at least 1) whose product does not overflow, and begin at a multiple of the
+ * alignment (a power of two, at least 8); keys and names are unique, UTF-8 without control
+ * characters, names at most 64 bytes; arrays are not nested. String values are bytes: who reads them
+ * checks them. Hot code needs no further check. Thread: a file is immutable after open; a writer has one owner. */
 #ifndef QSI_FMT_GGUF_H
 #define QSI_FMT_GGUF_H
 
@@ -75,8 +77,12 @@ qs_status qsi_gguf_str(const qsi_gguf *g, const char *key, qsi_slice *out, qs_er
     QS_MUST_CHECK;
 /* Element i of an array of strings / of numbers. The kv must be such an array, i < count. */
 qsi_slice qsi_gguf_arr_str(const qsi_gguf_kv *kv, uint64_t i);
+/* Integers and bools; a u64 above INT64_MAX reads as INT64_MAX. */
 int64_t qsi_gguf_arr_i64(const qsi_gguf_kv *kv, uint64_t i);
 double qsi_gguf_arr_f64(const qsi_gguf_kv *kv, uint64_t i);
+
+/* "u32", "string", ... */
+const char *qsi_gguf_vt_name(qsi_gguf_vt t);
 
 /* Writing: declare all keys and tensors, then give the tensors' bytes in order. The file appears
  * under its name at finish only (atomic). Version 3, alignment 32. */
