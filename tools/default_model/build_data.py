@@ -35,6 +35,7 @@ from prompts import pick, shuffle
 MIX = [("七绝", 0.22), ("五绝", 0.13), ("七律", 0.10), ("五律", 0.09), ("词", 0.07), ("五古", 0.01),
        ("七古", 0.01), ("六绝", 0.01), ("couplet", 0.06), ("to_zh", 0.15), ("to_en", 0.15)]
 VALID_TOKENS = 40000
+MAX_TOKENS = 480     # of a conversation, so that it fits a context of 512
 N_TITLES = 200
 CHAR_FLOOR = 60      # how often a character of verse stands in the vocabulary's text at least
 N_REQUESTS = 3000    # how many requests of each kind stand there
@@ -54,7 +55,7 @@ def document(user, answer):
 
 
 def cost(doc):
-    return 10 + sum(estimate(m["content"]) for m in doc["messages"])
+    return sum(5 + estimate(m["content"]) for m in doc["messages"])
 
 
 class Maker:
@@ -142,7 +143,23 @@ def make_mix(poems, pairs, authors, tokens, seed):
         report[kind] = {"items": len(items), "documents": len(made), "tokens (estimate)": spent,
                         "passes": round(len(made) / max(1, len(items)), 2)}
     shuffle(random.Random(f"{seed} order"), docs)
-    return docs, report
+    return conversations(docs, random.Random(f"{seed} conversations")), report
+
+
+def conversations(docs, rng):
+    """Joins neighbours: half of the documents stay single turns, the others become conversations of
+    two turns and more, because a chat goes on. Every position up to MAX_TOKENS is met that way."""
+    out, i = [], 0
+    while i < len(docs):
+        turns = prompts.weighted(rng, [(80, 1), (9, 2), (5, 3), (3, 5), (3, 20)])
+        joined, spent = [], 0
+        while i < len(docs) and turns > 0 and spent + cost(docs[i]) <= MAX_TOKENS:
+            joined += docs[i]["messages"]
+            spent += cost(docs[i])
+            turns -= 1
+            i += 1
+        out.append({"messages": joined})
+    return out
 
 
 def write_jsonl(path, docs):
@@ -249,7 +266,8 @@ def main(argv):
     write_text(out("heldout-pairs.tsv"), [f"{en}\t{zh}" for en, zh, _ in held_pairs])
     write_text(out("train-pairs.tsv"), [f"{en}\t{zh}" for en, zh, _ in train_pairs])
     write_text(out("tokenizer.txt"), vocabulary_text(train, train_pairs, a.seed))
-    summary = {"seed": a.seed, "documents": len(docs), "tokens (estimate)": sum(map(cost, docs)), "train": report,
+    summary = {"seed": a.seed, "documents": len(docs),
+               "turns": sum(len(d["messages"]) for d in docs) // 2, "tokens (estimate)": sum(map(cost, docs)), "train": report,
                "valid documents": len(valid), "poems": {"train": len(train), "held out": len(held)},
                "pairs": {"train": len(train_pairs), "held out": len(held_pairs)}, "left out": dict(left),
                "valid": valid_report}
