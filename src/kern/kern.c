@@ -18,6 +18,17 @@ static void overlay(qsi_kern *t, qsi_isa isa)
         qsi_kern_fill_ref_vec(t);
         qsi_kern_fill_ref_layer(t);
         break;
+#ifdef QSI_KERN_X86
+    case QSI_ISA_AVX512:
+        qsi_kern_fill_avx512_pack(t);
+        qsi_kern_fill_avx512_mm_f32(t);
+        qsi_kern_fill_avx512_mm_f16(t);
+        qsi_kern_fill_avx512_mm_bf16(t);
+        qsi_kern_fill_avx512_vec(t);
+        qsi_kern_fill_avx512_layer(t);
+        break;
+    case QSI_ISA_AVX512_BF16: qsi_kern_fill_avx512bf16_mm(t); break;
+#endif
     default: break;
     }
     t->isa = isa;

@@ -1,0 +1,27 @@
+/* F16 products, AVX-512: one float of A a step, panels [k][32] halves (avx512_pack.c), widened at
+ * use. */
+#include "kern/kern_levels.h"
+
+#define STEP_B 64
+#define STEP_LOAD(b)                                                                               \
+    __m512 b0 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)(b)));            \
+    __m512 b1 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)((b) + 32)))
+#define STEP_MUL(s0, s1, a)                                                                        \
+    do {                                                                                           \
+        __m512 x = _mm512_set1_ps(*(const float *)(const void *)(a));                              \
+        s0 = _mm512_fmadd_ps(x, b0, s0);                                                           \
+        s1 = _mm512_fmadd_ps(x, b1, s1);                                                           \
+    } while (0)
+
+#include "kern/x86/avx512_mm.h"
+
+static void run(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a,
+                size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate)
+{
+    run_panels(m, n, k, p0, p1, a, lda_bytes, packed, (size_t)k * STEP_B, c, ldc, accumulate);
+}
+
+void qsi_kern_fill_avx512_mm_f16(qsi_kern *t)
+{
+    t->mm[QSI_MM_F16].run = run;
+}
