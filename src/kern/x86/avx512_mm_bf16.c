@@ -8,7 +8,7 @@
     __m512 e0 = even(w0), e1 = even(w1), o0 = odd(w0), o1 = odd(w1)
 #define STEP_MUL(s0, s1, a)                                                                        \
     do {                                                                                           \
-        __m512i x = _mm512_set1_epi32(*(const int32_t *)(const void *)(a));                        \
+        __m512i x = _mm512_set1_epi32(word(a));                                                      \
         __m512 xe = even(x), xo = odd(x);                                                          \
         s0 = _mm512_fmadd_ps(xo, o0, _mm512_fmadd_ps(xe, e0, s0));                                 \
         s1 = _mm512_fmadd_ps(xo, o1, _mm512_fmadd_ps(xe, e1, s1));                                 \

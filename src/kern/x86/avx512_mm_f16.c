@@ -8,7 +8,7 @@
     __m512 b1 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)((b) + 32)))
 #define STEP_MUL(s0, s1, a)                                                                        \
     do {                                                                                           \
-        __m512 x = _mm512_set1_ps(*(const float *)(const void *)(a));                              \
+        __m512 x = _mm512_castsi512_ps(_mm512_set1_epi32(word(a)));                                \
         s0 = _mm512_fmadd_ps(x, b0, s0);                                                           \
         s1 = _mm512_fmadd_ps(x, b1, s1);                                                           \
     } while (0)

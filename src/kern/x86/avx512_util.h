@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define QSI_INLINE static inline __attribute__((always_inline, unused))
 
@@ -19,6 +20,13 @@ QSI_INLINE __mmask32 mask32(int64_t n)
 {
     if (n >= 32) return 0xffffffffu;
     return n <= 0 ? 0 : ((__mmask32)1 << n) - 1;
+}
+
+QSI_INLINE int32_t word(const char *p)
+{
+    int32_t w;
+    memcpy(&w, p, 4);
+    return w;
 }
 
 /* Rows of 16 words in r, columns out: t[c][i] = r[i][c]. */

@@ -6,7 +6,7 @@
 #define STEP_LOAD(b) __m512i b0 = _mm512_load_si512(b), b1 = _mm512_load_si512((b) + 64)
 #define STEP_MUL(s0, s1, a)                                                                        \
     do {                                                                                           \
-        __m512i x = _mm512_set1_epi32(*(const int32_t *)(const void *)(a));                        \
+        __m512i x = _mm512_set1_epi32(word(a));                                                      \
         s0 = _mm512_dpbf16_ps(s0, (__m512bh)x, (__m512bh)b0);                                      \
         s1 = _mm512_dpbf16_ps(s1, (__m512bh)x, (__m512bh)b1);                                      \
     } while (0)
