@@ -1,7 +1,7 @@
-/* Runs a fuzz target over files and folders of files, given as arguments: the corpus as plain tests.
- * Each input lies in a heap block of exactly its size, so that sanitizers see a read past its end.
- * Also runs the empty input and, for inputs up to 64 KiB, cut copies of each: 16 lengths spread over
- * the file. */
+/* Runs a fuzz target over files and folders of files, given as arguments: the corpus as plain
+ * tests. Each input lies in a heap block of exactly its size, so that sanitizers see a read past
+ * its end. Also runs the empty input and, for inputs up to 64 KiB, cut copies of each: 16 lengths
+ * spread over the file. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>

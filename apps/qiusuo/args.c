@@ -11,7 +11,7 @@
 
 #include "ui.h"
 
-/* ---- numbers ---------------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 static bool parse_int(const char *text, int64_t *out) {
     char *end;
@@ -65,7 +65,7 @@ bool qsa_parse_count(const char *text, int64_t *count) {
     return true;
 }
 
-/* ---- nearest word ----------------------------------------------------------------------------- */
+/* ---- nearest word ---------------------------------------------------------------------------- */
 
 enum { WORD_MAX = 32 };
 
@@ -105,7 +105,7 @@ const char *qsa_nearest(const char *word, const char *const *candidates, size_t 
     return best_d <= limit ? best : NULL;
 }
 
-/* ---- help ------------------------------------------------------------------------------------- */
+/* ---- help ------------------------------------------------------------------------------------ */
 
 static bool takes_value(const qsa_opt *o) { return o->kind != QSA_FLAG && o->kind != QSA_UNSET; }
 
@@ -114,8 +114,8 @@ static void print_option(const qsa_opt *o) {
     char left[96];
     bool both = o->letter != 0 && o->name != NULL;
     char letter[3] = {'-', o->letter, '\0'};
-    snprintf(left, sizeof(left), "  %s%s%s%s%s%s", o->letter != 0 ? letter : "    ", both ? ", " : "",
-             o->name != NULL ? "--" : "", o->name != NULL ? o->name : "",
+    snprintf(left, sizeof(left), "  %s%s%s%s%s%s", o->letter != 0 ? letter : "    ",
+             both ? ", " : "", o->name != NULL ? "--" : "", o->name != NULL ? o->name : "",
              o->value != NULL ? " " : "", o->value != NULL ? o->value : "");
     if (strlen(left) + 2 > COLUMN) printf("%s\n%*s%s\n", left, COLUMN, "", o->help);
     else printf("%-*s%s\n", COLUMN, left, o->help);
@@ -142,7 +142,7 @@ int qsa_usage(const qsa_cmd *cmd, const char *fmt, ...) {
     return QSA_EXIT_USAGE;
 }
 
-/* ---- options ---------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------- */
 
 static const qsa_opt *find_letter(const qsa_cmd *cmd, char letter) {
     for (size_t i = 0; i < cmd->n_opts; i++) {
@@ -192,7 +192,8 @@ static int set_int(const qsa_cmd *cmd, const qsa_opt *o, const char *shown, cons
     }
     if ((o->min != 0 || o->max != 0) && (v < o->min || v > o->max)) {
         if (o->max == INT64_MAX) {
-            return qsa_usage(cmd, "%s must be at least %lld, not %s", shown, (long long)o->min, value);
+            return qsa_usage(cmd, "%s must be at least %lld, not %s", shown, (long long)o->min,
+                             value);
         }
         return qsa_usage(cmd, "%s must be from %lld to %lld, not %s", shown, (long long)o->min,
                          (long long)o->max, value);
@@ -259,7 +260,8 @@ static int parse_option(const qsa_cmd *cmd, int argc, char **argv, int *i) {
     }
     if (*rest != '\0') return set_option(cmd, o, shown, is_long ? rest + 1 : rest);
     if (*i + 1 >= argc) {
-        return qsa_usage(cmd, "%s needs a value (%s)", shown, o->value != NULL ? o->value : "VALUE");
+        return qsa_usage(cmd, "%s needs a value (%s)", shown,
+                         o->value != NULL ? o->value : "VALUE");
     }
     return set_option(cmd, o, shown, argv[++*i]);
 }

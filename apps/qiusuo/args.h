@@ -1,5 +1,5 @@
-/* Declarative command line: a command lists its options once; parsing, checking of values and --help
- * follow from the list.
+/* Declarative command line: a command lists its options once; parsing, checking of values and
+ * --help follow from the list.
  *
  * Forms: `-m FILE`, `-mFILE`, `--model FILE`, `--model=FILE`, flags without a value. `-` is a
  * positional (standard input), `--` ends the options. A value is taken as it stands, even when it

@@ -33,7 +33,9 @@ static void print_help(void) {
            "\n"
            "commands:\n",
            qs_version());
-    for (int i = 0; i < N_COMMANDS; i++) printf("  %-12s %s\n", commands[i].name, commands[i].summary);
+    for (int i = 0; i < N_COMMANDS; i++) {
+        printf("  %-12s %s\n", commands[i].name, commands[i].summary);
+    }
     printf("\n"
            "'qiusuo COMMAND --help' shows a command's options and examples.\n"
            "'qiusuo --version' prints the version.\n");

@@ -46,7 +46,8 @@ int64_t qsa_now_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* n with a unit of powers of `base`: three significant digits, none after the point for whole units. */
+/* n with a unit of powers of `base`: three significant digits, none after the point for whole
+ * units. */
 static char *format_scaled(char *buf, size_t cap, double n, double base, const char *const *units) {
     size_t u = 0;
     while (units[u + 1] != NULL && n >= base * 0.9995) {
@@ -177,7 +178,7 @@ qs_status qsa_check_utf8(const char *text, size_t n, const char *what, qs_err *e
     return QS_E_FORMAT;
 }
 
-/* ---- Ctrl-C ----------------------------------------------------------------------------------- */
+/* ---- Ctrl-C ---------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t interrupt_count, interrupt_caught;
 

@@ -1,5 +1,5 @@
-/* What every command shares: messages, progress, input, interruption. Results go to standard output,
- * everything here to standard error. Thread: main, but for qsa_interrupted. */
+/* What every command shares: messages, progress, input, interruption. Results go to standard
+ * output, everything here to standard error. Thread: main, but for qsa_interrupted. */
 #ifndef QSA_UI_H
 #define QSA_UI_H
 
@@ -42,8 +42,8 @@ qs_status qsa_read_text(const char *path, size_t max, char **text, size_t *n, qs
 /* QS_E_FORMAT with the offset when the n bytes are not UTF-8; `what` names them in the message. */
 qs_status qsa_check_utf8(const char *text, size_t n, const char *what, qs_err *err) QS_MUST_CHECK;
 
-/* Ctrl-C. By default it ends the program with exit code 130. After qsa_interrupt_catch it sets a flag
- * which the command looks at; a second one before qsa_interrupt_clear ends the program. */
+/* Ctrl-C. By default it ends the program with exit code 130. After qsa_interrupt_catch it sets a
+ * flag which the command looks at; a second one before qsa_interrupt_clear ends the program. */
 void qsa_interrupt_init(void);
 void qsa_interrupt_catch(bool on);
 bool qsa_interrupted(void);

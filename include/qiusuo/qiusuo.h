@@ -15,7 +15,8 @@ extern "C" {
 /* "0.1.0" */
 QS_API const char *qs_version(void);
 
-/* Offset of the first byte that is not well-formed UTF-8, or -1 when all n bytes are. Thread: any. */
+/* Offset of the first byte that is not well-formed UTF-8, or -1 when all n bytes are. Thread: any.
+ * */
 QS_API int64_t qs_utf8_check(const char *text, size_t n);
 
 /* The default model that belongs to the running program, found from the program's own real path: in

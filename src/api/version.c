@@ -48,7 +48,7 @@ qs_status qs_default_model(char *out, size_t cap, qs_err *err) {
     }
     if (!found) {
         QS_FAIL(err, QS_E_NOTFOUND,
-                "no default model beside the program (looked from '%s' for %s and %s): name a model",
+                "no default model beside the program (no %s/%s, no %s): name a model",
                 exe.data, places[0], places[1]);
     }
     if (path.len >= cap) QS_FAIL(err, QS_E_LIMIT, "the default model's path is too long");

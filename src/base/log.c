@@ -1,5 +1,5 @@
-/* The sink of messages for people. A short spin lock keeps function and user pointer together; it is
- * never held while the sink runs. */
+/* The sink of messages for people. A short spin lock keeps function and user pointer together; it
+ * is never held while the sink runs. */
 #include "base/log.h"
 
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* Heap allocation with checked sizes; the only file that calls the C library's allocator.
  *
- * Everything is aligned to 64 bytes, a cache line and the widest vector, so that any buffer may meet
- * any kernel. QS_DEBUG builds count allocations to let one fail, and guard steps. */
+ * Everything is aligned to 64 bytes, a cache line and the widest vector, so that any buffer may
+ * meet any kernel. QS_DEBUG builds count allocations to let one fail, and guard steps. */
 #include "base/mem.h"
 
 #include <stdatomic.h>

@@ -31,8 +31,8 @@ char *qsi_strdup(const char *s);
 qs_status qsi_grow(void **p, size_t *cap, size_t need, size_t size) QS_MUST_CHECK;
 
 /* Test hooks (QS_DEBUG builds; no-ops otherwise). qsi_mem_fail_after(n): the n-th allocation from
- * now on fails, once (n < 0 switches it off). Inside guard_begin/guard_end (a counter of the calling
- * thread) any allocation calls qsi_fail. */
+ * now on fails, once (n < 0 switches it off). Inside guard_begin/guard_end (a counter of the
+ * calling thread) any allocation calls qsi_fail. */
 void qsi_mem_fail_after(int64_t n);
 void qsi_mem_guard_begin(void);
 void qsi_mem_guard_end(void);

@@ -34,7 +34,8 @@ static size_t format_text(char *buf, size_t cap, const char *fmt, va_list ap) {
     return whole;
 }
 
-static qs_status set_text(qs_err *err, qs_status code, int64_t offset, const char *fmt, va_list ap) {
+static qs_status set_text(qs_err *err, qs_status code, int64_t offset, const char *fmt,
+                          va_list ap) {
     if (err == NULL) return code;
     char buf[sizeof(err->text)];
     size_t n = format_text(buf, sizeof(buf), fmt, ap);

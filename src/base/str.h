@@ -8,7 +8,8 @@
 
 #include "base/status.h"
 
-/* data is NUL-terminated whenever it is not NULL; len excludes the NUL. Zero-initialise to start. */
+/* data is NUL-terminated whenever it is not NULL; len excludes the NUL. Zero-initialise to start.
+ * */
 typedef struct qsi_str {
     char *data;
     size_t len, cap;
@@ -24,8 +25,8 @@ qs_status qsi_str_printf(qsi_str *s, const char *fmt, ...) QS_PRINTF(2, 3) QS_MU
 qs_status qsi_str_json(qsi_str *s, const char *p, size_t n) QS_MUST_CHECK;
 
 #define QSI_UTF8_BAD 0xFFFFFFFFu
-/* Decodes one code point at p (n bytes left): returns it and its length, or QSI_UTF8_BAD with *len 1
- * when the bytes are not valid UTF-8 (overlong, surrogate, above 10FFFF, truncated). n >= 1. */
+/* Decodes one code point at p (n bytes left): returns it and its length, or QSI_UTF8_BAD with *len
+ * 1 when the bytes are not valid UTF-8 (overlong, surrogate, above 10FFFF, truncated). n >= 1. */
 uint32_t qsi_utf8_decode(const char *p, size_t n, int *len);
 /* Encodes cp into out (up to 4 bytes), returns the length. cp must be a scalar value. */
 int qsi_utf8_encode(uint32_t cp, char out[4]);

@@ -1,5 +1,5 @@
-/* Collectives behind one table: one process here, MPI later. Every reduction of a model or a trainer
- * goes through it. Thread: owner. */
+/* Collectives behind one table: one process here, MPI later. Every reduction of a model or a
+ * trainer goes through it. Thread: owner. */
 #ifndef QSI_COMM_H
 #define QSI_COMM_H
 

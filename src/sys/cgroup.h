@@ -9,8 +9,8 @@
  * cannot be read. No allocation. */
 bool qsi_small_read(const char *path, char *buf, size_t cap);
 
-/* Calls fn with "FOLDER/name" contents for this process's cgroup (version 2, else the named version 1
- * controller) and every ancestor up to the mount's root, where the file exists. */
+/* Calls fn with each folder that limits this process: its cgroup (version 2, and the named version
+ * 1 controller) and every ancestor, up to the root of the mount. */
 typedef void qsi_cgroup_fn(void *user, const char *folder);
 void qsi_cgroup_walk(const char *controller, qsi_cgroup_fn *fn, void *user);
 

@@ -91,10 +91,12 @@ qs_status qsi_isa_parse(const char *name, qsi_isa *out, qs_err *err) {
             return QS_OK;
         }
         list_levels(levels, sizeof(levels), best);
-        return qsi_err_set(err, QS_E_UNSUPPORTED, "this CPU has no level '%s': it has %s", name, levels);
+        return qsi_err_set(err, QS_E_UNSUPPORTED, "this CPU has no level '%s': it has %s", name,
+                           levels);
     }
     list_levels(levels, sizeof(levels), best);
-    return qsi_err_set(err, QS_E_ARG, "unknown CPU level '%s': this CPU has auto, %s", name, levels);
+    return qsi_err_set(err, QS_E_ARG, "unknown CPU level '%s': this CPU has auto, %s", name,
+                       levels);
 }
 
 static int affinity_count(void) {

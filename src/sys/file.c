@@ -74,7 +74,9 @@ static void advise(const qsi_map *m, size_t off, size_t n, bool inner, int advic
     madvise((void *)(uintptr_t)(m->data + off), end - off, advice);
 }
 
-void qsi_map_drop(const qsi_map *m, size_t off, size_t n) { advise(m, off, n, true, MADV_DONTNEED); }
+void qsi_map_drop(const qsi_map *m, size_t off, size_t n) {
+    advise(m, off, n, true, MADV_DONTNEED);
+}
 
 void qsi_map_will_need(const qsi_map *m, size_t off, size_t n) {
     advise(m, off, n, false, MADV_WILLNEED);

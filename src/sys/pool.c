@@ -1,14 +1,14 @@
 /* The worker pool: threads that live as long as the pool and meet in one barrier.
  *
  * The barrier counts arrivals and turns a generation: the last to arrive resets the count and
- * advances the generation, the others wait for it to change. A run is two turns of the same barrier:
- * one hands out the function, one says that all have returned; what an op does in between are further
- * turns. Waiting spins shortly (the next op usually follows within microseconds) and then sleeps on
- * the generation, so that a machine with fewer cores than threads loses little.
+ * advances the generation, the others wait for it to change. A run is two turns of the same
+ * barrier: one hands out the function, one says that all have returned; what an op does in between
+ * are further turns. Waiting spins shortly (the next op usually follows within microseconds) and
+ * then sleeps on the generation, so that a machine with fewer cores than threads loses little.
  *
- * Pairs: `arrived` (acq_rel) orders each worker's writes before the turn; `generation` (release by the
- * last, acquire by the waiters) publishes them. `sleepers` and `generation` are seq_cst: either the
- * last one sees the sleeper, or the sleeper sees the new generation before it sleeps. */
+ * Pairs: `arrived` (acq_rel) orders each worker's writes before the turn; `generation` (release by
+ * the last, acquire by the waiters) publishes them. `sleepers` and `generation` are seq_cst:
+ * either the last one sees the sleeper, or the sleeper sees the new generation before it sleeps. */
 #include "sys/pool.h"
 
 #include <errno.h>
@@ -87,7 +87,8 @@ static void *thread_main(void *arg) {
     }
 }
 
-/* Starts the other threads with every signal blocked: signals belong to the program's own threads. */
+/* Starts the other threads with every signal blocked: signals belong to the program's own threads.
+ * */
 static int start_threads(qsi_pool *p) {
     sigset_t all, old;
     int rc = 0;
@@ -149,8 +150,8 @@ static void run(qsi_pool *p, qsi_pool_fn *fn, void *arg, bool guard) {
     fenv_t saved;
     QS_CHECK(!p->running);
     p->running = true;
-    /* The caller may come with another rounding or flush mode (a program that loaded a library built
-     * with fast-math, for example). */
+    /* The caller may come with another rounding or flush mode (a program that loaded a library
+     * built with fast-math, for example). */
     fegetenv(&saved);
     fesetenv(FE_DFL_ENV);
     p->fn = fn;

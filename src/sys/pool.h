@@ -23,8 +23,8 @@ typedef void qsi_pool_fn(const qsi_worker *w, void *arg);
 qs_status qsi_pool_create(qsi_pool **pool, int n_threads, qs_err *err) QS_MUST_CHECK;
 void qsi_pool_free(qsi_pool *pool);
 int qsi_pool_size(const qsi_pool *pool);
-/* Runs fn on every worker and returns when all have returned. Owner thread; not reentrant. This is a
- * step: in QS_DEBUG builds an allocation inside fn is fatal (base/mem.h, guard). */
+/* Runs fn on every worker and returns when all have returned. Owner thread; not reentrant. This is
+ * a step: in QS_DEBUG builds an allocation inside fn is fatal (base/mem.h, guard). */
 void qsi_pool_run(qsi_pool *pool, qsi_pool_fn *fn, void *arg);
 /* The same for work that is no step (tokenizer training, conversion): fn may allocate. */
 void qsi_pool_run_alloc(qsi_pool *pool, qsi_pool_fn *fn, void *arg);

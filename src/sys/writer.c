@@ -3,8 +3,8 @@
  * Bytes go to a hidden temporary file beside the target; commit makes them durable and renames. At
  * any moment the target is the old file or the whole new one, also after kill -9 or a power cut.
  * A link is followed: the file it names is replaced. Devices, pipes and folders are refused.
- * Invariant: file offset = `flushed`, and flushed + fill bytes have been accepted. The first failure
- * sticks: later calls return it again and commit replaces nothing. */
+ * Invariant: file offset = `flushed`, and flushed + fill bytes have been accepted. The first
+ * failure sticks: later calls return it again and commit replaces nothing. */
 #define _GNU_SOURCE /* realpath(path, NULL) */
 #include <errno.h>
 #include <fcntl.h>
@@ -169,8 +169,9 @@ qs_status qsi_writer_patch(qsi_writer *w, uint64_t off, const void *p, size_t n,
     const uint8_t *from = p;
     if (w->st != QS_OK) return report(w, err);
     if (off > pos || n > pos - off) {
-        w->st = qsi_err_set(&w->why, QS_E_RANGE, "cannot patch '%s' at %llu: only %llu bytes written",
-                            w->path, (unsigned long long)off, (unsigned long long)pos);
+        w->st = qsi_err_set(&w->why, QS_E_RANGE,
+                            "cannot patch '%s' at %llu: only %llu bytes written", w->path,
+                            (unsigned long long)off, (unsigned long long)pos);
         return report(w, err);
     }
     if (flush(w) != QS_OK) return report(w, err);
