@@ -27,6 +27,7 @@ static void overlay(qsi_kern *t, qsi_isa isa)
         qsi_kern_fill_avx512_vec(t);
         qsi_kern_fill_avx512_layer(t);
         break;
+    case QSI_ISA_AVX512_VNNI: qsi_kern_fill_vnni_mm(t); break;
     case QSI_ISA_AVX512_BF16: qsi_kern_fill_avx512bf16_mm(t); break;
 #endif
     default: break;

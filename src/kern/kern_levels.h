@@ -21,6 +21,7 @@ void qsi_kern_fill_avx512_mm_f16(qsi_kern *t);
 void qsi_kern_fill_avx512_mm_bf16(qsi_kern *t);
 void qsi_kern_fill_avx512_vec(qsi_kern *t);
 void qsi_kern_fill_avx512_layer(qsi_kern *t);
+void qsi_kern_fill_vnni_mm(qsi_kern *t);
 void qsi_kern_fill_avx512bf16_mm(qsi_kern *t);
 #endif
 
