@@ -1,0 +1,582 @@
+/* What shape a model has: read from GGUF keys or a Hugging Face config.json, checked, written, and
+ * spelled out as the list of tensors.
+ *
+ * Invariant: a configuration that passed qsi_config_check has dims whose products (weights of the
+ * whole model included) fit int64_t with room to spare. Keys that follow from others are optional.
+ * Source: deepseek-facts 1.1, 1.2, 4.1, 4.3. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fmt/json.h"
+#include "model/model.h"
+
+/* Far above every published model, far below overflow: 2^10 layers x 2^10 experts x 3 matrices of
+ * 2^17 x 2^19 are under 2^59 weights. */
+enum {
+    MAX_VOCAB = 1 << 24, MAX_LAYER = 1 << 10, MAX_D_MODEL = 1 << 17, MAX_FF = 1 << 19,
+    MAX_HEAD = 1 << 12, MAX_HEAD_DIM = 1 << 12, MAX_CTX = 1 << 26, MAX_EXPERT = 1 << 10,
+    MAX_SHARED = 1 << 6
+};
+
+static const char *const arch_names[] = {[QSI_ARCH_LLAMA] = "llama", [QSI_ARCH_DEEPSEEK] = "deepseek"};
+
+const char *qsi_arch_name(qsi_arch a) { return (unsigned)a < QSI_COUNT(arch_names) ? arch_names[a] : "?"; }
+
+/* ---- check ---- */
+
+typedef struct bound {
+    const char *key; /* GGUF key without the architecture */
+    int64_t value, least, most;
+} bound;
+
+static qs_status check_bounds(const qsi_config *c, const bound *b, size_t n, qs_err *err) {
+    for (size_t i = 0; i < n; i++) {
+        if (b[i].value < b[i].least || b[i].value > b[i].most) {
+            return qsi_err_set(err, QS_E_RANGE, "%s.%s is %" PRId64 ": it must be %" PRId64 " to %" PRId64,
+                               qsi_arch_name(c->arch), b[i].key, b[i].value, b[i].least, b[i].most);
+        }
+    }
+    return QS_OK;
+}
+
+static qs_status check_number(const qsi_config *c, const char *key, double v, double most,
+                              qs_err *err) {
+    if (isfinite(v) && v > 0 && v <= most) return QS_OK;
+    return qsi_err_set(err, QS_E_RANGE, "%s.%s is %g: it must be above 0, at most %g",
+                       qsi_arch_name(c->arch), key, v, most);
+}
+
+static qs_status check_experts(const qsi_config *c, qs_err *err) {
+    qs_status st = QS_OK;
+    if (c->n_expert == 0) {
+        if (c->n_expert_used != 0 || c->n_shared != 0) {
+            QS_FAIL(err, QS_E_RANGE, "%s.expert_count is 0 or missing, but experts are used",
+                    qsi_arch_name(c->arch));
+        }
+        goto done;
+    }
+    if (c->arch == QSI_ARCH_LLAMA) {
+        QS_FAIL(err, QS_E_UNSUPPORTED, "llama.expert_count is %d: experts need architecture deepseek",
+                (int)c->n_expert);
+    }
+    const bound b[] = {
+        {"leading_dense_block_count", c->n_dense, 0, c->n_layer},
+        {"expert_count", c->n_expert, 1, MAX_EXPERT},
+        {"expert_used_count", c->n_expert_used, 1, c->n_expert},
+        {"expert_shared_count", c->n_shared, 0, MAX_SHARED},
+        {"expert_feed_forward_length", c->d_expert, 1, MAX_FF / (c->n_shared > 0 ? c->n_shared : 1)},
+    };
+    QS_TRY(check_bounds(c, b, QSI_COUNT(b), err));
+    QS_TRY(check_number(c, "expert_weights_scale", c->expert_scale, 1e4, err));
+done:
+    return st;
+}
+
+qs_status qsi_config_check(const qsi_config *c, qs_err *err) {
+    qs_status st = QS_OK;
+    if ((unsigned)c->arch >= QSI_COUNT(arch_names)) {
+        QS_FAIL(err, QS_E_RANGE, "general.architecture is unknown");
+    }
+    bool dense_ffn = c->n_expert == 0 || c->n_dense > 0;
+    const bound b[] = {
+        {"vocab_size", c->n_vocab, 1, MAX_VOCAB},
+        {"block_count", c->n_layer, 1, MAX_LAYER},
+        {"embedding_length", c->d_model, 1, MAX_D_MODEL},
+        {"context_length", c->n_ctx, 1, MAX_CTX},
+        {"feed_forward_length", c->d_ff, dense_ffn ? 1 : 0, MAX_FF},
+        {"attention.head_count", c->n_head, 1, MAX_HEAD},
+        {"attention.head_count_kv", c->n_kv_head, 1, c->n_head},
+        {"attention.key_length", c->head_dim, 2, MAX_HEAD_DIM},
+    };
+    QS_TRY(check_bounds(c, b, QSI_COUNT(b), err));
+    if (c->head_dim % 2 != 0) {
+        QS_FAIL(err, QS_E_RANGE, "%s.attention.key_length is %d: a rotated head needs an even size",
+                qsi_arch_name(c->arch), (int)c->head_dim);
+    }
+    if (c->n_head % c->n_kv_head != 0) {
+        QS_FAIL(err, QS_E_RANGE, "%s.attention.head_count_kv %d does not divide the %d heads",
+                qsi_arch_name(c->arch), (int)c->n_kv_head, (int)c->n_head);
+    }
+    QS_TRY(check_number(c, "attention.layer_norm_rms_epsilon", c->rms_eps, 1, err));
+    QS_TRY(check_number(c, "rope.freq_base", c->rope_theta, 1e12, err));
+    QS_TRY(check_number(c, "rope.scaling.factor", c->rope_factor, 1e6, err));
+    if (c->rope_scaling == QSI_ROPE_NONE && c->rope_factor != 1) {
+        QS_FAIL(err, QS_E_RANGE, "%s.rope.scaling.factor is %g without a rope.scaling.type",
+                qsi_arch_name(c->arch), (double)c->rope_factor);
+    }
+    QS_TRY(check_experts(c, err));
+done:
+    return st;
+}
+
+/* ---- GGUF ---- */
+
+/* Reads keys of one architecture; the first failure sticks. */
+typedef struct key_reader {
+    const qsi_gguf *g;
+    const char *arch;
+    qs_err *err;
+    qs_status st;
+    char key[96];
+} key_reader;
+
+static const char *full_key(key_reader *r, const char *key) {
+    snprintf(r->key, sizeof r->key, "%s.%s", r->arch, key);
+    return r->key;
+}
+
+/* An optional key keeps *out when it is missing; a present one must be right. */
+static void read_int(key_reader *r, const char *key, bool required, int32_t *out) {
+    int64_t v = 0;
+    if (r->st != QS_OK) return;
+    const char *k = full_key(r, key);
+    if (!required && qsi_gguf_find(r->g, k) == NULL) return;
+    r->st = qsi_gguf_i64(r->g, k, &v, r->err);
+    if (r->st == QS_OK && (v < 0 || v > INT32_MAX)) {
+        r->st = qsi_err_set(r->err, QS_E_RANGE, "key %s is %" PRId64 ": out of range", k, v);
+    }
+    if (r->st == QS_OK) *out = (int32_t)v;
+}
+
+static void read_float(key_reader *r, const char *key, bool required, float *out) {
+    double v = 0;
+    if (r->st != QS_OK) return;
+    const char *k = full_key(r, key);
+    if (!required && qsi_gguf_find(r->g, k) == NULL) return;
+    r->st = qsi_gguf_f64(r->g, k, &v, r->err);
+    if (r->st == QS_OK) *out = (float)v;
+}
+
+static bool slice_is(qsi_slice s, const char *z) {
+    return s.n == strlen(z) && memcmp(s.p, z, s.n) == 0;
+}
+
+/* Copies a short string for messages; what a terminal would obey becomes '?'. */
+static void printable(qsi_slice s, char *out, size_t cap) {
+    size_t n = s.n < cap - 1 ? s.n : cap - 1;
+    for (size_t i = 0; i < n; i++) out[i] = s.p[i] >= 0x20 && s.p[i] < 0x7f ? s.p[i] : '?';
+    out[n] = '\0';
+}
+
+static qs_status read_arch(qsi_config *c, const qsi_gguf *g, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_slice name = {0};
+    char shown[48];
+    QS_TRY(qsi_gguf_str(g, "general.architecture", &name, err));
+    for (size_t i = 0; i < QSI_COUNT(arch_names); i++) {
+        if (slice_is(name, arch_names[i])) {
+            c->arch = (qsi_arch)i;
+            goto done;
+        }
+    }
+    printable(name, shown, sizeof shown);
+    QS_FAIL(err, QS_E_UNSUPPORTED, "architecture '%s' is not supported: llama and deepseek are", shown);
+done:
+    return st;
+}
+
+/* The vocabulary's size: the key, or else what the file holds. */
+static void read_vocab(key_reader *r, qsi_config *c) {
+    const qsi_gguf_tensor *embed = qsi_gguf_tensor_find(r->g, "token_embd.weight");
+    const qsi_gguf_kv *tokens = qsi_gguf_find(r->g, "tokenizer.ggml.tokens");
+    int64_t n = 0;
+    if (embed != NULL && embed->n_dims == 2) {
+        n = embed->ne[1];
+    } else if (tokens != NULL && tokens->type == QSI_GV_ARR) {
+        n = (int64_t)tokens->count;
+    }
+    c->n_vocab = n > INT32_MAX ? INT32_MAX : (int32_t)n;
+    read_int(r, "vocab_size", n == 0, &c->n_vocab);
+}
+
+static void read_heads(key_reader *r, qsi_config *c) {
+    int32_t value_dim = 0, rope_dim = 0;
+    read_int(r, "attention.head_count", true, &c->n_head);
+    c->n_kv_head = c->n_head;
+    read_int(r, "attention.head_count_kv", false, &c->n_kv_head);
+    c->head_dim = c->n_head > 0 ? c->d_model / c->n_head : 0;
+    read_int(r, "attention.key_length", false, &c->head_dim);
+    value_dim = rope_dim = c->head_dim;
+    read_int(r, "attention.value_length", false, &value_dim);
+    read_int(r, "rope.dimension_count", false, &rope_dim);
+    if (r->st == QS_OK && (value_dim != c->head_dim || rope_dim != c->head_dim)) {
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
+                            "keys of %d, values of %d and rotation of %d per head: they must be equal",
+                            (int)c->head_dim, (int)value_dim, (int)rope_dim);
+    }
+}
+
+static void read_rope(key_reader *r, qsi_config *c) {
+    qsi_slice type = {0};
+    char shown[32];
+    c->rope_theta = 10000;
+    c->rope_factor = 1;
+    read_float(r, "rope.freq_base", false, &c->rope_theta);
+    if (r->st != QS_OK) return;
+    const char *k = full_key(r, "rope.scaling.type");
+    if (qsi_gguf_find(r->g, k) == NULL) {
+        read_float(r, "rope.scale_linear", false, &c->rope_factor); /* files before 2023-10 */
+        if (c->rope_factor != 1) c->rope_scaling = QSI_ROPE_LINEAR;
+        return;
+    }
+    r->st = qsi_gguf_str(r->g, k, &type, r->err);
+    if (r->st != QS_OK) return;
+    if (slice_is(type, "linear")) {
+        c->rope_scaling = QSI_ROPE_LINEAR;
+        read_float(r, "rope.scaling.factor", true, &c->rope_factor);
+    } else if (!slice_is(type, "none")) {
+        printable(type, shown, sizeof shown);
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
+                            "key %s is '%s': none and linear are supported", k, shown);
+    }
+}
+
+static void read_experts(key_reader *r, qsi_config *c) {
+    int32_t gating = 1;
+    c->expert_scale = 1;
+    read_int(r, "expert_count", c->arch == QSI_ARCH_DEEPSEEK, &c->n_expert);
+    if (c->n_expert == 0 || c->arch != QSI_ARCH_DEEPSEEK) return;
+    read_int(r, "expert_used_count", true, &c->n_expert_used);
+    read_int(r, "expert_feed_forward_length", true, &c->d_expert);
+    read_int(r, "expert_shared_count", false, &c->n_shared);
+    read_int(r, "leading_dense_block_count", false, &c->n_dense);
+    read_float(r, "expert_weights_scale", false, &c->expert_scale);
+    read_int(r, "expert_gating_func", false, &gating);
+    if (r->st != QS_OK) return;
+    if (gating > 1) {
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "key %s is %d: softmax (1) is supported", r->key,
+                            (int)gating);
+        return;
+    }
+    if (qsi_gguf_find(r->g, full_key(r, "expert_weights_norm")) != NULL) {
+        r->st = qsi_gguf_bool(r->g, r->key, &c->norm_topk, r->err);
+    }
+}
+
+qs_status qsi_config_from_gguf(qsi_config *out, const qsi_gguf *g, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_config c = {0};
+    QS_TRY(read_arch(&c, g, err));
+    key_reader r = {.g = g, .arch = qsi_arch_name(c.arch), .err = err};
+    read_vocab(&r, &c);
+    read_int(&r, "block_count", true, &c.n_layer);
+    read_int(&r, "context_length", true, &c.n_ctx);
+    read_int(&r, "embedding_length", true, &c.d_model);
+    read_heads(&r, &c);
+    read_float(&r, "attention.layer_norm_rms_epsilon", true, &c.rms_eps);
+    read_rope(&r, &c);
+    read_experts(&r, &c);
+    read_int(&r, "feed_forward_length", c.n_expert == 0 || c.n_dense > 0, &c.d_ff);
+    QS_TRY(r.st);
+    QS_TRY(qsi_config_check(&c, err));
+    *out = c;
+done:
+    return st;
+}
+
+/* Puts keys of one architecture; the first failure sticks. */
+typedef struct key_writer {
+    qsi_gguf_writer *w;
+    const char *arch;
+    qs_status st;
+    char key[96];
+} key_writer;
+
+static void put_int(key_writer *k, const char *key, int32_t v) {
+    snprintf(k->key, sizeof k->key, "%s.%s", k->arch, key);
+    if (k->st == QS_OK) k->st = qsi_gguf_put_u32(k->w, k->key, (uint32_t)v);
+}
+
+static void put_float(key_writer *k, const char *key, float v) {
+    snprintf(k->key, sizeof k->key, "%s.%s", k->arch, key);
+    if (k->st == QS_OK) k->st = qsi_gguf_put_f32(k->w, k->key, v);
+}
+
+static void put_text(key_writer *k, const char *key, const char *v) {
+    snprintf(k->key, sizeof k->key, "%s.%s", k->arch, key);
+    if (k->st == QS_OK) k->st = qsi_gguf_put_str(k->w, k->key, v, strlen(v));
+}
+
+/* general.architecture and every key of the architecture. */
+qs_status qsi_config_put_gguf(const qsi_config *c, qsi_gguf_writer *w) {
+    key_writer k = {.w = w, .arch = qsi_arch_name(c->arch)};
+    k.st = qsi_gguf_put_str(w, "general.architecture", k.arch, strlen(k.arch));
+    put_int(&k, "block_count", c->n_layer);
+    put_int(&k, "context_length", c->n_ctx);
+    put_int(&k, "embedding_length", c->d_model);
+    if (c->d_ff > 0) put_int(&k, "feed_forward_length", c->d_ff);
+    put_int(&k, "attention.head_count", c->n_head);
+    put_int(&k, "attention.head_count_kv", c->n_kv_head);
+    if ((int64_t)c->head_dim * c->n_head != c->d_model) {
+        put_int(&k, "attention.key_length", c->head_dim);
+        put_int(&k, "attention.value_length", c->head_dim);
+    }
+    put_float(&k, "attention.layer_norm_rms_epsilon", c->rms_eps);
+    put_float(&k, "rope.freq_base", c->rope_theta);
+    put_int(&k, "rope.dimension_count", c->head_dim);
+    if (c->rope_scaling == QSI_ROPE_LINEAR) {
+        put_text(&k, "rope.scaling.type", "linear");
+        put_float(&k, "rope.scaling.factor", c->rope_factor);
+    } else if (c->arch == QSI_ARCH_DEEPSEEK) {
+        put_text(&k, "rope.scaling.type", "none");
+    }
+    put_int(&k, "vocab_size", c->n_vocab);
+    if (c->arch == QSI_ARCH_DEEPSEEK) {
+        put_int(&k, "leading_dense_block_count", c->n_dense);
+        put_int(&k, "expert_count", c->n_expert);
+        put_int(&k, "expert_used_count", c->n_expert_used);
+        put_int(&k, "expert_shared_count", c->n_shared);
+        put_int(&k, "expert_feed_forward_length", c->d_expert);
+        put_float(&k, "expert_weights_scale", c->expert_scale);
+        if (c->norm_topk && k.st == QS_OK) {
+            k.st = qsi_gguf_put_bool(w, "deepseek.expert_weights_norm", true);
+        }
+    }
+    return k.st;
+}
+
+/* ---- config.json ---- */
+
+typedef struct json_reader {
+    const qsi_json *j;
+    qs_err *err;
+    qs_status st;
+} json_reader;
+
+static bool is_there(const qsi_json *j, const char *key) {
+    return qsi_json_kind_of(qsi_json_get(j, key)) > QSI_JSON_NULL;
+}
+
+static void json_int(json_reader *r, const char *key, bool required, int32_t *out) {
+    int64_t v = 0;
+    if (r->st != QS_OK || (!required && !is_there(r->j, key))) return;
+    r->st = qsi_json_i64(r->j, key, &v, r->err);
+    if (r->st == QS_OK && (v < 0 || v > INT32_MAX)) {
+        r->st = qsi_err_set(r->err, QS_E_RANGE, "\"%s\" is %" PRId64 ": out of range", key, v);
+    }
+    if (r->st == QS_OK) *out = (int32_t)v;
+}
+
+static void json_float(json_reader *r, const qsi_json *j, const char *key, bool required, float *out) {
+    double v = 0;
+    if (r->st != QS_OK || (!required && !is_there(j, key))) return;
+    r->st = qsi_json_f64(j, key, &v, r->err);
+    if (r->st == QS_OK) *out = (float)v;
+}
+
+/* A switch that must be off, or a word that must be `want`, where the key is there at all. */
+static void json_must_be_off(json_reader *r, const char *key) {
+    bool on = false;
+    if (r->st != QS_OK || !is_there(r->j, key)) return;
+    r->st = qsi_json_bool(r->j, key, &on, r->err);
+    if (r->st == QS_OK && on) {
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "\"%s\" is true: not supported", key);
+    }
+}
+
+static void json_must_be(json_reader *r, const qsi_json *j, const char *key, const char *want) {
+    const char *s = NULL;
+    if (r->st != QS_OK || !is_there(j, key)) return;
+    r->st = qsi_json_str(j, key, &s, r->err);
+    if (r->st == QS_OK && strcmp(s, want) != 0) {
+        char shown[32];
+        printable((qsi_slice){s, strlen(s)}, shown, sizeof shown);
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "\"%s\" is \"%s\": \"%s\" is supported", key,
+                            shown, want);
+    }
+}
+
+static void json_arch(json_reader *r, qsi_config *c) {
+    const char *s = NULL;
+    char shown[48];
+    r->st = qsi_json_str(r->j, "model_type", &s, r->err);
+    if (r->st != QS_OK) return;
+    for (size_t i = 0; i < QSI_COUNT(arch_names); i++) {
+        if (strcmp(s, arch_names[i]) == 0) {
+            c->arch = (qsi_arch)i;
+            return;
+        }
+    }
+    printable((qsi_slice){s, strlen(s)}, shown, sizeof shown);
+    r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
+                        "\"model_type\" is \"%s\": llama and deepseek are supported", shown);
+}
+
+/* Rotation: rope_theta and rope_scaling, or both inside rope_parameters (transformers 5). */
+static void json_rope(json_reader *r, qsi_config *c) {
+    const qsi_json *both = qsi_json_get(r->j, "rope_parameters");
+    const qsi_json *scaling = both != NULL ? both : qsi_json_get(r->j, "rope_scaling");
+    const char *type = NULL;
+    c->rope_theta = 10000;
+    c->rope_factor = 1;
+    json_float(r, r->j, "rope_theta", false, &c->rope_theta);
+    if (both != NULL) json_float(r, both, "rope_theta", false, &c->rope_theta);
+    if (r->st != QS_OK || qsi_json_kind_of(scaling) <= QSI_JSON_NULL) return;
+    const char *key = is_there(scaling, "rope_type") ? "rope_type" : "type";
+    r->st = qsi_json_str(scaling, key, &type, r->err);
+    if (r->st != QS_OK || strcmp(type, "default") == 0) return;
+    json_must_be(r, scaling, key, "linear");
+    c->rope_scaling = QSI_ROPE_LINEAR;
+    json_float(r, scaling, "factor", true, &c->rope_factor);
+}
+
+static void json_experts(json_reader *r, qsi_config *c) {
+    int32_t freq = 1;
+    c->expert_scale = 1;
+    if (c->arch != QSI_ARCH_DEEPSEEK || !is_there(r->j, "n_routed_experts")) return;
+    json_int(r, "n_routed_experts", true, &c->n_expert);
+    json_int(r, "num_experts_per_tok", true, &c->n_expert_used);
+    json_int(r, "n_shared_experts", false, &c->n_shared);
+    json_int(r, "moe_intermediate_size", true, &c->d_expert);
+    json_int(r, "first_k_dense_replace", false, &c->n_dense);
+    json_int(r, "moe_layer_freq", false, &freq);
+    json_float(r, r->j, "routed_scaling_factor", false, &c->expert_scale);
+    json_must_be(r, r->j, "scoring_func", "softmax");
+    if (r->st == QS_OK && is_there(r->j, "norm_topk_prob")) {
+        r->st = qsi_json_bool(r->j, "norm_topk_prob", &c->norm_topk, r->err);
+    }
+    if (r->st == QS_OK && freq != 1) {
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "\"moe_layer_freq\" is %d: 1 is supported",
+                            (int)freq);
+    }
+}
+
+static void json_sizes(json_reader *r, qsi_config *c) {
+    json_int(r, "vocab_size", true, &c->n_vocab);
+    json_int(r, "num_hidden_layers", true, &c->n_layer);
+    json_int(r, "hidden_size", true, &c->d_model);
+    json_int(r, "intermediate_size", true, &c->d_ff);
+    json_int(r, "max_position_embeddings", true, &c->n_ctx);
+    json_int(r, "num_attention_heads", true, &c->n_head);
+    c->n_kv_head = c->n_head;
+    json_int(r, "num_key_value_heads", false, &c->n_kv_head);
+    c->head_dim = c->n_head > 0 ? c->d_model / c->n_head : 0;
+    json_int(r, "head_dim", false, &c->head_dim);
+    json_float(r, r->j, "rms_norm_eps", true, &c->rms_eps);
+    json_must_be(r, r->j, "hidden_act", "silu");
+    json_must_be_off(r, "attention_bias");
+    json_must_be_off(r, "mlp_bias");
+}
+
+qs_status qsi_config_from_hf(qsi_config *out, const char *json, size_t n, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_json *root = NULL;
+    qsi_config c = {0};
+    QS_TRY(qsi_json_parse(&root, json, n, QSI_JSON_SMALL, err));
+    json_reader r = {.j = root, .err = err};
+    json_arch(&r, &c);
+    if (r.st == QS_OK) {
+        json_sizes(&r, &c);
+        json_rope(&r, &c);
+        json_experts(&r, &c);
+    }
+    QS_TRY(r.st);
+    QS_TRY(qsi_config_check(&c, err));
+    *out = c;
+done:
+    if (st != QS_OK) qsi_err_prefix(err, "config.json");
+    qsi_json_free(&root);
+    return st;
+}
+
+/* ---- tensors ---- */
+
+/* A kind of tensor inside a layer; dims as sizes named by letters, resolved by size_of. */
+typedef struct layer_tensor {
+    const char *name;
+    char dims[4]; /* d model, q heads, k heads, f dense FFN, e expert FFN, s shared FFN, n experts */
+    qsi_role_t role;
+} layer_tensor;
+
+static const layer_tensor attn_tensors[] = {
+    {"attn_norm", "d", QSI_ROLE_NORM},     {"attn_q", "dq", QSI_ROLE_MATRIX},
+    {"attn_k", "dk", QSI_ROLE_MATRIX},     {"attn_v", "dk", QSI_ROLE_MATRIX},
+    {"attn_output", "qd", QSI_ROLE_MATRIX}, {"ffn_norm", "d", QSI_ROLE_NORM},
+};
+static const layer_tensor dense_tensors[] = {
+    {"ffn_gate", "df", QSI_ROLE_MATRIX},
+    {"ffn_up", "df", QSI_ROLE_MATRIX},
+    {"ffn_down", "fd", QSI_ROLE_MATRIX},
+};
+/* The last three only with shared experts. */
+static const layer_tensor moe_tensors[] = {
+    {"ffn_gate_inp", "dn", QSI_ROLE_ROUTER},    {"ffn_gate_exps", "den", QSI_ROLE_EXPERTS},
+    {"ffn_up_exps", "den", QSI_ROLE_EXPERTS},   {"ffn_down_exps", "edn", QSI_ROLE_EXPERTS},
+    {"ffn_gate_shexp", "ds", QSI_ROLE_MATRIX},  {"ffn_up_shexp", "ds", QSI_ROLE_MATRIX},
+    {"ffn_down_shexp", "sd", QSI_ROLE_MATRIX},
+};
+enum { N_ATTN = QSI_COUNT(attn_tensors), N_DENSE = QSI_COUNT(dense_tensors) };
+
+static size_t n_moe(const qsi_config *c) { return QSI_COUNT(moe_tensors) - (c->n_shared > 0 ? 0 : 3); }
+
+static size_t n_dense_layers(const qsi_config *c) {
+    return (size_t)(c->n_expert == 0 ? c->n_layer : c->n_dense);
+}
+
+static int64_t size_of(const qsi_config *c, char letter) {
+    switch (letter) {
+    case 'd': return c->d_model;
+    case 'q': return (int64_t)c->n_head * c->head_dim;
+    case 'k': return (int64_t)c->n_kv_head * c->head_dim;
+    case 'f': return c->d_ff;
+    case 'e': return c->d_expert;
+    case 's': return (int64_t)c->n_shared * c->d_expert;
+    default: return c->n_expert;
+    }
+}
+
+size_t qsi_config_n_tensors(const qsi_config *c) {
+    size_t dense = n_dense_layers(c), moe = (size_t)c->n_layer - dense;
+    return 3 + dense * (N_ATTN + N_DENSE) + moe * (N_ATTN + n_moe(c));
+}
+
+static void outer_tensor(qsi_tensor_spec *out, const char *name, qsi_role_t role, int64_t cols,
+                         int64_t rows) {
+    *out = (qsi_tensor_spec){.n_dims = rows > 0 ? 2 : 1, .ne = {cols, rows > 0 ? rows : 1, 1},
+                             .role = role, .layer = -1};
+    snprintf(out->name, sizeof out->name, "%s.weight", name);
+}
+
+void qsi_config_tensor(const qsi_config *c, size_t i, qsi_tensor_spec *out) {
+    size_t n = qsi_config_n_tensors(c);
+    size_t dense = n_dense_layers(c), per_dense = N_ATTN + N_DENSE, per_moe = N_ATTN + n_moe(c);
+    QS_CHECK(i < n);
+    if (i == 0) {
+        outer_tensor(out, "token_embd", QSI_ROLE_EMBED, c->d_model, c->n_vocab);
+        return;
+    }
+    if (i == n - 2) {
+        outer_tensor(out, "output_norm", QSI_ROLE_NORM, c->d_model, 0);
+        return;
+    }
+    if (i == n - 1) {
+        outer_tensor(out, "output", QSI_ROLE_MATRIX, c->d_model, c->n_vocab);
+        return;
+    }
+    i--;
+    bool is_dense = i < dense * per_dense;
+    size_t rest = is_dense ? i : i - dense * per_dense, per = is_dense ? per_dense : per_moe;
+    size_t layer = rest / per + (is_dense ? 0 : dense), k = rest % per;
+    const layer_tensor *t = k < N_ATTN  ? &attn_tensors[k]
+                            : is_dense ? &dense_tensors[k - N_ATTN]
+                                       : &moe_tensors[k - N_ATTN];
+    *out = (qsi_tensor_spec){.ne = {1, 1, 1}, .role = t->role, .layer = (int32_t)layer};
+    for (const char *d = t->dims; *d; d++) out->ne[out->n_dims++] = size_of(c, *d);
+    snprintf(out->name, sizeof out->name, "blk.%zu.%s.weight", layer, t->name);
+}
+
+int64_t qsi_config_params(const qsi_config *c, int64_t *active) {
+    int64_t total = 0, idle = 0;
+    for (size_t i = 0; i < qsi_config_n_tensors(c); i++) {
+        qsi_tensor_spec t;
+        qsi_config_tensor(c, i, &t);
+        int64_t n = t.ne[0] * t.ne[1] * t.ne[2];
+        total += n;
+        if (t.role == QSI_ROLE_EMBED) idle += n;
+        if (t.role == QSI_ROLE_EXPERTS) idle += n / c->n_expert * (c->n_expert - c->n_expert_used);
+    }
+    if (active != NULL) *active = total - idle;
+    return total;
+}

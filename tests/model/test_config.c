@@ -1,0 +1,303 @@
+/* Configurations: published sizes come out, GGUF and config.json agree, wrong ones are refused with
+ * the key that is wrong. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "model/model.h"
+
+#define TEMP "test_config.tmp.gguf"
+
+static qsi_config llm_67b(void) {
+    return (qsi_config){.arch = QSI_ARCH_LLAMA, .n_vocab = 102400, .n_layer = 95, .d_model = 8192,
+                        .n_head = 64, .n_kv_head = 8, .head_dim = 128, .d_ff = 22016, .n_ctx = 4096,
+                        .rms_eps = 1e-6f, .rope_theta = 1e4f, .rope_factor = 1};
+}
+
+static qsi_config moe_16b(void) {
+    return (qsi_config){.arch = QSI_ARCH_DEEPSEEK, .n_vocab = 102400, .n_layer = 28, .d_model = 2048,
+                        .n_head = 16, .n_kv_head = 16, .head_dim = 128, .d_ff = 10944, .n_ctx = 4096,
+                        .rms_eps = 1e-6f, .rope_theta = 1e4f, .rope_factor = 1, .n_dense = 1,
+                        .n_expert = 64, .n_expert_used = 6, .n_shared = 2, .d_expert = 1408,
+                        .expert_scale = 1};
+}
+
+static const char hf_coder[] =
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":32256,"
+    "\"num_hidden_layers\":62,\"hidden_size\":7168,\"intermediate_size\":19200,"
+    "\"num_attention_heads\":56,\"num_key_value_heads\":8,\"max_position_embeddings\":16384,"
+    "\"rms_norm_eps\":1e-06,\"rope_theta\":100000,\"rope_scaling\":{\"factor\":4.0,\"type\":"
+    "\"linear\"},\"hidden_act\":\"silu\",\"tie_word_embeddings\":false}";
+static const char hf_moe[] =
+    "{\"model_type\":\"deepseek\",\"vocab_size\":102400,\"num_hidden_layers\":28,\"hidden_size\":2048,"
+    "\"intermediate_size\":10944,\"num_attention_heads\":16,\"num_key_value_heads\":16,"
+    "\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-06,\"rope_theta\":10000.0,"
+    "\"rope_scaling\":null,\"n_routed_experts\":64,\"num_experts_per_tok\":6,\"n_shared_experts\":2,"
+    "\"moe_intermediate_size\":1408,\"first_k_dense_replace\":1,\"moe_layer_freq\":1,"
+    "\"scoring_func\":\"softmax\",\"norm_topk_prob\":false,\"attention_bias\":false}";
+
+static void equal(const qsi_config *a, const qsi_config *b) {
+    assert_int_equal(a->arch, b->arch);
+    assert_int_equal(a->n_vocab, b->n_vocab);
+    assert_int_equal(a->n_layer, b->n_layer);
+    assert_int_equal(a->d_model, b->d_model);
+    assert_int_equal(a->n_head, b->n_head);
+    assert_int_equal(a->n_kv_head, b->n_kv_head);
+    assert_int_equal(a->head_dim, b->head_dim);
+    assert_int_equal(a->d_ff, b->d_ff);
+    assert_int_equal(a->n_ctx, b->n_ctx);
+    assert_true(a->rms_eps == b->rms_eps && a->rope_theta == b->rope_theta);
+    assert_true(a->rope_factor == b->rope_factor && a->rope_scaling == b->rope_scaling);
+    assert_int_equal(a->n_dense, b->n_dense);
+    assert_int_equal(a->n_expert, b->n_expert);
+    assert_int_equal(a->n_expert_used, b->n_expert_used);
+    assert_int_equal(a->n_shared, b->n_shared);
+    assert_int_equal(a->d_expert, b->d_expert);
+    assert_int_equal(a->norm_topk, b->norm_topk);
+    if (a->n_expert > 0) assert_true(a->expert_scale == b->expert_scale);
+}
+
+/* Billions of weights to three places, as deepseek-facts 1.1 and 1.2 give them. */
+static int milli_billions(int64_t n) { return (int)((n + 500000) / 1000000); }
+
+static void published_sizes(void **state) {
+    qs_err err;
+    qsi_config dense = llm_67b(), moe = moe_16b(), coder;
+    int64_t active = 0;
+    assert_int_equal(milli_billions(qsi_config_params(&dense, NULL)), 67425);
+    assert_int_equal(milli_billions(qsi_config_params(&moe, &active)), 16376);
+    /* the published 2.829 B counts the embedding too */
+    assert_int_equal(milli_billions(active + INT64_C(102400) * 2048), 2829);
+    assert_int_equal(qsi_config_from_hf(&coder, hf_coder, strlen(hf_coder), &err), QS_OK);
+    assert_int_equal(milli_billions(qsi_config_params(&coder, NULL)), 33343);
+}
+
+static void config_json_is_read(void **state) {
+    qs_err err;
+    qsi_config c, want = moe_16b();
+    assert_int_equal(qsi_config_from_hf(&c, hf_moe, strlen(hf_moe), &err), QS_OK);
+    equal(&c, &want);
+    assert_int_equal(qsi_config_from_hf(&c, hf_coder, strlen(hf_coder), &err), QS_OK);
+    assert_int_equal(c.rope_scaling, QSI_ROPE_LINEAR);
+    assert_true(c.rope_factor == 4 && c.rope_theta == 100000);
+    assert_int_equal(c.n_kv_head, 8);
+}
+
+/* One replacement in a sound config.json, and the word its refusal must contain. */
+static void wrong_config_json_is_refused(void **state) {
+    static const struct { const char *from, *to, *says; } cases[] = {
+        {"\"deepseek\"", "\"deepseek_v3\"", "deepseek_v3"},
+        {"\"deepseek\"", "\"dee\\u001b[31mp\"", "model_type"},
+        {"\"vocab_size\":102400", "\"vocab_size\":0", "vocab_size"},
+        {"\"vocab_size\":102400", "\"vocab_size\":1e5", "vocab_size"},
+        {"\"vocab_size\":102400", "\"vocab_size\":99999999999999999999", "JSON"},
+        {"\"vocab_size\":102400,", "", "vocab_size"},
+        {"\"vocab_size\":102400", "\"vocab_size\":1,\"vocab_size\":2", "duplicate"},
+        {"\"num_attention_heads\":16", "\"num_attention_heads\":0", "head_count"},
+        {"\"num_attention_heads\":16", "\"num_attention_heads\":-1", "num_attention_heads"},
+        {"\"num_key_value_heads\":16", "\"num_key_value_heads\":5", "head_count_kv"},
+        {"\"n_routed_experts\":64", "\"n_routed_experts\":4", "expert_used_count"},
+        {"\"moe_layer_freq\":1", "\"moe_layer_freq\":2", "moe_layer_freq"},
+        {"\"softmax\"", "\"sigmoid\"", "scoring_func"},
+        {"\"attention_bias\":false", "\"attention_bias\":true", "attention_bias"},
+        {"\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"yarn\"}", "yarn"},
+        {"\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"linear\"}", "factor"},
+        {"\"rms_norm_eps\":1e-06", "\"rms_norm_eps\":0", "epsilon"},
+        {"\"rms_norm_eps\":1e-06", "\"rms_norm_eps\":\"1\"", "rms_norm_eps"},
+        {"}", "} x", "JSON"},
+    };
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        char text[2048];
+        qs_err err = {0};
+        qsi_config c;
+        const char *at = strstr(hf_moe, cases[i].from);
+        assert_non_null(at);
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - hf_moe), hf_moe, cases[i].to,
+                 at + strlen(cases[i].from));
+        assert_int_not_equal(qsi_config_from_hf(&c, text, strlen(text), &err), QS_OK);
+        if (strstr(err.text, cases[i].says) == NULL) {
+            fail_msg("case %zu: '%s' does not say '%s'", i, err.text, cases[i].says);
+        }
+        assert_null(strchr(err.text, '\x1b'));
+    }
+}
+
+static void gguf_round_trip(const qsi_config *c) {
+    qs_err err = {0};
+    qsi_gguf_writer *w = NULL;
+    qsi_gguf *g = NULL;
+    qsi_config back;
+    assert_int_equal(qsi_gguf_writer_open(&w, TEMP, &err), QS_OK);
+    assert_int_equal(qsi_config_put_gguf(c, w), QS_OK);
+    assert_int_equal(qsi_gguf_finish(&w, &err), QS_OK);
+    assert_int_equal(qsi_gguf_open(&g, TEMP, &err), QS_OK);
+    assert_int_equal(qsi_config_from_gguf(&back, g, &err), QS_OK);
+    equal(c, &back);
+    qsi_gguf_close(&g);
+    remove(TEMP);
+}
+
+static void gguf_keys_round_trip(void **state) {
+    qs_err err;
+    qsi_config c = llm_67b();
+    gguf_round_trip(&c);
+    c.head_dim = 64;
+    c.rope_scaling = QSI_ROPE_LINEAR;
+    c.rope_factor = 4;
+    gguf_round_trip(&c);
+    c = moe_16b();
+    gguf_round_trip(&c);
+    c.n_dense = 0;
+    c.d_ff = 0;
+    c.n_shared = 0;
+    c.norm_topk = true;
+    c.expert_scale = 2.5f;
+    assert_int_equal(qsi_config_check(&c, &err), QS_OK);
+    gguf_round_trip(&c);
+}
+
+/* Keys that follow from others may be missing. */
+static void derived_keys_are_optional(void **state) {
+    qs_err err = {0};
+    qsi_gguf_writer *w = NULL;
+    qsi_gguf *g = NULL;
+    qsi_config c;
+    assert_int_equal(qsi_gguf_writer_open(&w, TEMP, &err), QS_OK);
+    assert_int_equal(qsi_gguf_put_str(w, "general.architecture", "llama", 5), QS_OK);
+    assert_int_equal(qsi_gguf_put_u32(w, "llama.block_count", 1), QS_OK);
+    assert_int_equal(qsi_gguf_put_u64(w, "llama.context_length", 128), QS_OK);
+    assert_int_equal(qsi_gguf_put_i32(w, "llama.embedding_length", 64), QS_OK);
+    assert_int_equal(qsi_gguf_put_u32(w, "llama.feed_forward_length", 96), QS_OK);
+    assert_int_equal(qsi_gguf_put_u32(w, "llama.attention.head_count", 4), QS_OK);
+    assert_int_equal(qsi_gguf_put_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5f), QS_OK);
+    qsi_slice tokens[3] = {{"a", 1}, {"b", 1}, {"c", 1}};
+    assert_int_equal(qsi_gguf_put_arr_str(w, "tokenizer.ggml.tokens", tokens, 3), QS_OK);
+    assert_int_equal(qsi_gguf_finish(&w, &err), QS_OK);
+    assert_int_equal(qsi_gguf_open(&g, TEMP, &err), QS_OK);
+    assert_int_equal(qsi_config_from_gguf(&c, g, &err), QS_OK);
+    assert_int_equal(c.n_vocab, 3);
+    assert_int_equal(c.n_kv_head, 4);
+    assert_int_equal(c.head_dim, 16);
+    assert_true(c.rope_theta == 10000 && c.rope_factor == 1);
+    qsi_gguf_close(&g);
+    remove(TEMP);
+}
+
+static void wrong_keys_are_refused(void **state) {
+    static const struct { const char *key; int32_t value; const char *says; } cases[] = {
+        {"llama.block_count", 0, "block_count"},
+        {"llama.block_count", 1 << 20, "block_count"},
+        {"llama.attention.head_count_kv", 3, "head_count_kv"},
+        {"llama.rope.dimension_count", 8, "rotation"},
+        {"llama.attention.key_length", 15, "key_length"},
+        {"llama.expert_count", 8, "expert_count"},
+        {"llama.vocab_size", -1, "vocab_size"},
+        {"llama.attention.layer_norm_rms_epsilon", 1, "epsilon"},
+        {"general.architecture", 1, "general.architecture"},
+    };
+    static const struct { const char *key; int32_t value; } sound[] = {
+        {"llama.block_count", 1}, {"llama.context_length", 128}, {"llama.embedding_length", 64},
+        {"llama.feed_forward_length", 96}, {"llama.attention.head_count", 4},
+        {"llama.attention.head_count_kv", 4}, {"llama.vocab_size", 9},
+    };
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        qs_err err = {0};
+        qsi_gguf_writer *w = NULL;
+        qsi_gguf *g = NULL;
+        qsi_config c;
+        const char *bad = cases[i].key;
+        assert_int_equal(qsi_gguf_writer_open(&w, TEMP, &err), QS_OK);
+        assert_int_equal(qsi_gguf_put_i32(w, bad, cases[i].value), QS_OK);
+        if (strcmp(bad, "general.architecture") != 0) {
+            assert_int_equal(qsi_gguf_put_str(w, "general.architecture", "llama", 5), QS_OK);
+        }
+        if (strstr(bad, "epsilon") == NULL) {
+            const char *eps = "llama.attention.layer_norm_rms_epsilon";
+            assert_int_equal(qsi_gguf_put_f32(w, eps, 1e-6f), QS_OK);
+        }
+        for (size_t k = 0; k < QSI_COUNT(sound); k++) {
+            if (strcmp(sound[k].key, bad) == 0) continue;
+            assert_int_equal(qsi_gguf_put_i32(w, sound[k].key, sound[k].value), QS_OK);
+        }
+        assert_int_equal(qsi_gguf_finish(&w, &err), QS_OK);
+        assert_int_equal(qsi_gguf_open(&g, TEMP, &err), QS_OK);
+        assert_int_not_equal(qsi_config_from_gguf(&c, g, &err), QS_OK);
+        if (strstr(err.text, cases[i].says) == NULL) {
+            fail_msg("case %zu: '%s' does not say '%s'", i, err.text, cases[i].says);
+        }
+        qsi_gguf_close(&g);
+    }
+    remove(TEMP);
+}
+
+static void tensors_in_order(void **state) {
+    qsi_config c = moe_16b();
+    qsi_tensor_spec t;
+    size_t n = qsi_config_n_tensors(&c);
+    assert_int_equal(n, 3 + 9 + 27 * 13);
+    qsi_config_tensor(&c, 0, &t);
+    assert_string_equal(t.name, "token_embd.weight");
+    assert_true(t.n_dims == 2 && t.ne[0] == 2048 && t.ne[1] == 102400 && t.layer == -1);
+    qsi_config_tensor(&c, 9, &t);
+    assert_string_equal(t.name, "blk.0.ffn_down.weight");
+    assert_true(t.ne[0] == 10944 && t.ne[1] == 2048 && t.layer == 0);
+    qsi_config_tensor(&c, 10 + 6, &t);
+    assert_string_equal(t.name, "blk.1.ffn_gate_inp.weight");
+    assert_true(t.ne[0] == 2048 && t.ne[1] == 64 && t.role == QSI_ROLE_ROUTER);
+    qsi_config_tensor(&c, 10 + 9, &t);
+    assert_string_equal(t.name, "blk.1.ffn_down_exps.weight");
+    assert_true(t.n_dims == 3 && t.ne[0] == 1408 && t.ne[1] == 2048 && t.ne[2] == 64);
+    qsi_config_tensor(&c, n - 3, &t);
+    assert_string_equal(t.name, "blk.27.ffn_down_shexp.weight");
+    assert_true(t.ne[0] == 2816 && t.ne[1] == 2048);
+    qsi_config_tensor(&c, n - 2, &t);
+    assert_string_equal(t.name, "output_norm.weight");
+    assert_true(t.n_dims == 1 && t.ne[0] == 2048 && t.ne[1] == 1 && t.role == QSI_ROLE_NORM);
+    qsi_config_tensor(&c, n - 1, &t);
+    assert_string_equal(t.name, "output.weight");
+    c.n_shared = 0;
+    assert_int_equal(qsi_config_n_tensors(&c), 3 + 9 + 27 * 10);
+}
+
+static void bounds_are_checked(void **state) {
+    qs_err err;
+    qsi_config c = llm_67b();
+    assert_int_equal(qsi_config_check(&c, &err), QS_OK);
+    c.rms_eps = NAN;
+    assert_int_equal(qsi_config_check(&c, &err), QS_E_RANGE);
+    c = llm_67b();
+    c.rope_theta = INFINITY;
+    assert_int_equal(qsi_config_check(&c, &err), QS_E_RANGE);
+    c = llm_67b();
+    c.head_dim = 127;
+    assert_int_equal(qsi_config_check(&c, &err), QS_E_RANGE);
+    c = llm_67b();
+    c.n_expert_used = 2;
+    assert_int_equal(qsi_config_check(&c, &err), QS_E_RANGE);
+    c = moe_16b();
+    c.n_shared = 64;
+    c.d_expert = 1 << 19;
+    assert_int_equal(qsi_config_check(&c, &err), QS_E_RANGE);
+    c = moe_16b();
+    c.n_dense = 29;
+    assert_int_equal(qsi_config_check(&c, &err), QS_E_RANGE);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(published_sizes),
+        cmocka_unit_test(config_json_is_read),
+        cmocka_unit_test(wrong_config_json_is_refused),
+        cmocka_unit_test(gguf_keys_round_trip),
+        cmocka_unit_test(derived_keys_are_optional),
+        cmocka_unit_test(wrong_keys_are_refused),
+        cmocka_unit_test(tensors_in_order),
+        cmocka_unit_test(bounds_are_checked),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
