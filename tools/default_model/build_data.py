@@ -241,7 +241,7 @@ def main(argv):
     os.makedirs(a.out, exist_ok=True)
     out = lambda name: os.path.join(a.out, name)
 
-    all_poems, _, left = corpus.read_poems(a.poems)
+    all_poems, left = corpus.read_poems(a.poems)
     all_pairs = corpus.read_pairs(a.pairs)
     classes = rhyme.load_table()
     train = [p for p in all_poems if corpus.bucket(p.first) != 0 and sounds_well(p, classes, left)]

@@ -141,11 +141,11 @@ def unwanted(title):
 
 
 def read_poems(path):
-    """-> (poems to use, verse lines of everything not held out, counts of what was left out).
+    """-> (poems to use, counts of what was left out).
 
     Held out means bucket(first_key) == 0. A poem half of whose verse lines stand in a held-out poem
-    is a variant of it under another first line: it is not trained on, but its lines count as lines
-    that the training side could know, so that the share of known lines is never flattered.
+    is a variant of it under another first line: it is not trained on (its lines still count as known
+    ones, see training_verses(), so that their share is never flattered).
     """
     raw = list(read_json_lines(path))
     freq = collections.Counter()
@@ -156,13 +156,12 @@ def read_poems(path):
     for p in raw:
         if bucket(first_key(p["lines"])) == 0:
             held_verses.update(v for v in verses(p["lines"]) if len(v) >= 5)
-    train_verses, poems, left = set(), [], collections.Counter()
+    poems, left = [], collections.Counter()
     for p in raw:
         first = first_key(p["lines"])
         vs = verses(p["lines"])
         held = bucket(first) == 0
         if not held:
-            train_verses.update(vs)
             long_ones = [v for v in vs if len(v) >= 5]
             if long_ones and 2 * sum(v in held_verses for v in long_ones) >= len(long_ones):
                 left["variant of a held-out poem"] += 1
@@ -172,7 +171,7 @@ def read_poems(path):
             left[why] += 1
         else:
             poems.append(poem)
-    return poems, train_verses, left
+    return poems, left
 
 
 def _usable(p, first, freq):
@@ -251,3 +250,12 @@ def hold_out_pairs(pairs):
         if ra != rb:
             parent[max(ra, rb)] = min(ra, rb)
     return [(en, zh, bucket(find("e" + norm_side(en))) == 0) for en, zh in pairs]
+
+
+def training_verses(path):
+    """All verse lines of poems that are not held out."""
+    out = set()
+    for p in read_json_lines(path):
+        if bucket(first_key(p["lines"])) != 0:
+            out.update(verses(p["lines"]))
+    return out
