@@ -43,10 +43,16 @@ int32_t qsi_vocab_bos(const qsi_vocab *v); /* -1 when none */
 int32_t qsi_vocab_eos(const qsi_vocab *v);
 int32_t qsi_vocab_pad(const qsi_vocab *v);
 bool qsi_vocab_add_bos(const qsi_vocab *v);
+bool qsi_vocab_add_eos(const qsi_vocab *v);
 const char *qsi_vocab_pre(const qsi_vocab *v); /* "deepseek-llm" ... */
+/* tokenizer.chat_template; n == 0 when there is none. */
+qsi_slice qsi_vocab_chat_template(const qsi_vocab *v);
+int64_t qsi_vocab_n_merges(const qsi_vocab *v);
 qsi_tok_type qsi_vocab_type(const qsi_vocab *v, int32_t id);
 /* Hash of everything that decides ids: stored in token shards and checkpoints. */
 uint64_t qsi_vocab_hash(const qsi_vocab *v);
+/* The id's written form as the files have it (byte alphabet for ordinary tokens), borrowed. */
+qsi_slice qsi_vocab_text(const qsi_vocab *v, int32_t id);
 /* The id's text as bytes (decoded), borrowed, valid as long as v. Control tokens give their
  * written form. id must be in range. */
 qsi_slice qsi_vocab_bytes(const qsi_vocab *v, int32_t id);
@@ -57,8 +63,10 @@ bool qsi_vocab_is_end(const qsi_vocab *v, int32_t id);
 
 #define QSI_ENC_BOS 1u        /* put BOS first (when the vocabulary has one) */
 #define QSI_ENC_SPECIAL 2u    /* control tokens written in the text become their ids */
+#define QSI_ENC_PERSON 4u     /* a person's text in a chat: no role, FIM or tool marker matches */
 /* Appends the ids of text (UTF-8 of any script; else QS_E_FORMAT with the offset of the bad byte).
- * User-defined tokens always match, [PADn] never. */
+ * User-defined tokens match unless QSI_ENC_PERSON (added tokens of one character do in any case),
+ * [PADn] never. */
 qs_status qsi_encode(const qsi_vocab *v, const char *text, size_t n, unsigned flags, qsi_ids *out,
                      qs_err *err) QS_MUST_CHECK;
 /* Appends the bytes of ids; control tokens are skipped unless `special`. */
