@@ -12,22 +12,19 @@
 #define SCAN_BYTES 96 /* longest piece that is scanned: measured on English and Chinese text */
 #define NO_RANK UINT32_MAX
 
-void qsi_bpe_scratch_release(qsi_bpe_scratch *s)
-{
+void qsi_bpe_scratch_release(qsi_bpe_scratch *s) {
     qsi_free(s->mem);
     s->mem = NULL;
     s->bytes = 0;
 }
 
-static uint32_t rank_of(const qsi_vocab *v, int32_t left, int32_t right)
-{
+static uint32_t rank_of(const qsi_vocab *v, int32_t left, int32_t right) {
     const qsi_merge *m = qsi_merge_find(v, left, right);
     return m == NULL ? NO_RANK : m->rank;
 }
 
 /* Appends n ids. */
-static qs_status push_ids(qsi_ids *out, const int32_t *ids, size_t n)
-{
+static qs_status push_ids(qsi_ids *out, const int32_t *ids, size_t n) {
     qs_status st = QS_OK;
     QS_TRY(qsi_grow((void **)&out->data, &out->cap, out->len + n, sizeof *out->data));
     memcpy(out->data + out->len, ids, n * sizeof *ids);
@@ -36,8 +33,7 @@ done:
     return st;
 }
 
-static qs_status encode_short(const qsi_vocab *v, const char *p, size_t n, qsi_ids *out)
-{
+static qs_status encode_short(const qsi_vocab *v, const char *p, size_t n, qsi_ids *out) {
     int32_t ids[SCAN_BYTES];
     uint32_t rank[SCAN_BYTES]; /* of the pair (i, i + 1); the last is NO_RANK */
     for (size_t i = 0; i < n; i++) ids[i] = v->byte_id[(unsigned char)p[i]];
@@ -74,16 +70,14 @@ typedef struct chain {
     uint32_t n;
 } chain;
 
-static void heap_push(chain *c, uint64_t item)
-{
+static void heap_push(chain *c, uint64_t item) {
     size_t i = c->n_heap++;
     for (; i > 0 && item < c->heap[(i - 1) / 2]; i = (i - 1) / 2)
         c->heap[i] = c->heap[(i - 1) / 2];
     c->heap[i] = item;
 }
 
-static uint64_t heap_pop(chain *c)
-{
+static uint64_t heap_pop(chain *c) {
     uint64_t top = c->heap[0], last = c->heap[--c->n_heap];
     size_t i = 0;
     for (;;) {
@@ -98,16 +92,14 @@ static uint64_t heap_pop(chain *c)
     return top;
 }
 
-static void offer(chain *c, uint32_t at)
-{
+static void offer(chain *c, uint32_t at) {
     uint32_t rank, next = c->next[at];
     if (next == c->n) return;
     rank = rank_of(c->v, c->id[at], c->id[next]);
     if (rank != NO_RANK) heap_push(c, (uint64_t)rank << 32 | at);
 }
 
-static void run_chain(chain *c)
-{
+static void run_chain(chain *c) {
     for (uint32_t i = 0; i + 1 < c->n; i++) offer(c, i);
     while (c->n_heap > 0) {
         uint64_t item = heap_pop(c);
@@ -127,8 +119,7 @@ static void run_chain(chain *c)
 
 /* Memory for n symbols: every merge puts at most two new entries in the heap, n - 1 are there from
  * the start, so 3 n entries are enough. */
-static qs_status reserve_chain(qsi_bpe_scratch *s, size_t n, chain *c)
-{
+static qs_status reserve_chain(qsi_bpe_scratch *s, size_t n, chain *c) {
     size_t unit = sizeof *c->id + sizeof *c->prev + sizeof *c->next + 3 * sizeof *c->heap, bytes;
     if (!qsi_mul_size(n, unit, &bytes)) return QS_E_NOMEM;
     if (bytes > s->bytes) {
@@ -146,8 +137,7 @@ static qs_status reserve_chain(qsi_bpe_scratch *s, size_t n, chain *c)
 }
 
 static qs_status encode_long(const qsi_vocab *v, qsi_bpe_scratch *s, const char *p, size_t n,
-                             qsi_ids *out)
-{
+                             qsi_ids *out) {
     qs_status st = QS_OK;
     chain c = {.v = v, .n = (uint32_t)n};
     size_t k = 0;
@@ -167,8 +157,7 @@ done:
 }
 
 qs_status qsi_bpe_piece(const qsi_vocab *v, qsi_bpe_scratch *s, const char *p, size_t n,
-                        qsi_ids *out)
-{
+                        qsi_ids *out) {
     int32_t id;
     if (n == 0) return QS_OK;
     id = n == 1 ? v->byte_id[(unsigned char)p[0]] : qsi_vocab_find_bytes(v, p, n);

@@ -88,8 +88,7 @@ typedef struct learner {
     size_t n_merges;
 } learner;
 
-qs_status qsi_bpe_trainer_create(qsi_bpe_trainer **t, const char *pre, qs_err *err)
-{
+qs_status qsi_bpe_trainer_create(qsi_bpe_trainer **t, const char *pre, qs_err *err) {
     qsi_bpe_trainer *n;
     if (!qsi_pretok_known(pre) || strlen(pre) >= sizeof n->pre)
         return qsi_err_set(err, QS_E_UNSUPPORTED,
@@ -103,8 +102,7 @@ qs_status qsi_bpe_trainer_create(qsi_bpe_trainer **t, const char *pre, qs_err *e
     return QS_OK;
 }
 
-void qsi_bpe_trainer_free(qsi_bpe_trainer *t)
-{
+void qsi_bpe_trainer_free(qsi_bpe_trainer *t) {
     if (t == NULL) return;
     qsi_free(t->text);
     qsi_free(t->words);
@@ -114,8 +112,7 @@ void qsi_bpe_trainer_free(qsi_bpe_trainer *t)
 
 /* ---- collecting pieces ---- */
 
-static qs_status grow_slots(qsi_bpe_trainer *t)
-{
+static qs_status grow_slots(qsi_bpe_trainer *t) {
     size_t n = t->n_slots == 0 ? 1u << 16 : t->n_slots * 2;
     uint32_t *slots = qsi_calloc(n, sizeof *slots);
     if (slots == NULL) return QS_E_NOMEM;
@@ -131,8 +128,7 @@ static qs_status grow_slots(qsi_bpe_trainer *t)
     return QS_OK;
 }
 
-static qs_status count_chunk(qsi_bpe_trainer *t, const char *p, size_t n)
-{
+static qs_status count_chunk(qsi_bpe_trainer *t, const char *p, size_t n) {
     qs_status st = QS_OK;
     size_t s;
     word *w;
@@ -161,8 +157,7 @@ done:
 }
 
 /* A piece, in chunks of whole characters. */
-static qs_status count_piece(void *user, const char *p, size_t n)
-{
+static qs_status count_piece(void *user, const char *p, size_t n) {
     qsi_bpe_trainer *t = user;
     qs_status st = QS_OK;
     while (n > CHUNK_BYTES) {
@@ -179,27 +174,23 @@ done:
     return st;
 }
 
-qs_status qsi_bpe_trainer_add(qsi_bpe_trainer *t, const char *text, size_t n, qs_err *err)
-{
+qs_status qsi_bpe_trainer_add(qsi_bpe_trainer *t, const char *text, size_t n, qs_err *err) {
     t->err = err;
     return qsi_pretok(t->pre, text, n, count_piece, t, err);
 }
 
 /* ---- pairs ---- */
 
-static uint64_t pair_key(uint32_t left, uint32_t right)
-{
+static uint64_t pair_key(uint32_t left, uint32_t right) {
     return (uint64_t)left << 32 | right;
 }
 
-static size_t pair_slot(const learner *l, uint64_t key)
-{
+static size_t pair_slot(const learner *l, uint64_t key) {
     uint64_t h = key * UINT64_C(0x9E3779B97F4A7C15);
     return (size_t)(h ^ h >> 29) & (l->n_slots - 1);
 }
 
-static qs_status grow_pairs(learner *l)
-{
+static qs_status grow_pairs(learner *l) {
     size_t n = l->n_slots == 0 ? 1u << 16 : l->n_slots * 2;
     uint32_t *slots = qsi_calloc(n, sizeof *slots);
     if (slots == NULL) return QS_E_NOMEM;
@@ -215,8 +206,7 @@ static qs_status grow_pairs(learner *l)
 }
 
 /* The pair of that key; made with count 0 when `make`, else NULL when there is none. */
-static qs_status find_pair(learner *l, uint64_t key, bool make, pair **out)
-{
+static qs_status find_pair(learner *l, uint64_t key, bool make, pair **out) {
     qs_status st = QS_OK;
     size_t s;
     *out = NULL;
@@ -239,8 +229,7 @@ done:
 }
 
 /* True when the bytes are whole characters, or a part of one character. */
-static bool is_clean(const char *p, size_t n)
-{
+static bool is_clean(const char *p, size_t n) {
     unsigned char c = (unsigned char)p[0];
     size_t want = c < 0x80 ? 1 : c < 0xc0 ? 3 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
     if (n <= want) {
@@ -251,8 +240,7 @@ static bool is_clean(const char *p, size_t n)
     return qsi_utf8_valid(p, n, NULL);
 }
 
-static bool may_merge(const learner *l, uint32_t left, uint32_t right)
-{
+static bool may_merge(const learner *l, uint32_t left, uint32_t right) {
     const symbol *a = &l->symbols[left], *b = &l->symbols[right];
     char both[2 * CHUNK_BYTES];
     if (a->whole || b->whole) return a->whole && b->whole;
@@ -264,13 +252,11 @@ static bool may_merge(const learner *l, uint32_t left, uint32_t right)
 
 /* ---- the heap: highest count first, then the lower pair ---- */
 
-static bool before(const heap_item *a, const heap_item *b)
-{
+static bool before(const heap_item *a, const heap_item *b) {
     return a->count != b->count ? a->count > b->count : a->key < b->key;
 }
 
-static qs_status heap_push(learner *l, int64_t count, uint64_t key)
-{
+static qs_status heap_push(learner *l, int64_t count, uint64_t key) {
     qs_status st = QS_OK;
     heap_item item = {count, key};
     size_t i = l->n_heap;
@@ -283,8 +269,7 @@ done:
     return st;
 }
 
-static heap_item heap_pop(learner *l)
-{
+static heap_item heap_pop(learner *l) {
     heap_item top = l->heap[0], last = l->heap[--l->n_heap];
     size_t i = 0;
     for (;;) {
@@ -301,8 +286,7 @@ static heap_item heap_pop(learner *l)
 
 /* ---- setting up ---- */
 
-static void learner_release(learner *l)
-{
+static void learner_release(learner *l) {
     qsi_free(l->words);
     qsi_free(l->syms);
     qsi_free(l->pairs);
@@ -318,8 +302,7 @@ static void learner_release(learner *l)
 }
 
 /* The 256 byte symbols, in the order of the byte alphabet. */
-static qs_status init_symbols(learner *l, size_t n_max)
-{
+static qs_status init_symbols(learner *l, size_t n_max) {
     qs_status st = QS_OK;
     l->symbols = qsi_alloc(n_max, sizeof *l->symbols);
     l->merges = qsi_alloc(n_max, sizeof *l->merges);
@@ -334,8 +317,7 @@ done:
     return st;
 }
 
-static qs_status init_words(learner *l, const qsi_bpe_trainer *t)
-{
+static qs_status init_words(learner *l, const qsi_bpe_trainer *t) {
     uint32_t id[256];
     for (int i = 0; i < 256; i++) id[qsi_byte_by_order(i)] = (uint32_t)i;
     l->n_words = t->n_words;
@@ -348,8 +330,7 @@ static qs_status init_words(learner *l, const qsi_bpe_trainer *t)
 }
 
 /* Counts the pairs of bytes and lists the pieces of each. */
-static qs_status init_pairs(learner *l)
-{
+static qs_status init_pairs(learner *l) {
     qs_status st = QS_OK;
     int64_t *count = qsi_calloc(65536, sizeof *count);
     size_t *fill = qsi_alloc(65536, sizeof *fill), total = 0;
@@ -401,15 +382,13 @@ done:
 
 /* ---- one merge ---- */
 
-static void lower(learner *l, uint32_t left, uint32_t right, int64_t by)
-{
+static void lower(learner *l, uint32_t left, uint32_t right, int64_t by) {
     pair *p;
     if (find_pair(l, pair_key(left, right), false, &p) == QS_OK && p != NULL) p->count -= by;
 }
 
 /* Counts a new occurrence, in piece w, of a pair with the symbol made in this step. */
-static qs_status raise(learner *l, uint32_t left, uint32_t right, uint32_t w, uint32_t step)
-{
+static qs_status raise(learner *l, uint32_t left, uint32_t right, uint32_t w, uint32_t step) {
     qs_status st = QS_OK;
     pair *p;
     uint32_t i;
@@ -441,8 +420,7 @@ done:
 }
 
 /* Replaces left right by `made` in piece w. */
-static qs_status merge_in(learner *l, uint32_t w, uint32_t left, uint32_t right, uint32_t made)
-{
+static qs_status merge_in(learner *l, uint32_t w, uint32_t left, uint32_t right, uint32_t made) {
     qs_status st = QS_OK;
     word *wd = &l->words[w];
     uint32_t *s = l->syms + wd->start, j = 0;
@@ -469,8 +447,7 @@ done:
 }
 
 /* The symbol that a pair makes; its number is also that of the step. */
-static qs_status add_symbol(learner *l, uint32_t left, uint32_t right)
-{
+static qs_status add_symbol(learner *l, uint32_t left, uint32_t right) {
     qs_status st = QS_OK;
     symbol a = l->symbols[left], b = l->symbols[right];
     size_t need = l->n_bytes + a.len + b.len;
@@ -487,8 +464,7 @@ done:
     return st;
 }
 
-static qs_status merge_step(learner *l, uint64_t key)
-{
+static qs_status merge_step(learner *l, uint64_t key) {
     qs_status st = QS_OK;
     uint32_t left = (uint32_t)(key >> 32), right = (uint32_t)key, made = (uint32_t)l->n_symbols;
     uint32_t list;
@@ -520,8 +496,7 @@ done:
 }
 
 static qs_status learn(learner *l, size_t n_symbols,
-                       int (*progress)(void *user, int64_t done, int64_t of), void *user)
-{
+                       int (*progress)(void *user, int64_t done, int64_t of), void *user) {
     qs_status st = QS_OK;
     while (l->n_symbols < n_symbols && l->n_heap > 0) {
         heap_item top = heap_pop(l);
@@ -546,8 +521,7 @@ done:
 static const char *const specials[N_SPECIAL] = {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"};
 
 /* Written forms of the symbols, into arena memory. */
-static qs_status write_symbols(const learner *l, qsi_arena *a, qsi_slice *out)
-{
+static qs_status write_symbols(const learner *l, qsi_arena *a, qsi_slice *out) {
     for (size_t i = 0; i < l->n_symbols; i++) {
         const symbol *s = &l->symbols[i];
         char *p = qsi_arena_alloc(a, (size_t)s->len, 2);
@@ -560,8 +534,7 @@ static qs_status write_symbols(const learner *l, qsi_arena *a, qsi_slice *out)
     return QS_OK;
 }
 
-static qs_status build(const learner *l, const char *pre, qsi_vocab **out, qs_err *err)
-{
+static qs_status build(const learner *l, const char *pre, qsi_vocab **out, qs_err *err) {
     qs_status st = QS_OK;
     size_t n = l->n_symbols + N_SPECIAL;
     qsi_arena a;
@@ -606,8 +579,7 @@ done:
 
 qs_status qsi_bpe_trainer_finish(qsi_bpe_trainer *t, int32_t n_vocab,
                                  int (*progress)(void *user, int64_t done, int64_t of), void *user,
-                                 qsi_vocab **out, qs_err *err)
-{
+                                 qsi_vocab **out, qs_err *err) {
     qs_status st = QS_OK;
     learner l = {.free_node = NONE};
     if (n_vocab < 256 + N_SPECIAL || n_vocab > QSI_VOCAB_MAX)

@@ -49,8 +49,7 @@ typedef struct walk {
 } walk;
 
 /* X+ */
-static inline bool find_run(const uint16_t *cls, size_t pos, size_t end, unsigned x, span *m)
-{
+static inline bool find_run(const uint16_t *cls, size_t pos, size_t end, unsigned x, span *m) {
     while (pos < end && !(cls[pos] & x)) pos++;
     if (pos == end) return false;
     m->begin = pos;
@@ -60,8 +59,7 @@ static inline bool find_run(const uint16_t *cls, size_t pos, size_t end, unsigne
 }
 
 /* \s?X+ */
-static inline bool find_spaced_run(const uint16_t *cls, size_t pos, size_t end, unsigned x, span *m)
-{
+static inline bool find_spaced_run(const uint16_t *cls, size_t pos, size_t end, unsigned x, span *m) {
     size_t first = pos;
     if (!find_run(cls, pos, end, x, m)) return false;
     if (m->begin > first && (cls[m->begin - 1] & QSI_UC_SPACE)) m->begin--;
@@ -69,42 +67,35 @@ static inline bool find_spaced_run(const uint16_t *cls, size_t pos, size_t end, 
 }
 
 /* X */
-static inline bool find_one(const uint16_t *cls, size_t pos, size_t end, unsigned x, span *m)
-{
+static inline bool find_one(const uint16_t *cls, size_t pos, size_t end, unsigned x, span *m) {
     while (pos < end && !(cls[pos] & x)) pos++;
     m->begin = pos;
     m->end = pos + 1;
     return pos < end;
 }
 
-static bool find_newline(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_newline(const uint16_t *cls, size_t pos, size_t end, span *m) {
     return find_one(cls, pos, end, QSI_UC_NEWLINE, m);
 }
 
-static bool find_llm_letters(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_llm_letters(const uint16_t *cls, size_t pos, size_t end, span *m) {
     return find_spaced_run(cls, pos, end, QSI_UC_LLM_LETTER, m);
 }
 
-static bool find_llm_punct(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_llm_punct(const uint16_t *cls, size_t pos, size_t end, span *m) {
     return find_spaced_run(cls, pos, end, QSI_UC_LLM_PUNCT, m);
 }
 
-static bool find_letters(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_letters(const uint16_t *cls, size_t pos, size_t end, span *m) {
     return find_spaced_run(cls, pos, end, QSI_UC_L, m);
 }
 
-static bool find_punct(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_punct(const uint16_t *cls, size_t pos, size_t end, span *m) {
     return find_spaced_run(cls, pos, end, QSI_UC_P, m);
 }
 
 /* \s+$ */
-static bool find_last_spaces(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_last_spaces(const uint16_t *cls, size_t pos, size_t end, span *m) {
     size_t i = end;
     while (i > pos && (cls[i - 1] & QSI_UC_SPACE)) i--;
     m->begin = i;
@@ -112,44 +103,37 @@ static bool find_last_spaces(const uint16_t *cls, size_t pos, size_t end, span *
     return i < end;
 }
 
-static bool find_llm_cjk(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_llm_cjk(const uint16_t *cls, size_t pos, size_t end, span *m) {
     return find_run(cls, pos, end, QSI_UC_LLM_CJK, m);
 }
 
-static bool find_llm_digit(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_llm_digit(const uint16_t *cls, size_t pos, size_t end, span *m) {
     return find_one(cls, pos, end, QSI_UC_DIGIT, m);
 }
 
-static bool find_number(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_number(const uint16_t *cls, size_t pos, size_t end, span *m) {
     return find_one(cls, pos, end, QSI_UC_N, m);
 }
 
 /* \p{N}{1,3} */
-static bool find_three_numbers(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_three_numbers(const uint16_t *cls, size_t pos, size_t end, span *m) {
     if (!find_one(cls, pos, end, QSI_UC_N, m)) return false;
     while (m->end < end && m->end - m->begin < 3 && (cls[m->end] & QSI_UC_N)) m->end++;
     return true;
 }
 
-static bool find_v3_cjk(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_v3_cjk(const uint16_t *cls, size_t pos, size_t end, span *m) {
     return find_run(cls, pos, end, QSI_UC_V3_CJK, m);
 }
 
-static size_t run_end(const uint16_t *cls, size_t pos, size_t end, unsigned x)
-{
+static size_t run_end(const uint16_t *cls, size_t pos, size_t end, unsigned x) {
     while (pos < end && (cls[pos] & x)) pos++;
     return pos;
 }
 
 /* The match that starts at a white-space character and is neither a word nor punctuation:
  * \s*[\r\n]+ | \s+(?!\S) | \s+ */
-static size_t v3_space(const uint16_t *cls, size_t pos, size_t end)
-{
+static size_t v3_space(const uint16_t *cls, size_t pos, size_t end) {
     size_t stop = run_end(cls, pos, end, QSI_UC_SPACE), i = stop;
     while (i > pos && !(cls[i - 1] & QSI_UC_NEWLINE)) i--;
     if (i > pos) return i;
@@ -157,8 +141,7 @@ static size_t v3_space(const uint16_t *cls, size_t pos, size_t end)
 }
 
 /* The end of the match that starts exactly at pos, or pos when none does. */
-static size_t v3_match(const uint16_t *cls, size_t pos, size_t end)
-{
+static size_t v3_match(const uint16_t *cls, size_t pos, size_t end) {
     const unsigned word = QSI_UC_L | QSI_UC_M, mark = QSI_UC_P | QSI_UC_S;
     unsigned c = cls[pos], next = pos + 1 < end ? cls[pos + 1] : 0;
     size_t i;
@@ -173,8 +156,7 @@ static size_t v3_match(const uint16_t *cls, size_t pos, size_t end)
     return c & QSI_UC_SPACE ? v3_space(cls, pos, end) : pos;
 }
 
-static bool find_v3_words(const uint16_t *cls, size_t pos, size_t end, span *m)
-{
+static bool find_v3_words(const uint16_t *cls, size_t pos, size_t end, span *m) {
     for (; pos < end; pos++) {
         size_t stop = v3_match(cls, pos, end);
         if (stop > pos) {
@@ -196,21 +178,18 @@ static const scheme schemes[] = {
     {"joyai-llm", false, {find_three_numbers, find_v3_cjk, find_v3_words, NULL}},
 };
 
-static const scheme *find_scheme(const char *pre)
-{
+static const scheme *find_scheme(const char *pre) {
     for (size_t i = 0; i < QSI_COUNT(schemes); i++)
         if (strcmp(pre, schemes[i].name) == 0) return &schemes[i];
     return NULL;
 }
 
-bool qsi_pretok_known(const char *pre)
-{
+bool qsi_pretok_known(const char *pre) {
     return find_scheme(pre) != NULL;
 }
 
 /* Step `step` inside the characters [begin, end); a piece that passed all steps goes to fn. */
-static qs_status split(const walk *w, int step, size_t begin, size_t end)
-{
+static qs_status split(const walk *w, int step, size_t begin, size_t end) {
     qs_status st = QS_OK;
     size_t pos = begin;
     span m;
@@ -229,8 +208,7 @@ done:
 }
 
 /* Bytes of the next part of text (n > 0). No white space starts with a byte from 0xE4 on. */
-static size_t part_bytes(const scheme *s, const char *text, size_t n)
-{
+static size_t part_bytes(const scheme *s, const char *text, size_t n) {
     size_t i = 0;
     for (;;) {
         const char *nl = memchr(text + i, '\n', n - i);
@@ -243,8 +221,7 @@ static size_t part_bytes(const scheme *s, const char *text, size_t n)
 }
 
 /* Decodes n_bytes into p (room for n_bytes characters); `base` is their offset in the whole text. */
-static qs_status decode_part(part *p, const char *text, size_t n_bytes, size_t base, qs_err *err)
-{
+static qs_status decode_part(part *p, const char *text, size_t n_bytes, size_t base, qs_err *err) {
     size_t i = 0, n = 0;
     p->text = text;
     while (i < n_bytes) {
@@ -265,8 +242,7 @@ static qs_status decode_part(part *p, const char *text, size_t n_bytes, size_t b
 }
 
 /* Makes p hold n_bytes characters: the caller's small arrays while they are large enough. */
-static qs_status reserve_part(part *p, size_t *cap, void **heap, size_t n_bytes, qs_err *err)
-{
+static qs_status reserve_part(part *p, size_t *cap, void **heap, size_t n_bytes, qs_err *err) {
     qs_status st = QS_OK;
     size_t unit = sizeof *p->off + sizeof *p->cls;
     void *mem;
@@ -285,8 +261,7 @@ done:
 }
 
 qs_status qsi_pretok(const char *pre, const char *text, size_t n, qsi_piece_fn *fn, void *user,
-                     qs_err *err)
-{
+                     qs_err *err) {
     qs_status st = QS_OK;
     uint32_t off[STACK_CHARS + 1];
     uint16_t cls[STACK_CHARS + 1];

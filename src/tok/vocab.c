@@ -13,21 +13,18 @@
 
 /* ---- the byte alphabet ---- */
 
-static bool is_printable(int b)
-{
+static bool is_printable(int b) {
     return (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
 }
 
-uint32_t qsi_byte_symbol(uint8_t byte)
-{
+uint32_t qsi_byte_symbol(uint8_t byte) {
     uint32_t n = 0;
     if (is_printable(byte)) return byte;
     for (int b = 0; b < byte; b++) n += !is_printable(b);
     return 0x100 + n;
 }
 
-int qsi_symbol_byte(uint32_t cp)
-{
+int qsi_symbol_byte(uint32_t cp) {
     uint32_t n = cp - 0x100;
     if (cp < 0x100) return is_printable((int)cp) ? (int)cp : -1;
     for (int b = 0; b < 256; b++)
@@ -35,8 +32,7 @@ int qsi_symbol_byte(uint32_t cp)
     return -1;
 }
 
-uint8_t qsi_byte_by_order(int i)
-{
+uint8_t qsi_byte_by_order(int i) {
     for (int pass = 1; pass >= 0; pass--)
         for (int b = 0; b < 256; b++)
             if (is_printable(b) == (pass == 1) && i-- == 0) return (uint8_t)b;
@@ -46,8 +42,7 @@ uint8_t qsi_byte_by_order(int i)
 /* ---- messages ---- */
 
 /* The start of a token's text that fits a message. */
-static int quote_len(qsi_slice s)
-{
+static int quote_len(qsi_slice s) {
     size_t n = s.n < QUOTE_MAX ? s.n : QUOTE_MAX;
     return (int)qsi_utf8_whole(s.p, n);
 }
@@ -55,15 +50,13 @@ static int quote_len(qsi_slice s)
 
 /* ---- hash tables over slices ---- */
 
-static uint32_t slot_of(const qsi_vocab *v, const char *p, size_t n)
-{
+static uint32_t slot_of(const qsi_vocab *v, const char *p, size_t n) {
     return (uint32_t)qsi_hash(p, n) & v->hash_mask;
 }
 
 /* Slot that holds the id of that string in `strings`, or the empty slot where it belongs. */
 static uint32_t probe(const qsi_vocab *v, const uint32_t *table, const qsi_slice *strings,
-                      const char *p, size_t n)
-{
+                      const char *p, size_t n) {
     uint32_t i = slot_of(v, p, n);
     for (; table[i] != 0; i = (i + 1) & v->hash_mask) {
         const qsi_slice *s = &strings[table[i] - 1];
@@ -72,20 +65,17 @@ static uint32_t probe(const qsi_vocab *v, const uint32_t *table, const qsi_slice
     return i;
 }
 
-int32_t qsi_vocab_find(const qsi_vocab *v, const char *text, size_t n)
-{
+int32_t qsi_vocab_find(const qsi_vocab *v, const char *text, size_t n) {
     return (int32_t)v->by_text[probe(v, v->by_text, v->text, text, n)] - 1;
 }
 
-int32_t qsi_vocab_find_bytes(const qsi_vocab *v, const char *p, size_t n)
-{
+int32_t qsi_vocab_find_bytes(const qsi_vocab *v, const char *p, size_t n) {
     return (int32_t)v->by_bytes[probe(v, v->by_bytes, v->bytes, p, n)] - 1;
 }
 
 /* ---- building ---- */
 
-static qs_status check_spec(const qsi_vocab_spec *s, qs_err *err)
-{
+static qs_status check_spec(const qsi_vocab_spec *s, qs_err *err) {
     qs_status st = QS_OK;
     const struct {
         const char *name;
@@ -108,10 +98,12 @@ done:
     return st;
 }
 
-static qs_status alloc_tables(qsi_vocab *v, const qsi_vocab_spec *s)
-{
+static qs_status alloc_tables(qsi_vocab *v, const qsi_vocab_spec *s) {
     size_t n = (size_t)s->n_tokens, slots = 64, merge_slots = 64;
+    size_t blob = 0;
     qsi_arena *a = &v->arena;
+    for (size_t i = 0; i < n; i++)
+        if (!qsi_add_size(blob, s->tokens[i].n, &blob)) return QS_E_NOMEM;
     while (slots < 2 * n) slots *= 2;
     while (merge_slots < 2 * (size_t)s->n_merges) merge_slots *= 2;
     v->n = (int32_t)n;
@@ -120,6 +112,7 @@ static qs_status alloc_tables(qsi_vocab *v, const qsi_vocab_spec *s)
     v->merge_mask = (uint32_t)merge_slots - 1;
     v->text = qsi_arena_alloc(a, n, sizeof *v->text);
     v->bytes = qsi_arena_alloc(a, n, sizeof *v->bytes);
+    v->blob = qsi_arena_alloc(a, blob, 2);
     v->type = qsi_arena_alloc(a, n, 1);
     v->flags = qsi_arena_calloc(a, n, 1);
     v->by_text = qsi_arena_calloc(a, slots, sizeof *v->by_text);
@@ -130,8 +123,8 @@ static qs_status alloc_tables(qsi_vocab *v, const qsi_vocab_spec *s)
     v->chat_template.p = qsi_arena_strndup(a, s->chat_template.p == NULL ? "" : s->chat_template.p,
                                            s->chat_template.n);
     v->chat_template.n = s->chat_template.n;
-    if (v->text == NULL || v->bytes == NULL || v->type == NULL || v->flags == NULL ||
-        v->by_text == NULL || v->by_bytes == NULL || v->merges == NULL || v->merge_list == NULL ||
+    if (v->text == NULL || v->bytes == NULL || v->blob == NULL || v->type == NULL ||
+        v->flags == NULL || v->by_text == NULL || v->by_bytes == NULL || v->merges == NULL || v->merge_list == NULL ||
         v->pre == NULL || v->chat_template.p == NULL)
         return QS_E_NOMEM;
     for (size_t i = 0; i < merge_slots; i++) v->merges[i].key = UINT64_MAX;
@@ -140,8 +133,7 @@ static qs_status alloc_tables(qsi_vocab *v, const qsi_vocab_spec *s)
 }
 
 /* "[PAD17]": fills a vocabulary up to the model's size; never matches. */
-static bool is_pad_filler(qsi_slice s)
-{
+static bool is_pad_filler(qsi_slice s) {
     if (s.n < 6 || memcmp(s.p, "[PAD", 4) != 0 || s.p[s.n - 1] != ']') return false;
     for (size_t i = 4; i + 1 < s.n; i++)
         if (s.p[i] < '0' || s.p[i] > '9') return false;
@@ -149,8 +141,7 @@ static bool is_pad_filler(qsi_slice s)
 }
 
 /* Writes what a token in the byte alphabet decodes to; false when it has another character. */
-static bool decode_symbols(qsi_slice text, const int16_t *byte_of, char *out, size_t *n_out)
-{
+static bool decode_symbols(qsi_slice text, const int16_t *byte_of, char *out, size_t *n_out) {
     size_t n = 0;
     for (size_t i = 0; i < text.n;) {
         int len;
@@ -163,8 +154,7 @@ static bool decode_symbols(qsi_slice text, const int16_t *byte_of, char *out, si
     return true;
 }
 
-static unsigned token_flags(qsi_slice text, int type)
-{
+static unsigned token_flags(qsi_slice text, int type) {
     int len;
     if (type != QSI_TOK_CONTROL && type != QSI_TOK_USER) return 0;
     if (is_pad_filler(text)) return 0;
@@ -174,10 +164,9 @@ static unsigned token_flags(qsi_slice text, int type)
 }
 
 static qs_status add_token(qsi_vocab *v, int32_t id, qsi_slice text, int type,
-                           const int16_t *byte_of, qs_err *err)
-{
+                           const int16_t *byte_of, qs_err *err) {
     qs_status st = QS_OK;
-    char *copy, *bytes;
+    char *bytes = v->blob + v->blob_len + text.n;
     size_t n_bytes = 0;
     uint32_t slot;
     if (type < QSI_TOK_NORMAL || type > QSI_TOK_BYTE)
@@ -191,17 +180,14 @@ static qs_status add_token(qsi_vocab *v, int32_t id, qsi_slice text, int type,
     if (v->by_text[slot] != 0)
         QS_FAIL(err, QS_E_FORMAT, "tokens %d and %d are both '%.*s'", (int)v->by_text[slot] - 1,
                 (int)id, QUOTED(text));
-    copy = qsi_arena_strndup(&v->arena, text.p, text.n);
-    bytes = copy;
-    if (copy == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory for the vocabulary");
-    v->text[id] = (qsi_slice){copy, text.n};
+    memcpy(v->blob + v->blob_len, text.p, text.n);
+    v->text[id] = (qsi_slice){v->blob + v->blob_len, text.n};
+    v->blob_len += 2 * text.n;
     v->bytes[id] = v->text[id];
     v->type[id] = (uint8_t)type;
     v->flags[id] = (uint8_t)token_flags(text, type);
     v->by_text[slot] = (uint32_t)id + 1;
     if (type != QSI_TOK_NORMAL && type != QSI_TOK_BYTE) return QS_OK;
-    bytes = qsi_arena_alloc(&v->arena, text.n, 1);
-    if (bytes == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory for the vocabulary");
     if (!decode_symbols(text, byte_of, bytes, &n_bytes)) return QS_OK;
     v->bytes[id] = (qsi_slice){bytes, n_bytes};
     v->flags[id] |= QSI_TF_BPE;
@@ -211,8 +197,7 @@ done:
 }
 
 /* All bytes of UTF-8 must have a symbol; C0, C1 and F5 to FF cannot occur. */
-static qs_status check_bytes(const qsi_vocab *v, qs_err *err)
-{
+static qs_status check_bytes(const qsi_vocab *v, qs_err *err) {
     for (int b = 0; b < 256; b++)
         if (v->byte_id[b] < 0 && b != 0xc0 && b != 0xc1 && b < 0xf5)
             return qsi_err_set(err, QS_E_FORMAT, "the vocabulary has no token for the byte 0x%02x",
@@ -220,15 +205,13 @@ static qs_status check_bytes(const qsi_vocab *v, qs_err *err)
     return QS_OK;
 }
 
-static int32_t find_bpe(const qsi_vocab *v, const char *p, size_t n)
-{
+static int32_t find_bpe(const qsi_vocab *v, const char *p, size_t n) {
     int32_t id = qsi_vocab_find(v, p, n);
     return id >= 0 && (v->flags[id] & QSI_TF_BPE) ? id : -1;
 }
 
 static qs_status add_merge(qsi_vocab *v, int64_t rank, qsi_slice l, qsi_slice r, qsi_str *buf,
-                           qs_err *err)
-{
+                           qs_err *err) {
     qs_status st = QS_OK;
     int32_t left = find_bpe(v, l.p, l.n), right = find_bpe(v, r.p, r.n), made;
     uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
@@ -254,15 +237,20 @@ done:
     return st;
 }
 
+static bool has_symbols(const qsi_vocab *v, qsi_slice bytes) {
+    for (size_t i = 0; i < bytes.n; i++)
+        if (v->byte_id[(unsigned char)bytes.p[i]] < 0) return false;
+    return true;
+}
+
 /* Marks the tokens that their own bytes encode to, and makes them findable by their bytes. */
-static qs_status mark_whole(qsi_vocab *v)
-{
+static qs_status mark_whole(qsi_vocab *v) {
     qs_status st = QS_OK;
     qsi_bpe_scratch scratch = {0};
     qsi_ids ids = {0};
     for (int32_t id = 0; id < v->n; id++) {
         qsi_slice b = v->bytes[id];
-        if (!(v->flags[id] & QSI_TF_BPE)) continue;
+        if (!(v->flags[id] & QSI_TF_BPE) || !has_symbols(v, b)) continue;
         ids.len = 0;
         if (b.n > 1) QS_TRY(qsi_bpe_piece(v, &scratch, b.p, b.n, &ids));
         if (b.n > 1 && (ids.len != 1 || ids.data[0] != id)) continue;
@@ -275,8 +263,7 @@ done:
     return st;
 }
 
-static qs_status trie_add(qsi_vocab *v, size_t *cap, int32_t id)
-{
+static qs_status trie_add(qsi_vocab *v, size_t *cap, int32_t id) {
     qs_status st = QS_OK;
     qsi_slice s = v->text[id];
     uint32_t at = 0;
@@ -298,8 +285,7 @@ done:
     return st;
 }
 
-static qs_status build_trie(qsi_vocab *v)
-{
+static qs_status build_trie(qsi_vocab *v) {
     qs_status st = QS_OK;
     size_t cap = 0;
     QS_TRY(qsi_grow((void **)&v->trie, &cap, 16, sizeof *v->trie));
@@ -312,8 +298,7 @@ done:
 }
 
 /* Everything that decides ids: pre-tokenizer, tokens with types, merges, special ids. */
-static uint64_t hash_vocab(const qsi_vocab *v)
-{
+static uint64_t hash_vocab(const qsi_vocab *v) {
     int32_t ids[6] = {v->n, v->bos, v->eos, v->pad, v->add_bos, v->add_eos};
     uint64_t h = qsi_hash(v->pre, strlen(v->pre));
     h = qsi_hash_seed(ids, sizeof ids, h);
@@ -322,8 +307,7 @@ static uint64_t hash_vocab(const qsi_vocab *v)
     return qsi_hash_seed(v->merge_list, (size_t)v->n_merges * sizeof *v->merge_list, h);
 }
 
-static qs_status fill_tables(qsi_vocab *v, const qsi_vocab_spec *s, qs_err *err)
-{
+static qs_status fill_tables(qsi_vocab *v, const qsi_vocab_spec *s, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str buf = {0};
     int16_t byte_of[0x144];
@@ -347,8 +331,7 @@ done:
     return st;
 }
 
-qs_status qsi_vocab_build(qsi_vocab **v, const qsi_vocab_spec *s, qs_err *err)
-{
+qs_status qsi_vocab_build(qsi_vocab **v, const qsi_vocab_spec *s, qs_err *err) {
     qs_status st = QS_OK;
     qsi_vocab *n = NULL;
     QS_TRY(check_spec(s, err));
@@ -366,8 +349,7 @@ done:
     return st;
 }
 
-void qsi_vocab_free(qsi_vocab *v)
-{
+void qsi_vocab_free(qsi_vocab *v) {
     if (v == NULL) return;
     qsi_arena_release(&v->arena);
     qsi_free(v->trie);
@@ -376,76 +358,62 @@ void qsi_vocab_free(qsi_vocab *v)
 
 /* ---- questions ---- */
 
-int32_t qsi_vocab_size(const qsi_vocab *v)
-{
+int32_t qsi_vocab_size(const qsi_vocab *v) {
     return v->n;
 }
 
-int32_t qsi_vocab_bos(const qsi_vocab *v)
-{
+int32_t qsi_vocab_bos(const qsi_vocab *v) {
     return v->bos;
 }
 
-int32_t qsi_vocab_eos(const qsi_vocab *v)
-{
+int32_t qsi_vocab_eos(const qsi_vocab *v) {
     return v->eos;
 }
 
-int32_t qsi_vocab_pad(const qsi_vocab *v)
-{
+int32_t qsi_vocab_pad(const qsi_vocab *v) {
     return v->pad;
 }
 
-bool qsi_vocab_add_bos(const qsi_vocab *v)
-{
+bool qsi_vocab_add_bos(const qsi_vocab *v) {
     return v->add_bos;
 }
 
-bool qsi_vocab_add_eos(const qsi_vocab *v)
-{
+bool qsi_vocab_add_eos(const qsi_vocab *v) {
     return v->add_eos;
 }
 
-const char *qsi_vocab_pre(const qsi_vocab *v)
-{
+const char *qsi_vocab_pre(const qsi_vocab *v) {
     return v->pre;
 }
 
-qsi_slice qsi_vocab_chat_template(const qsi_vocab *v)
-{
+qsi_slice qsi_vocab_chat_template(const qsi_vocab *v) {
     return v->chat_template;
 }
 
-int64_t qsi_vocab_n_merges(const qsi_vocab *v)
-{
+int64_t qsi_vocab_n_merges(const qsi_vocab *v) {
     return v->n_merges;
 }
 
-uint64_t qsi_vocab_hash(const qsi_vocab *v)
-{
+uint64_t qsi_vocab_hash(const qsi_vocab *v) {
     return v->hash;
 }
 
-qsi_tok_type qsi_vocab_type(const qsi_vocab *v, int32_t id)
-{
+qsi_tok_type qsi_vocab_type(const qsi_vocab *v, int32_t id) {
     QS_CHECK(id >= 0 && id < v->n);
     return (qsi_tok_type)v->type[id];
 }
 
-qsi_slice qsi_vocab_text(const qsi_vocab *v, int32_t id)
-{
+qsi_slice qsi_vocab_text(const qsi_vocab *v, int32_t id) {
     QS_CHECK(id >= 0 && id < v->n);
     return v->text[id];
 }
 
-qsi_slice qsi_vocab_bytes(const qsi_vocab *v, int32_t id)
-{
+qsi_slice qsi_vocab_bytes(const qsi_vocab *v, int32_t id) {
     QS_CHECK(id >= 0 && id < v->n);
     return v->bytes[id];
 }
 
-bool qsi_vocab_is_end(const qsi_vocab *v, int32_t id)
-{
+bool qsi_vocab_is_end(const qsi_vocab *v, int32_t id) {
     static const char *const ends[] = {"<｜end▁of▁sentence｜>", "<|EOT|>"};
     qsi_slice s;
     if (id < 0 || id >= v->n) return false;

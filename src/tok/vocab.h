@@ -48,6 +48,8 @@ struct qsi_vocab {
     int32_t n;
     qsi_slice *text;  /* written form */
     qsi_slice *bytes; /* what it decodes to */
+    char *blob;       /* where both lie */
+    size_t blob_len;
     uint8_t *type, *flags;
     uint32_t *by_text, *by_bytes; /* open addressing: id + 1, 0 empty */
     uint32_t hash_mask;
@@ -76,6 +78,9 @@ int qsi_symbol_byte(uint32_t cp);
 uint8_t qsi_byte_by_order(int i);
 
 bool qsi_pretok_known(const char *pre);
+
+/* "left right" -> both; false when it is not two words with one space between them. */
+bool qsi_split_merge(qsi_slice s, qsi_slice *left, qsi_slice *right);
 
 static inline uint32_t qsi_merge_slot(uint64_t key, uint32_t mask)
 {
