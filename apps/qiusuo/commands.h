@@ -3,6 +3,12 @@
 #define QSA_COMMANDS_H
 
 /* X(function suffix, name as typed, summary for --help); in the order --help shows them */
-#define QSA_COMMANDS(X)
+#define QSA_COMMANDS(X) \
+    X(tokenize, "tokenize", "ids of a text") \
+    X(tokenizer, "tokenizer", "learn a vocabulary (tokenizer train)")
+
+#define QSA_DECLARE(suffix, name, summary) int cmd_##suffix(int argc, char **argv);
+QSA_COMMANDS(QSA_DECLARE)
+#undef QSA_DECLARE
 
 #endif

@@ -9,10 +9,6 @@
 #include "qiusuo/qiusuo.h"
 #include "ui.h"
 
-#define DECLARE(suffix, name, summary) int cmd_##suffix(int argc, char **argv);
-QSA_COMMANDS(DECLARE)
-#undef DECLARE
-
 typedef struct command {
     const char *name, *summary;
     int (*run)(int argc, char **argv);

@@ -1,0 +1,115 @@
+/* Pre-tokenizers against the reference (tools/golden_tok.py), and time on hard texts. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tok/tok.h"
+#include "tok_golden.h"
+
+static const char *golden_path;
+
+typedef struct pieces {
+    const char *next; /* where the next piece must start */
+    size_t len[4096], n;
+} pieces;
+
+static qs_status collect(void *user, const char *p, size_t n) {
+    pieces *got = user;
+    assert_ptr_equal(p, got->next);
+    got->next = p + n;
+    if (got->n < QSI_COUNT(got->len)) got->len[got->n] = n;
+    got->n++;
+    return QS_OK;
+}
+
+static void equals_the_reference(void **state) {
+    size_t size, cases = 0;
+    char *file = tok_read_file(golden_path, &size), *at = file, *pre;
+    while ((pre = tok_field(&at)) != NULL) {
+        char *text = tok_field(&at), *lens = tok_field(&at);
+        size_t n = tok_unhex(text), i = 0;
+        pieces got = {.next = text};
+        qs_err err;
+        assert_int_equal(qsi_pretok(pre, text, n, collect, &got, &err), QS_OK);
+        assert_ptr_equal(got.next, text + n);
+        for (char *end; *lens != '\0'; lens = *end == ',' ? end + 1 : end, i++) {
+            assert_true(i < got.n);
+            assert_int_equal(got.len[i], strtoul(lens, &end, 10));
+        }
+        assert_int_equal(i, got.n);
+        cases++;
+    }
+    assert_int_equal(cases, 1500);
+    free(file);
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Texts on which a backtracking engine needs quadratic time: twice the text must not take much more
+ * than twice the time. 16 leaves room for noise; quadratic growth would be 64 for a text 8 times as
+ * long. */
+static void takes_linear_time(void **state) {
+    static const char *const units[] = {" ", "\xe3\x80\x80", "a", "\xe6\x98\xa5", "1", "\n ", "\r",
+                                        " !", "\xcc\x81", "\x01", ". "};
+    static const char *const pres[] = {"deepseek-llm", "deepseek-coder", "deepseek-v3"};
+    enum { SMALL = 40000, LARGE = 8 * SMALL };
+    char *text = malloc(LARGE + 8);
+    assert_non_null(text);
+    for (size_t u = 0; u < QSI_COUNT(units); u++) {
+        size_t k = strlen(units[u]);
+        for (size_t i = 0; i + k <= LARGE; i += k) memcpy(text + i, units[u], k);
+        for (size_t p = 0; p < QSI_COUNT(pres); p++) {
+            double t0 = seconds(), t1, t2;
+            pieces got = {.next = text};
+            assert_int_equal(qsi_pretok(pres[p], text, SMALL / k * k, collect, &got, NULL), QS_OK);
+            t1 = seconds();
+            got.next = text;
+            assert_int_equal(qsi_pretok(pres[p], text, LARGE / k * k, collect, &got, NULL), QS_OK);
+            t2 = seconds();
+            assert_true(t2 - t1 < 16 * (t1 - t0) + 0.02);
+        }
+    }
+    free(text);
+}
+
+static void names_the_bad_byte(void **state) {
+    pieces got = {.next = NULL};
+    qs_err err;
+    const char text[] = "ab\ncd\xff";
+    got.next = text;
+    assert_int_equal(qsi_pretok("deepseek-llm", text, 6, collect, &got, &err), QS_E_FORMAT);
+    assert_int_equal(err.offset, 5);
+    assert_int_equal(qsi_pretok("gpt-2", text, 6, collect, &got, &err), QS_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "deepseek-coder"));
+}
+
+static qs_status stop(void *user, const char *p, size_t n) {
+    return QS_E_CANCELLED;
+}
+
+static void forwards_the_callers_error(void **state) {
+    assert_int_equal(qsi_pretok("deepseek-v3", "a b", 3, stop, NULL, NULL), QS_E_CANCELLED);
+    assert_int_equal(qsi_pretok("deepseek-v3", "", 0, stop, NULL, NULL), QS_OK);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equals_the_reference),
+        cmocka_unit_test(takes_linear_time),
+        cmocka_unit_test(names_the_bad_byte),
+        cmocka_unit_test(forwards_the_callers_error),
+    };
+    if (argc != 2) return 2;
+    golden_path = argv[1];
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
