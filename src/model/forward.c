@@ -1,0 +1,199 @@
+/* The forward of all layers, and what a step shares: rows by sequence, rotary angles, buffers. */
+#include "model/layer.h"
+
+#include <string.h>
+
+qs_status qsi_shard_init(qsi_shard *s, const qsi_config *c, const qsi_comm *comm, qs_err *err) {
+    qs_status st = QS_OK;
+    int n = comm->size;
+    if (c->n_head % n || c->n_kv_head % n || c->d_ff % n || c->n_expert % n)
+        QS_FAIL(err, QS_E_UNSUPPORTED, "heads, FFN columns or experts do not divide by %d "
+                "processes", n);
+    *s = (qsi_shard){.rank = comm->rank, .size = n, .n_head = c->n_head / n,
+                     .n_kv = c->n_kv_head / n, .d_ff = c->d_ff / n,
+                     .d_shared = c->n_shared * c->d_expert / n,
+                     .expert0 = comm->rank * (c->n_expert / n), .n_expert = c->n_expert / n};
+done:
+    return st;
+}
+
+qs_status qsi_fwd_init(qsi_fwd *f, qsi_arena *ar, const qsi_config *c, const qsi_shard *sh,
+                       const qsi_comm *comm, const qsi_weights *w, int64_t rows, qs_err *err) {
+    qs_status st = QS_OK;
+    size_t R = (size_t)rows;
+    *f = (qsi_fwd){.c = c, .shard = sh, .comm = comm, .w = w, .bad_layer = -1};
+    f->segs = qsi_arena_alloc(ar, R, sizeof *f->segs);
+    f->blocks = qsi_arena_alloc(ar, R, sizeof *f->blocks);
+    f->row_seg = qsi_arena_alloc(ar, R, sizeof *f->row_seg);
+    f->freq = qsi_arena_alloc(ar, (size_t)c->head_dim / 2, sizeof(double));
+    f->cs = qsi_arena_alloc(ar, R * (size_t)c->head_dim, sizeof(float));
+    if (comm->size > 1) f->partial = qsi_arena_alloc(ar, R * (size_t)c->d_model, sizeof(float));
+    if (!f->segs || !f->blocks || !f->row_seg || !f->freq || !f->cs ||
+        (comm->size > 1 && !f->partial))
+        QS_FAIL(err, QS_E_NOMEM, "no memory for steps of %lld rows", (long long)rows);
+    double factor = c->rope_scaling == QSI_ROPE_LINEAR ? (double)c->rope_factor : 1.0;
+    qsi_rope_freq(f->freq, c->head_dim, (double)c->rope_theta, factor);
+done:
+    return st;
+}
+
+qs_status qsi_fwd_segments(qsi_fwd *f, const int32_t *seq, bool training, qs_err *err) {
+    qs_status st = QS_OK;
+    f->n_segs = f->n_blocks = 0;
+    for (int32_t t = 0; t < f->n; t++) {
+        qsi_seg *s = f->n_segs ? &f->segs[f->n_segs - 1] : NULL;
+        if (t == 0 || seq[t] != seq[t - 1]) {
+            s = &f->segs[f->n_segs++];
+            *s = (qsi_seg){.row0 = t, .pos0 = training ? 0 : f->pos[t], .table = seq[t]};
+        } else if (f->pos[t] != f->pos[t - 1] + 1) {
+            QS_FAIL(err, QS_E_ARG, "row %d: position %d follows %d in sequence %d", t, f->pos[t],
+                    f->pos[t - 1], seq[t]);
+        }
+        f->row_seg[t] = f->n_segs - 1;
+        if (s->n % QSI_ATTEND_TILE == 0)
+            f->blocks[f->n_blocks++] = (qsi_block){.seg = f->n_segs - 1, .row0 = t};
+        f->blocks[f->n_blocks - 1].n++;
+        s->n++;
+    }
+done:
+    return st;
+}
+
+void qsi_rope_prepare(qsi_op *o, const qsi_fwd *f) {
+    int64_t hd = f->c->head_dim;
+    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;)
+        for (int64_t t = i; t < qsi_min64(i + QSI_OP_ROWS, f->n); t++)
+            qsi_rope_row(f->cs + t * hd, f->freq, hd, f->pos[t]);
+    qsi_op_end(o);
+}
+
+void qsi_fwd_reduce(qsi_op *o, qsi_fwd *f, float *x, int64_t n) {
+    if (f->comm->size == 1) return;
+    if (o->w->index == 0 && f->comm_status == QS_OK)
+        f->comm_status = f->comm->sum_f32(f->comm, x, (size_t)n, NULL);
+    qsi_op_end(o);
+}
+
+static bool finite_all(const float *x, int64_t n) {
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, x + i, sizeof u);
+        bad |= (u & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
+}
+
+void qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves) {
+    for (int32_t l = 0; l < f->c->n_layer; l++) {
+        qsi_layer_save *s = saves[l];
+        qsi_attention_forward(o, f, l, s);
+        if (qsi_layer_is_moe(f->c, l))
+            qsi_moe_forward(o, f, l, s);
+        else
+            qsi_ffn_forward(o, f, l, s);
+        if (!f->watch) continue;
+        if (o->w->index == 0 && f->bad_layer < 0 &&
+            !finite_all(s->x_out, (int64_t)f->n * f->c->d_model))
+            f->bad_layer = l;
+        qsi_op_end(o);
+    }
+}
+
+size_t qsi_forward_scratch(const qsi_config *c, int64_t rows) {
+    (void)rows;
+    size_t a = qsi_attend_scratch(QSI_ATTEND_TILE, c->n_head / c->n_kv_head);
+    size_t w = (size_t)qsi_max64(qsi_max64(c->d_model, c->d_ff),
+                                 qsi_max64(c->n_shared, 1) * (int64_t)c->d_expert) * sizeof(float);
+    size_t j = (size_t)(4 * c->n_expert + 8) * (sizeof(qsi_mm_job) + 256) +
+               (size_t)c->n_expert_used * sizeof(float);
+    size_t m = a > w ? a : w;
+    return (m > j ? m : j) + 4096;
+}
+
+static bool moe_init(qsi_moe_save *m, qsi_arena *ar, const qsi_config *c, const qsi_shard *sh,
+                     size_t R) {
+    size_t E = (size_t)c->n_expert, K = (size_t)c->n_expert_used, d = (size_t)c->d_model;
+    size_t S = (size_t)qsi_moe_slots(c, sh, (int64_t)R), f = (size_t)c->d_expert;
+    m->s = qsi_arena_alloc(ar, R * E, sizeof(float));
+    m->idx = qsi_arena_alloc(ar, R * K, sizeof(int32_t));
+    m->slot = qsi_arena_alloc(ar, R * K, sizeof(int32_t));
+    m->wt = qsi_arena_alloc(ar, R * K, sizeof(float));
+    m->off = qsi_arena_calloc(ar, E, sizeof(int32_t));
+    m->count = qsi_arena_calloc(ar, E, sizeof(int32_t));
+    m->row = qsi_arena_alloc(ar, S, sizeof(int32_t));
+    m->which = qsi_arena_alloc(ar, S, sizeof(int32_t));
+    m->block_expert = qsi_arena_alloc(ar, S / QSI_OP_ROWS + 1, sizeof(int32_t));
+    m->g = qsi_arena_alloc(ar, S * f, sizeof(float));
+    m->u = qsi_arena_alloc(ar, S * f, sizeof(float));
+    m->y = qsi_arena_alloc(ar, S * d, sizeof(float));
+    return m->s && m->idx && m->slot && m->wt && m->off && m->count && m->row && m->which &&
+           m->block_expert && m->g && m->u && m->y;
+}
+
+qs_status qsi_save_init(qsi_layer_save *s, qsi_arena *ar, const qsi_config *c, const qsi_shard *sh,
+                        bool moe, int64_t rows, const qsi_act_masks *m, bool keep, qs_err *err) {
+    qs_status st = QS_OK;
+    size_t R = (size_t)rows, hd = (size_t)c->head_dim;
+    size_t hq = (size_t)sh->n_head * hd, hk = (size_t)sh->n_kv * hd;
+    size_t f = (size_t)(moe ? sh->d_shared : sh->d_ff);
+    *s = (qsi_layer_save){0};
+    s->q = qsi_arena_alloc(ar, R * hq, sizeof(float));
+    s->k = qsi_arena_alloc(ar, R * hk, sizeof(float));
+    s->v = qsi_arena_alloc(ar, R * hk, sizeof(float));
+    s->out = qsi_arena_alloc(ar, R * hq, sizeof(float));
+    s->g = qsi_arena_alloc(ar, R * f + 1, sizeof(float));
+    s->u = qsi_arena_alloc(ar, R * f + 1, sizeof(float));
+    bool ok = s->q && s->k && s->v && s->out && s->g && s->u;
+    if (keep) {
+        s->r1 = qsi_arena_alloc(ar, R, sizeof(float));
+        s->r2 = qsi_arena_alloc(ar, R, sizeof(float));
+        s->lse = qsi_arena_alloc(ar, R * (size_t)sh->n_head, sizeof(float));
+        ok = ok && s->r1 && s->r2 && s->lse;
+    }
+    if (moe) {
+        ok = ok && moe_init(&s->moe, ar, c, sh, R);
+        if (keep) {
+            s->moe.bal = qsi_arena_alloc(ar, R * (size_t)c->n_expert, sizeof(float));
+            ok = ok && s->moe.bal;
+        }
+    }
+    if (!ok)
+        QS_FAIL(err, QS_E_NOMEM, "no memory for the activations of %lld rows", (long long)rows);
+    QS_TRY(qsi_act_init(&s->a1, ar, rows, c->d_model, m->a1, err));
+    QS_TRY(qsi_act_init(&s->oa, ar, rows, (int64_t)hq, m->oa, err));
+    QS_TRY(qsi_act_init(&s->a2, ar, rows, c->d_model, m->a2, err));
+    if (f) QS_TRY(qsi_act_init(&s->h, ar, rows, (int64_t)f, m->h, err));
+    if (moe) {
+        int64_t S = qsi_moe_slots(c, sh, rows);
+        QS_TRY(qsi_act_init(&s->moe.x, ar, S, c->d_model, m->ex, err));
+        QS_TRY(qsi_act_init(&s->moe.h, ar, S, c->d_expert, m->eh, err));
+    }
+done:
+    return st;
+}
+
+size_t qsi_backward_ws(const qsi_config *c, const qsi_shard *sh, const qsi_kern *k, qsi_mm kind,
+                       int64_t R) {
+    int64_t d = c->d_model, hq = (int64_t)sh->n_head * c->head_dim;
+    int64_t hk = (int64_t)sh->n_kv * c->head_dim;
+    size_t n = qsi_dy_bytes(kind, R, d) + qsi_xpack_bytes(k, kind, R, hq);
+    size_t m = qsi_dy_bytes(kind, R, hq) + 2 * qsi_dy_bytes(kind, R, hk) +
+               qsi_xpack_bytes(k, kind, R, d);
+    if (m > n) n = m;
+    int64_t f = qsi_max64(sh->d_ff, sh->d_shared), S = qsi_moe_slots(c, sh, R);
+    size_t down = qsi_dy_bytes(kind, R, d) + qsi_xpack_bytes(k, kind, R, f);
+    size_t in = 2 * qsi_dy_bytes(kind, R, f) + qsi_xpack_bytes(k, kind, R, d);
+    if (S) {
+        /* every expert's operands round up on their own */
+        size_t E = (size_t)sh->n_expert, dm = (size_t)(d > c->d_expert ? d : c->d_expert);
+        size_t slack = E * (3 * (160 * dm + 4 * QSI_ALIGN) * sizeof(float) +
+                            qsi_xpack_bytes(k, kind, 32, (int64_t)dm));
+        int64_t fe = c->d_expert;
+        down += qsi_dy_bytes(kind, S, d) + qsi_xpack_bytes(k, kind, S, fe) + slack;
+        in += 2 * qsi_dy_bytes(kind, S, fe) + qsi_xpack_bytes(k, kind, S, d) + slack +
+              qsi_dy_bytes(QSI_MM_F32, R, c->n_expert) + qsi_xpack_bytes(k, QSI_MM_F32, R, d);
+    }
+    m = down > in ? down : in;
+    return (m > n ? m : n) + 64 * QSI_ALIGN;
+}

@@ -1,0 +1,211 @@
+/* Inside of the model: weights as bound, what a layer keeps, one step as its workers see it, and the
+ * layers' forward and backward. A layer works on its rank's share (qsi_shard) of heads, FFN columns
+ * and experts; sums over ranks go through comm.
+ *
+ * Shapes: R rows of the step, d = d_model, hq = heads * head_dim, hk = kv heads * head_dim, f = FFN
+ * width, E experts, K experts a row uses, S = slots: rows grouped by expert, every expert's first
+ * slot a multiple of QSI_OP_ROWS. Inference keeps nothing: its layers share one set of buffers and
+ * x_in, x_mid, x_out are one. Thread: functions taking a qsi_op run on all workers of a step. */
+#ifndef QSI_MODEL_LAYER_H
+#define QSI_MODEL_LAYER_H
+
+#include "model/model.h"
+#include "op/op.h"
+
+typedef struct qsi_shard {
+    int rank, size;
+    int32_t n_head, n_kv, d_ff, d_shared; /* this rank's heads and columns */
+    int32_t expert0, n_expert;            /* this rank's experts */
+} qsi_shard;
+/* QS_E_UNSUPPORTED when the model does not divide by the ranks. */
+qs_status qsi_shard_init(qsi_shard *s, const qsi_config *c, const qsi_comm *comm, qs_err *err)
+    QS_MUST_CHECK;
+static inline bool qsi_layer_is_moe(const qsi_config *c, int32_t layer) {
+    return c->n_expert > 0 && layer >= c->n_dense;
+}
+
+typedef struct qsi_layer_weights {
+    const float *attn_norm, *ffn_norm; /* [d] */
+    qsi_weight *q, *k, *v, *o;
+    qsi_weight *gate, *up, *down; /* dense FFN, or the shared experts as one (NULL: none) */
+    qsi_weight *router;
+    const float *router_rows;             /* [E, d]; training only */
+    qsi_weight **egate, **eup, **edown;   /* [E] */
+} qsi_layer_weights;
+typedef struct qsi_layer_grads { /* as the weights, float32 */
+    float *attn_norm, *ffn_norm, *q, *k, *v, *o, *gate, *up, *down, *router;
+    float *egate, *eup, *edown; /* [E, n_out, n_in] */
+} qsi_layer_grads;
+typedef struct qsi_weights {
+    const void *embed; /* rows of the table in embed_type, borrowed */
+    const qsi_type_info *embed_type;
+    size_t embed_row; /* bytes */
+    const float *out_norm;
+    qsi_weight *head;
+    qsi_layer_weights *layers;
+    float *norms; /* owned copies of norm weights (inference) */
+} qsi_weights;
+qs_status qsi_weights_init(qsi_weights *w, const qsi_config *c, qs_err *err) QS_MUST_CHECK;
+void qsi_weights_release(qsi_weights *w, const qsi_config *c);
+
+/* ---- what a layer keeps ---- */
+typedef struct qsi_moe_save {
+    float *s;              /* [R, E] router probabilities */
+    int32_t *idx, *slot;   /* [R, K] experts chosen, ids ascending; their slots, -1: another rank's */
+    float *wt;             /* [R, K] */
+    int32_t *off, *count;  /* [E] first slot and rows of an expert */
+    int32_t *row, *which;  /* [S] row of a slot (-1: none), and which of its K */
+    int32_t *block_expert; /* [S / QSI_OP_ROWS] */
+    int32_t n_blocks;      /* of QSI_OP_ROWS slots */
+    qsi_act x, h;          /* [S, d], [S, f] */
+    float *g, *u, *y;      /* [S, f], [S, f], [S, d] */
+    float *bal;            /* [segments, E] factor of ds of the balance loss */
+} qsi_moe_save;
+typedef struct qsi_layer_save {
+    float *x_in, *x_mid, *x_out; /* [R, d] */
+    float *r1, *r2;              /* [R] of the norms */
+    qsi_act a1, a2;              /* normed rows entering attention and FFN */
+    float *q, *k, *v;            /* [R, hq], [R, hk], [R, hk], rotated */
+    float *out, *lse;            /* [R, hq], [R, heads] */
+    qsi_act oa;                  /* out entering the output projection */
+    float *g, *u;                /* [R, f] dense or shared */
+    qsi_act h;                   /* [R, f] */
+    qsi_moe_save moe;
+} qsi_layer_save;
+
+/* ---- a step ---- */
+typedef struct qsi_seg { /* rows of one sequence */
+    int32_t row0, n, pos0; /* pos0: position of the first row in the sequence's cache */
+    int32_t table;         /* inference: index of its pages */
+} qsi_seg;
+typedef struct qsi_block { /* at most QSI_ATTEND_TILE rows of a segment */
+    int32_t seg, row0, n;
+} qsi_block;
+typedef struct qsi_fwd {
+    const qsi_config *c;
+    const qsi_shard *shard;
+    const qsi_comm *comm;
+    const qsi_weights *w;
+    int32_t n; /* rows */
+    const int32_t *ids, *pos; /* [n] */
+    qsi_seg *segs;
+    qsi_block *blocks;
+    int32_t *row_seg; /* [n] */
+    int32_t n_segs, n_blocks;
+    double *freq;       /* [head_dim / 2] */
+    float *cs;          /* [R, head_dim] cos and sin of each row */
+    float *partial;     /* [R, d] this rank's part before the sum; NULL with one rank */
+    qsi_kv *kv;         /* inference; NULL in training */
+    const qsi_kv_table *tables;
+    int64_t *load;      /* [n_layer, E] rows routed, added up; NULL: not kept */
+    /* training: the balance loss */
+    bool balance, balance_per_seq;
+    float balance_factor; /* alpha times the share */
+    double *balance_sum;  /* of all layers; worker 0 */
+    /* the watched run: first layer whose output is not finite, -1 none; worker 0 */
+    bool watch;
+    int32_t bad_layer;
+    qs_status comm_status; /* of a failed reduction; worker 0 */
+} qsi_fwd;
+/* Fills segs, blocks and row_seg from f->n, f->pos and seq; QS_E_ARG when a sequence's rows are not
+ * consecutive positions. */
+qs_status qsi_fwd_segments(qsi_fwd *f, const int32_t *seq, bool training, qs_err *err)
+    QS_MUST_CHECK;
+
+typedef struct qsi_bwd { /* training: what the backward of all layers shares */
+    const qsi_fwd *f;
+    float *dx;               /* [R, d] gradient of the residual stream */
+    float *dxn, *dout;       /* [R, d]; [R, hq] */
+    float *dq, *dk, *dv;     /* [R, hq], [R, hk], [R, hk] */
+    float *dh, *dhe;         /* [R, f], [S, f] */
+    float *dslot;            /* [S, d] */
+    float *dwt;              /* [S] gradients of the experts' weights */
+    float *dlogits;          /* [R, E] */
+    float *norm_part;        /* [R / QSI_OP_ROWS, d] partial gradients of a norm */
+    char *ws;                /* operands of the products */
+    size_t ws_bytes;
+    qsi_mm kind;
+} qsi_bwd;
+
+/* Sum over ranks; ends in a barrier when there are several. */
+void qsi_fwd_reduce(qsi_op *o, qsi_fwd *f, float *x, int64_t n);
+
+/* a <- w * x / rms(x), r kept; ends in a barrier. */
+void qsi_norm_forward(qsi_op *o, const float *x, const float *w, int64_t n, int64_t d, float eps,
+                      float *r, const qsi_act *a);
+/* dx += gradient of the norm's input for one item of QSI_OP_ROWS rows; its part of dw goes to
+ * part[item]. */
+void qsi_norm_backward_item(const qsi_kern *k, int64_t item, const float *dy, const float *x,
+                            const float *w, const float *r, float *dx, float *part, int64_t n,
+                            int64_t d);
+/* dw += the parts, in order; ends in a barrier. */
+void qsi_norm_backward_sum(qsi_op *o, const float *part, int64_t n, int64_t d, float *dw);
+
+void qsi_embed_forward(qsi_op *o, const qsi_fwd *f, float *x);
+void qsi_embed_backward(qsi_op *o, const qsi_fwd *f, const float *dx, float *dw);
+void qsi_rope_prepare(qsi_op *o, const qsi_fwd *f);
+void qsi_attention_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s);
+void qsi_attention_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_layer_save *s,
+                            const qsi_layer_grads *g);
+void qsi_ffn_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s);
+void qsi_ffn_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_layer_save *s,
+                      const qsi_layer_grads *g);
+void qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s);
+void qsi_moe_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_layer_save *s,
+                      const qsi_layer_grads *g);
+/* All layers: x of the first layer to x_out of the last. */
+void qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves);
+/* b->dx: in, gradient of the last layer's output; out, that of the first's input. */
+void qsi_layers_backward(qsi_op *o, const qsi_bwd *b, qsi_layer_save *const *saves,
+                         const qsi_layer_grads *g);
+
+/* Slots a step of so many rows may need. */
+int64_t qsi_moe_slots(const qsi_config *c, const qsi_shard *s, int64_t rows);
+/* Bytes of a worker's scratch, and of qsi_bwd.ws. */
+size_t qsi_forward_scratch(const qsi_config *c, int64_t rows);
+size_t qsi_backward_ws(const qsi_config *c, const qsi_shard *s, const qsi_kern *k, qsi_mm kind,
+                       int64_t rows);
+/* Buffers of a layer. keep: the layer's own (training). masks: forms of the activations. */
+typedef struct qsi_act_masks {
+    unsigned a1, oa, a2, h, ex, eh;
+} qsi_act_masks;
+qs_status qsi_save_init(qsi_layer_save *s, qsi_arena *ar, const qsi_config *c, const qsi_shard *sh,
+                        bool moe, int64_t rows, const qsi_act_masks *m, bool keep, qs_err *err)
+    QS_MUST_CHECK;
+/* Arrays of f for steps of so many rows. */
+qs_status qsi_fwd_init(qsi_fwd *f, qsi_arena *ar, const qsi_config *c, const qsi_shard *sh,
+                       const qsi_comm *comm, const qsi_weights *w, int64_t rows, qs_err *err)
+    QS_MUST_CHECK;
+
+/* ---- the head in training: final norm, logits, cross-entropy, by chunks of rows ---- */
+#define QSI_LOSS_TILE 48
+#define QSI_LOSS_CHUNK 480
+typedef struct qsi_loss {
+    const float *x;      /* [R, d] output of the last layer */
+    const int32_t *rows, *targets; /* [n] rows with targets */
+    int64_t n;
+    float scale;
+    float *r;            /* [n] */
+    qsi_act a;           /* [n, d] */
+    double *nll;         /* [n] */
+    /* backward (NULL dx: forward only) */
+    float *dx;           /* [R, d], overwritten */
+    float *dxf;          /* [n, d] */
+    float *dout_norm, *dhead;
+    float *norm_part;
+    float *logits;       /* [QSI_LOSS_CHUNK, V]; F32 products only */
+    char *ws;
+    size_t ws_bytes;
+} qsi_loss;
+size_t qsi_loss_ws(const qsi_config *c, const qsi_kern *k, qsi_mm kind);
+size_t qsi_loss_scratch(const qsi_config *c);
+void qsi_loss_run(qsi_op *o, const qsi_fwd *f, const qsi_loss *l);
+
+/* ---- KV pages ---- */
+/* Layer l of a table's pages. */
+qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer);
+/* Stores one position's keys and values [n_kv, head_dim]. */
+void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
+                  int32_t pos, const float *key, const float *value);
+
+#endif

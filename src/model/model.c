@@ -1,0 +1,356 @@
+/* A model for inference: weights of a GGUF bound by name and shape and prepared, and the step.
+ *
+ * All layers share one set of buffers (one for dense layers, one for MoE layers); the residual stream
+ * is updated in place. Nothing is allocated inside a step. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "model/layer.h"
+
+enum { DEFAULT_ROWS = 512 };
+
+struct qsi_model {
+    qsi_config c;
+    qsi_model_opts o;
+    const qsi_gguf *g;
+    const qsi_kern *k;
+    qsi_shard shard;
+    qsi_arena ar;
+    qsi_weights w;
+    qsi_act_masks masks;
+    qsi_layer_save dense, moe;
+    qsi_layer_save **save_ptr;
+    float *x;
+    qsi_fwd f;
+    int32_t *ids, *pos, *seq, *want; /* [max_rows] */
+    int64_t n_want;
+    qsi_act head;
+    float *logits; /* of the running step */
+    qsi_op_shared sh;
+    char *scratch;
+    size_t scratch_bytes;
+    qsi_weight *preparing;
+    int64_t done, of; /* weights prepared */
+    _Atomic int bad;
+};
+
+/* ---- binding ---- */
+static void name_of(char out[64], int32_t l, const char *part) {
+    if (l < 0)
+        snprintf(out, 64, "%s.weight", part);
+    else
+        snprintf(out, 64, "blk.%d.%s.weight", l, part);
+}
+
+static qs_status find(const qsi_model *m, int32_t l, const char *part, int64_t n0, int64_t n1,
+                      int64_t n2, const qsi_gguf_tensor **out, qs_err *err) {
+    qs_status st = QS_OK;
+    char name[64];
+    name_of(name, l, part);
+    const qsi_gguf_tensor *x = qsi_gguf_tensor_find(m->g, name);
+    if (!x) QS_FAIL(err, QS_E_NOTFOUND, "tensor %s is missing", name);
+    if (x->ne[0] != n0 || x->ne[1] != n1 || x->ne[2] != n2 || x->ne[3] != 1)
+        QS_FAIL(err, QS_E_FORMAT, "tensor %s is [%" PRId64 ", %" PRId64 ", %" PRId64 "], the "
+                "configuration needs [%" PRId64 ", %" PRId64 ", %" PRId64 "]", name, x->ne[0],
+                x->ne[1], x->ne[2], n0, n1, n2);
+    const qsi_type_info *ti = qsi_type_get(x->type);
+    if (!ti || !ti->weights || !ti->decode)
+        QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s has type %s (F32, F16, BF16, Q8_0 and Q4_0 can be "
+                "run)", name, ti ? ti->name : "unknown");
+    *out = x;
+done:
+    return st;
+}
+
+static void prepare_part(const qsi_worker *w, void *arg) {
+    qsi_model *m = arg;
+    qsi_weight_prepare(w, m->k, m->preparing);
+}
+
+static qs_status make_weight(qsi_model *m, qsi_type type, const void *data, int64_t n_out,
+                             int64_t n_in, qsi_weight **w, unsigned *form, qs_err *err) {
+    qs_status st = QS_OK;
+    QS_TRY(qsi_weight_create(w, m->k, type, data, n_out, n_in, err));
+    *form |= qsi_act_form(qsi_weight_mm(*w));
+    m->preparing = *w;
+    qsi_pool_run(m->o.pool, prepare_part, m);
+    m->done += n_out * n_in;
+    if (m->o.progress && m->o.progress(m->o.user, m->done, m->of))
+        QS_FAIL(err, QS_E_CANCELLED, "cancelled while weights were prepared");
+done:
+    return st;
+}
+
+static qs_status bind_matrix(qsi_model *m, int32_t l, const char *part, int64_t n_out,
+                             int64_t n_in, qsi_weight **w, unsigned *form, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_gguf_tensor *x = NULL;
+    QS_TRY(find(m, l, part, n_in, n_out, 1, &x, err));
+    st = make_weight(m, x->type, x->data, n_out, n_in, w, form, err);
+    if (st != QS_OK) qsi_err_prefix(err, "tensor %s", x->name);
+done:
+    return st;
+}
+
+static qs_status bind_experts(qsi_model *m, int32_t l, const char *part, int64_t n_out,
+                              int64_t n_in, qsi_weight **w, unsigned *form, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_gguf_tensor *x = NULL;
+    QS_TRY(find(m, l, part, n_in, n_out, m->c.n_expert, &x, err));
+    size_t slab = x->bytes / (size_t)m->c.n_expert;
+    for (int32_t e = 0; e < m->c.n_expert; e++) {
+        st = make_weight(m, x->type, x->data + (size_t)e * slab, n_out, n_in, &w[e], form, err);
+        if (st == QS_OK) continue;
+        qsi_err_prefix(err, "tensor %s", x->name);
+        goto done;
+    }
+done:
+    return st;
+}
+
+/* The router works in float32 whatever the file holds. */
+static qs_status bind_router(qsi_model *m, int32_t l, qsi_weight **w, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_gguf_tensor *x = NULL;
+    int64_t d = m->c.d_model, E = m->c.n_expert;
+    QS_TRY(find(m, l, "ffn_gate_inp", d, E, 1, &x, err));
+    float *rows = qsi_arena_alloc(&m->ar, (size_t)(d * E), sizeof(float));
+    if (!rows) QS_FAIL(err, QS_E_NOMEM, "no memory for tensor %s", x->name);
+    qsi_type_get(x->type)->decode(x->data, rows, d * E);
+    QS_TRY(make_weight(m, QSI_F32, rows, E, d, w, &m->masks.a2, err));
+done:
+    return st;
+}
+
+static qs_status bind_norm(qsi_model *m, int32_t l, const char *part, const float **w,
+                           qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_gguf_tensor *x = NULL;
+    int64_t d = m->c.d_model;
+    QS_TRY(find(m, l, part, d, 1, 1, &x, err));
+    float *p = qsi_arena_alloc(&m->ar, (size_t)d, sizeof(float));
+    if (!p) QS_FAIL(err, QS_E_NOMEM, "no memory for tensor %s", x->name);
+    qsi_type_get(x->type)->decode(x->data, p, d);
+    *w = p;
+done:
+    return st;
+}
+
+static qs_status bind_layer(qsi_model *m, int32_t l, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_config *c = &m->c;
+    qsi_layer_weights *w = &m->w.layers[l];
+    qsi_act_masks *k = &m->masks;
+    int64_t d = c->d_model, hq = (int64_t)c->n_head * c->head_dim;
+    int64_t hk = (int64_t)c->n_kv_head * c->head_dim, ff = c->d_ff;
+    QS_TRY(bind_norm(m, l, "attn_norm", &w->attn_norm, err));
+    QS_TRY(bind_matrix(m, l, "attn_q", hq, d, &w->q, &k->a1, err));
+    QS_TRY(bind_matrix(m, l, "attn_k", hk, d, &w->k, &k->a1, err));
+    QS_TRY(bind_matrix(m, l, "attn_v", hk, d, &w->v, &k->a1, err));
+    QS_TRY(bind_matrix(m, l, "attn_output", d, hq, &w->o, &k->oa, err));
+    QS_TRY(bind_norm(m, l, "ffn_norm", &w->ffn_norm, err));
+    if (!qsi_layer_is_moe(c, l)) {
+        QS_TRY(bind_matrix(m, l, "ffn_gate", ff, d, &w->gate, &k->a2, err));
+        QS_TRY(bind_matrix(m, l, "ffn_up", ff, d, &w->up, &k->a2, err));
+        QS_TRY(bind_matrix(m, l, "ffn_down", d, ff, &w->down, &k->h, err));
+        goto done;
+    }
+    int64_t f = c->d_expert, fs = (int64_t)c->n_shared * f;
+    QS_TRY(bind_router(m, l, &w->router, err));
+    QS_TRY(bind_experts(m, l, "ffn_gate_exps", f, d, w->egate, &k->ex, err));
+    QS_TRY(bind_experts(m, l, "ffn_up_exps", f, d, w->eup, &k->ex, err));
+    QS_TRY(bind_experts(m, l, "ffn_down_exps", d, f, w->edown, &k->eh, err));
+    if (!fs) goto done;
+    QS_TRY(bind_matrix(m, l, "ffn_gate_shexp", fs, d, &w->gate, &k->a2, err));
+    QS_TRY(bind_matrix(m, l, "ffn_up_shexp", fs, d, &w->up, &k->a2, err));
+    QS_TRY(bind_matrix(m, l, "ffn_down_shexp", d, fs, &w->down, &k->h, err));
+done:
+    return st;
+}
+
+static qs_status bind_all(qsi_model *m, unsigned *head_form, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_config *c = &m->c;
+    const qsi_gguf_tensor *x = NULL;
+    QS_TRY(qsi_weights_init(&m->w, c, err));
+    QS_TRY(find(m, -1, "token_embd", c->d_model, c->n_vocab, 1, &x, err));
+    m->w.embed = x->data;
+    m->w.embed_type = qsi_type_get(x->type);
+    if (!qsi_row_bytes(m->w.embed_type, c->d_model, &m->w.embed_row))
+        QS_FAIL(err, QS_E_FORMAT, "rows of tensor %s are no whole blocks", x->name);
+    QS_TRY(bind_norm(m, -1, "output_norm", &m->w.out_norm, err));
+    for (int32_t l = 0; l < c->n_layer; l++) QS_TRY(bind_layer(m, l, err));
+    if (qsi_gguf_tensor_find(m->g, "output.weight"))
+        QS_TRY(bind_matrix(m, -1, "output", c->n_vocab, c->d_model, &m->w.head, head_form, err));
+    else /* tied to the embedding */
+        QS_TRY(bind_matrix(m, -1, "token_embd", c->n_vocab, c->d_model, &m->w.head, head_form,
+                           err));
+    m->masks.a2 |= m->masks.ex; /* experts' rows are copies */
+done:
+    return st;
+}
+
+static qs_status buffers_init(qsi_model *m, unsigned head_form, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_config *c = &m->c;
+    size_t R = (size_t)m->o.max_rows, L = (size_t)c->n_layer;
+    m->ids = qsi_arena_alloc(&m->ar, R, sizeof *m->ids);
+    m->pos = qsi_arena_alloc(&m->ar, R, sizeof *m->pos);
+    m->seq = qsi_arena_alloc(&m->ar, R, sizeof *m->seq);
+    m->want = qsi_arena_alloc(&m->ar, R, sizeof *m->want);
+    m->x = qsi_arena_alloc(&m->ar, R * (size_t)c->d_model, sizeof(float));
+    m->save_ptr = qsi_arena_alloc(&m->ar, L, sizeof *m->save_ptr);
+    m->scratch_bytes = (qsi_forward_scratch(c, m->o.max_rows) + 4095) / 4096 * 4096;
+    m->scratch = qsi_arena_alloc(&m->ar, (size_t)qsi_pool_size(m->o.pool), m->scratch_bytes);
+    if (!m->ids || !m->pos || !m->seq || !m->want || !m->x || !m->save_ptr || !m->scratch)
+        QS_FAIL(err, QS_E_NOMEM, "no memory for steps of %d rows", m->o.max_rows);
+    bool any_dense = !c->n_expert || c->n_dense > 0;
+    bool any_moe = c->n_expert && c->n_dense < c->n_layer;
+    if (any_dense)
+        QS_TRY(qsi_save_init(&m->dense, &m->ar, c, &m->shard, false, m->o.max_rows, &m->masks,
+                             false, err));
+    if (any_moe)
+        QS_TRY(qsi_save_init(&m->moe, &m->ar, c, &m->shard, true, m->o.max_rows, &m->masks, false,
+                             err));
+    m->dense.x_in = m->dense.x_mid = m->dense.x_out = m->x;
+    m->moe.x_in = m->moe.x_mid = m->moe.x_out = m->x;
+    for (int32_t l = 0; l < c->n_layer; l++)
+        m->save_ptr[l] = qsi_layer_is_moe(c, l) ? &m->moe : &m->dense;
+    QS_TRY(qsi_act_init(&m->head, &m->ar, m->o.max_rows, c->d_model, head_form, err));
+    QS_TRY(qsi_fwd_init(&m->f, &m->ar, c, &m->shard, m->o.comm, &m->w, m->o.max_rows, err));
+done:
+    return st;
+}
+
+qs_status qsi_model_open(qsi_model **out, const qsi_gguf *g, const qsi_model_opts *o,
+                         qs_err *err) {
+    qs_status st = QS_OK;
+    unsigned head_form = 0;
+    qsi_model *m = qsi_calloc(1, sizeof *m);
+    if (!m) QS_FAIL(err, QS_E_NOMEM, "no memory for a model");
+    qsi_arena_init(&m->ar);
+    m->o = *o;
+    m->g = g;
+    if (!m->o.comm) m->o.comm = qsi_comm_self();
+    if (m->o.max_rows <= 0) m->o.max_rows = DEFAULT_ROWS;
+    if (m->o.comm->size > 1)
+        QS_FAIL(err, QS_E_UNSUPPORTED, "running a cut model: one process only");
+    m->k = qsi_kern_get(o->isa);
+    QS_TRY(qsi_config_from_gguf(&m->c, g, err));
+    QS_TRY(qsi_config_check(&m->c, err));
+    QS_TRY(qsi_shard_init(&m->shard, &m->c, m->o.comm, err));
+    m->of = qsi_config_params(&m->c, NULL);
+    QS_TRY(bind_all(m, &head_form, err));
+    QS_TRY(buffers_init(m, head_form, err));
+    *out = m;
+    m = NULL;
+done:
+    qsi_model_close(&m);
+    return st;
+}
+
+void qsi_model_close(qsi_model **m) {
+    if (!*m) return;
+    qsi_weights_release(&(*m)->w, &(*m)->c);
+    qsi_arena_release(&(*m)->ar);
+    qsi_free(*m);
+    *m = NULL;
+}
+
+const qsi_config *qsi_model_config(const qsi_model *m) { return &m->c; }
+int qsi_model_max_rows(const qsi_model *m) { return m->o.max_rows; }
+
+/* ---- the step ---- */
+static bool finite_row(const float *x, int64_t n) {
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, x + i, sizeof u);
+        bad |= (u & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
+}
+
+static void head_rows(qsi_op *o, qsi_model *m) {
+    int64_t d = m->c.d_model, V = m->c.n_vocab;
+    float *tmp = (float *)o->scratch;
+    for (int64_t i; (i = qsi_op_take(o)) < m->n_want;) {
+        o->k->rmsnorm(m->x + m->want[i] * d, m->w.out_norm, tmp, d, m->c.rms_eps);
+        qsi_act_put(o->k, &m->head, i, tmp);
+    }
+    qsi_op_end(o);
+    qsi_mm_job j = qsi_job_forward(m->w.head, &m->head, 0, m->n_want, m->logits, V, false);
+    qsi_op_mm(o, &j, 1);
+    for (int64_t i; (i = qsi_op_take(o)) < m->n_want;)
+        if (!finite_row(m->logits + i * V, V))
+            atomic_store_explicit(&m->bad, 1, memory_order_relaxed); /* read after the run */
+    qsi_op_end(o);
+}
+
+static void run_step(const qsi_worker *w, void *arg) {
+    qsi_model *m = arg;
+    qsi_op o;
+    qsi_op_init(&o, w, m->k, &m->sh, m->scratch + (size_t)w->index * m->scratch_bytes,
+                m->scratch_bytes);
+    qsi_mem_guard_begin();
+    qsi_op_end(&o); /* zeroes the tickets of the next turn */
+    qsi_rope_prepare(&o, &m->f);
+    qsi_embed_forward(&o, &m->f, m->x);
+    qsi_layers_forward(&o, &m->f, m->save_ptr);
+    if (m->n_want) head_rows(&o, m);
+    qsi_mem_guard_end();
+}
+
+static qs_status take_rows(qsi_model *m, const qsi_step *s, qs_err *err) {
+    qs_status st = QS_OK;
+    if (s->n_rows < 1 || s->n_rows > m->o.max_rows)
+        QS_FAIL(err, QS_E_ARG, "a step of %d rows, 1 to %d are possible", s->n_rows,
+                m->o.max_rows);
+    m->n_want = 0;
+    for (int32_t i = 0; i < s->n_rows; i++) {
+        const qsi_row *r = &s->rows[i];
+        if (r->id < 0 || r->id >= m->c.n_vocab)
+            QS_FAIL(err, QS_E_ARG, "row %d: id %d, the vocabulary has %d", i, r->id, m->c.n_vocab);
+        if (r->seq < 0 || r->seq >= s->n_tables)
+            QS_FAIL(err, QS_E_ARG, "row %d: sequence %d of %d", i, r->seq, s->n_tables);
+        if (r->pos < 0 || (size_t)r->pos / QSI_KV_PAGE >= s->tables[r->seq].n_pages)
+            QS_FAIL(err, QS_E_ARG, "row %d: position %d has no page in the cache", i, r->pos);
+        m->ids[i] = r->id;
+        m->pos[i] = r->pos;
+        m->seq[i] = r->seq;
+        if (r->logits) m->want[m->n_want++] = i;
+    }
+    m->f.n = s->n_rows;
+    m->f.ids = m->ids;
+    m->f.pos = m->pos;
+    QS_TRY(qsi_fwd_segments(&m->f, m->seq, false, err));
+done:
+    return st;
+}
+
+qs_status qsi_model_step(qsi_model *m, const qsi_step *s, qs_err *err) {
+    qs_status st = QS_OK;
+    QS_TRY(take_rows(m, s, err));
+    m->f.kv = s->kv;
+    m->f.tables = s->tables;
+    m->logits = s->logits;
+    m->f.watch = false;
+    m->f.comm_status = QS_OK;
+    atomic_store(&m->bad, 0);
+    qsi_pool_run(m->o.pool, run_step, m);
+    if (m->f.comm_status != QS_OK)
+        QS_FAIL(err, m->f.comm_status, "a sum over processes failed in the step");
+    if (!atomic_load(&m->bad)) goto done;
+    /* Once more, looking at every layer: the step writes the same cache again. */
+    m->f.watch = true;
+    m->f.bad_layer = -1;
+    qsi_pool_run(m->o.pool, run_step, m);
+    if (m->f.bad_layer >= 0)
+        QS_FAIL(err, QS_E_NUMERIC, "layer %d gives NaN or infinity (damaged weights? `info "
+                "--verify` looks at each)", m->f.bad_layer);
+    QS_FAIL(err, QS_E_NUMERIC, "the logits hold NaN or infinity, no layer before them does "
+            "(damaged output weights?)");
+done:
+    return st;
+}

@@ -1,0 +1,41 @@
+/* The table of a model's bound weights. */
+#include "model/layer.h"
+
+static void free_list(qsi_weight **w, int32_t n) {
+    if (!w) return;
+    for (int32_t i = 0; i < n; i++) qsi_weight_free(w[i]);
+    qsi_free(w);
+}
+
+qs_status qsi_weights_init(qsi_weights *w, const qsi_config *c, qs_err *err) {
+    qs_status st = QS_OK;
+    *w = (qsi_weights){0};
+    w->layers = qsi_calloc((size_t)c->n_layer, sizeof *w->layers);
+    if (!w->layers) QS_FAIL(err, QS_E_NOMEM, "no memory for %d layers", c->n_layer);
+    for (int32_t l = 0; l < c->n_layer; l++) {
+        if (!qsi_layer_is_moe(c, l)) continue;
+        qsi_layer_weights *y = &w->layers[l];
+        y->egate = qsi_calloc((size_t)c->n_expert, sizeof *y->egate);
+        y->eup = qsi_calloc((size_t)c->n_expert, sizeof *y->eup);
+        y->edown = qsi_calloc((size_t)c->n_expert, sizeof *y->edown);
+        if (!y->egate || !y->eup || !y->edown)
+            QS_FAIL(err, QS_E_NOMEM, "no memory for %d experts", c->n_expert);
+    }
+done:
+    return st;
+}
+
+void qsi_weights_release(qsi_weights *w, const qsi_config *c) {
+    for (int32_t l = 0; w->layers && l < c->n_layer; l++) {
+        qsi_layer_weights *y = &w->layers[l];
+        qsi_weight *all[] = {y->q, y->k, y->v, y->o, y->gate, y->up, y->down, y->router};
+        for (size_t i = 0; i < QSI_COUNT(all); i++) qsi_weight_free(all[i]);
+        free_list(y->egate, c->n_expert);
+        free_list(y->eup, c->n_expert);
+        free_list(y->edown, c->n_expert);
+    }
+    qsi_weight_free(w->head);
+    qsi_free(w->layers);
+    qsi_free(w->norms);
+    *w = (qsi_weights){0};
+}

@@ -1,0 +1,67 @@
+/* Activations entering products, in every form their consumers need. See op.h. */
+#include "op/op.h"
+
+#include <string.h>
+
+unsigned qsi_act_form(qsi_mm kind) {
+    switch (kind) {
+    case QSI_MM_F32:
+    case QSI_MM_F16: return QSI_ACT_F32;
+    case QSI_MM_BF16: return QSI_ACT_BF16;
+    case QSI_MM_Q8_0:
+    case QSI_MM_Q4_0: return QSI_ACT_Q8;
+    default: return 0;
+    }
+}
+
+qs_status qsi_act_init(qsi_act *a, qsi_arena *ar, int64_t rows, int64_t k, unsigned mask,
+                       qs_err *err) {
+    qs_status st = QS_OK;
+    *a = (qsi_act){.k = k, .ld = qsi_round_up(k, 32)};
+    size_t n = 0;
+    if (!qsi_mul_size((size_t)rows, (size_t)a->ld, &n))
+        QS_FAIL(err, QS_E_RANGE, "activations of %lld rows are too many", (long long)rows);
+    if (mask & QSI_ACT_F32) a->f32 = qsi_arena_calloc(ar, n, sizeof(float));
+    if (mask & QSI_ACT_BF16) a->bf16 = qsi_arena_calloc(ar, n, sizeof(uint16_t));
+    if (mask & QSI_ACT_Q8) a->q8 = qsi_arena_calloc(ar, n / 32, sizeof(qsi_act8));
+    if ((mask & QSI_ACT_F32 && !a->f32) || (mask & QSI_ACT_BF16 && !a->bf16) ||
+        (mask & QSI_ACT_Q8 && !a->q8))
+        QS_FAIL(err, QS_E_NOMEM, "no memory for activations of %lld rows of %lld",
+                (long long)rows, (long long)k);
+done:
+    return st;
+}
+
+void qsi_act_put(const qsi_kern *k, const qsi_act *a, int64_t r, const float *x) {
+    if (a->f32 && a->f32 + r * a->ld != x)
+        memcpy(a->f32 + r * a->ld, x, (size_t)a->k * sizeof(float));
+    if (a->bf16) k->f32_to_bf16(x, a->bf16 + r * a->ld, a->k);
+    if (a->q8) k->f32_to_act8(x, a->q8 + r * (a->ld / 32), a->k);
+}
+
+void qsi_act_copy(const qsi_act *d, int64_t rd, const qsi_act *s, int64_t rs) {
+    if (d->f32)
+        memcpy(d->f32 + rd * d->ld, s->f32 + rs * s->ld, (size_t)d->k * sizeof(float));
+    if (d->bf16)
+        memcpy(d->bf16 + rd * d->ld, s->bf16 + rs * s->ld, (size_t)d->k * sizeof(uint16_t));
+    if (d->q8)
+        memcpy(d->q8 + rd * (d->ld / 32), s->q8 + rs * (s->ld / 32),
+               (size_t)(d->ld / 32) * sizeof(qsi_act8));
+}
+
+const void *qsi_act_row(const qsi_act *a, qsi_mm kind, int64_t r, size_t *lda_bytes) {
+    switch (qsi_act_form(kind)) {
+    case QSI_ACT_BF16:
+        QS_ASSERT(a->bf16);
+        *lda_bytes = (size_t)a->ld * sizeof(uint16_t);
+        return a->bf16 + r * a->ld;
+    case QSI_ACT_Q8:
+        QS_ASSERT(a->q8);
+        *lda_bytes = (size_t)(a->ld / 32) * sizeof(qsi_act8);
+        return a->q8 + r * (a->ld / 32);
+    default:
+        QS_ASSERT(a->f32);
+        *lda_bytes = (size_t)a->ld * sizeof(float);
+        return a->f32 + r * a->ld;
+    }
+}

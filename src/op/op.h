@@ -1,0 +1,212 @@
+/* Operations: kernels with shapes, split over the workers of the pool.
+ *
+ * The pool is entered once a step; every worker runs the same code with a qsi_op of its own. Work is
+ * cut into items whose results depend on the item alone; workers take items by ticket
+ * (qsi_op_take), and qsi_op_end is the barrier after which the results may be read. So a result
+ * depends on neither the number of workers nor who did what.
+ *
+ * Matrices are row-major float32 [rows, columns] unless said otherwise. Weights are prepared once
+ * into an opaque qsi_weight; nobody above knows its layout. Nothing here allocates inside a step.
+ * Thread: functions taking a qsi_op are called by all workers of one run, with equal arguments. */
+#ifndef QSI_OP_H
+#define QSI_OP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/mem.h"
+#include "base/status.h"
+#include "kern/kern.h"
+#include "quant/quant.h"
+#include "sys/pool.h"
+
+/* Rows of an item in element-wise operations; and of a tile of a product (a multiple of the row
+ * blocks of the kernels). Results do not depend on them, but the partial sums of the gradients of
+ * norms do on the first. */
+#define QSI_OP_ROWS 32
+#define QSI_OP_MM_ROWS 96
+
+/* ---- sharing work ---- */
+typedef struct qsi_op_shared {
+    _Atomic int64_t next[2]; /* tickets of this operation and of the next */
+} qsi_op_shared;
+typedef struct qsi_op {
+    const qsi_worker *w;
+    const qsi_kern *k;
+    qsi_op_shared *sh;
+    unsigned turn;
+    char *scratch; /* of this worker */
+    size_t scratch_bytes;
+} qsi_op;
+void qsi_op_init(qsi_op *o, const qsi_worker *w, const qsi_kern *k, qsi_op_shared *sh,
+                 char *scratch, size_t scratch_bytes);
+/* The next item of the current operation. */
+int64_t qsi_op_take(qsi_op *o);
+/* Ends the operation: the barrier. */
+void qsi_op_end(qsi_op *o);
+static inline int64_t qsi_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t qsi_round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
+static inline int64_t qsi_min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t qsi_max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Memory cut from one block in order; every worker cuts the same pieces. */
+typedef struct qsi_bump {
+    char *p;
+    size_t left;
+} qsi_bump;
+/* n bytes, aligned to 64; QS_CHECK when they are not there (sizes are computed at creation). */
+void *qsi_bump_take(qsi_bump *b, size_t n);
+
+/* ---- activations entering products ---- */
+/* One matrix [rows, k] in every form its consumers need. ld counts elements, a multiple of 32;
+ * columns k..ld are zero. */
+enum { QSI_ACT_F32 = 1, QSI_ACT_BF16 = 2, QSI_ACT_Q8 = 4 };
+typedef struct qsi_act {
+    int64_t k, ld;
+    float *f32;
+    uint16_t *bf16;
+    qsi_act8 *q8;
+} qsi_act;
+/* The form that products of this kind read. */
+unsigned qsi_act_form(qsi_mm kind);
+/* Buffers for the forms in mask; memory from the arena. QS_E_NOMEM. */
+qs_status qsi_act_init(qsi_act *a, qsi_arena *ar, int64_t rows, int64_t k, unsigned mask,
+                       qs_err *err) QS_MUST_CHECK;
+/* Writes row r from x[k] in every form (x may be the row's own float form). */
+void qsi_act_put(const qsi_kern *k, const qsi_act *a, int64_t r, const float *x);
+/* Copies row rs of s to row rd of d (the same k). */
+void qsi_act_copy(const qsi_act *d, int64_t rd, const qsi_act *s, int64_t rs);
+const void *qsi_act_row(const qsi_act *a, qsi_mm kind, int64_t r, size_t *lda_bytes);
+
+/* ---- weights ---- */
+typedef struct qsi_weight qsi_weight;
+/* Kind of product for weights stored in this type; QSI_MM_COUNT when there is none. */
+qsi_mm qsi_weight_kind(qsi_type type);
+/* W [n_out, n_in] from bytes of a file (borrowed until prepared), rows contiguous in blocks of
+ * `type`. */
+qs_status qsi_weight_create(qsi_weight **w, const qsi_kern *k, qsi_type type, const void *data,
+                            int64_t n_out, int64_t n_in, qs_err *err) QS_MUST_CHECK;
+/* This worker's part of preparing; all workers' parts make it whole. */
+void qsi_weight_prepare(const qsi_worker *wk, const qsi_kern *k, qsi_weight *w);
+/* From float32 masters, for training, in F32 or BF16; serves y = x Wt and dx = dy W. */
+qs_status qsi_weight_create_train(qsi_weight **w, const qsi_kern *k, qsi_mm kind,
+                                  const float *master, int64_t n_out, int64_t n_in, qs_err *err)
+    QS_MUST_CHECK;
+/* Prepares anew after the masters changed. shadow: n_out * n_in values (BF16 only). */
+void qsi_weight_refresh(qsi_op *o, qsi_weight *w, uint16_t *shadow);
+void qsi_weight_free(qsi_weight *w);
+qsi_mm qsi_weight_mm(const qsi_weight *w);
+int64_t qsi_weight_rows(const qsi_weight *w);
+int64_t qsi_weight_cols(const qsi_weight *w);
+size_t qsi_weight_bytes(const qsi_weight *w);
+
+/* ---- products ---- */
+typedef struct qsi_mm_job {
+    qsi_mm kind;
+    const void *a;
+    size_t lda;
+    const void *b; /* packed */
+    float *c;
+    int64_t m, n, k, ldc;
+    bool acc;
+    int chain; /* so many of the jobs that follow add to the same C, in order, in the same item */
+} qsi_mm_job;
+/* Runs all jobs; ends in a barrier. */
+void qsi_op_mm(qsi_op *o, const qsi_mm_job *jobs, int n_jobs);
+/* Runs one whole job in the calling worker: item work. */
+void qsi_job_run(const qsi_kern *k, const qsi_mm_job *j);
+/* y[m, n_out] (+)= x[row0..row0+m) Wt */
+qsi_mm_job qsi_job_forward(const qsi_weight *w, const qsi_act *x, int64_t row0, int64_t m,
+                           float *y, int64_t ldy, bool acc);
+
+/* Output gradients dy[m, n] prepared for products of one kind: rows [m, ld_rows] for dx = dy W, and
+ * transposed [n, ld_cols] for dW += dyT x. Float rows are dy itself. */
+typedef struct qsi_dy {
+    qsi_mm kind;
+    int64_t m, n, ld_rows, ld_cols;
+    void *rows, *cols;
+} qsi_dy;
+size_t qsi_dy_bytes(qsi_mm kind, int64_t m, int64_t n);
+/* x[m, k] packed as the right side of dW += dyT x. */
+typedef struct qsi_xpack {
+    qsi_mm kind;
+    int64_t m, k;
+    void *b;
+} qsi_xpack;
+size_t qsi_xpack_bytes(const qsi_kern *k, qsi_mm kind, int64_t m, int64_t n);
+/* Cut buffers from b. For QSI_MM_F32, dy's rows are given (borrowed), ld_dy apart. */
+void qsi_dy_init(qsi_dy *d, qsi_bump *b, qsi_mm kind, int64_t m, int64_t n, float *dy,
+                 int64_t ld_dy);
+void qsi_xpack_init(qsi_xpack *p, qsi_bump *b, const qsi_kern *k, qsi_mm kind, int64_t m,
+                    int64_t n);
+/* Item work: rows [r0, r1) of dy (r0 a multiple of 16, or the caller's own order) into both forms. */
+void qsi_dy_put(const qsi_kern *k, const qsi_dy *d, const float *dy, int64_t ld_dy, int64_t r0,
+                int64_t r1);
+int64_t qsi_xpack_items(const qsi_kern *k, const qsi_xpack *p);
+/* Item work: packs item i of x, whose first row is row0. */
+void qsi_xpack_put(const qsi_kern *k, const qsi_xpack *p, const qsi_act *x, int64_t row0,
+                   int64_t i);
+/* dx[m, n_in] (+)= dy W */
+qsi_mm_job qsi_job_dx(const qsi_weight *w, const qsi_dy *dy, float *dx, int64_t ldx, bool acc);
+/* dw[n, k] += dyT x */
+qsi_mm_job qsi_job_dw(const qsi_dy *dy, const qsi_xpack *x, float *dw);
+
+/* ---- attention ---- */
+#define QSI_ATTEND_TILE 64
+/* Keys and values of one sequence for all heads of a layer, in tiles of 64 absolute positions.
+ * With pages: tile j stands in page_mem[pages[j]], keys k_off and values v_off elements in. Without:
+ * tile j begins at k + j * tile_stride (rows of a document, one after another). Head h begins
+ * head_stride * h elements on; positions are ld apart. */
+typedef struct qsi_kv_view {
+    bool f16;
+    int64_t ld, head_stride, tile_stride, k_off, v_off;
+    const void *k, *v;
+    void *const *page_mem;
+    const int32_t *pages;
+} qsi_kv_view;
+/* Rows of one sequence, positions pos0.. (relative to the view's first). */
+typedef struct qsi_attend_rows {
+    int32_t n_rows;
+    int64_t pos0;
+    const float *q; /* [n_rows, ldq], heads of head_dim side by side */
+    int64_t ldq;
+    float *out; /* [n_rows, ldo] */
+    int64_t ldo;
+    float *lse; /* log of the sum of exponentials, [n_rows, ld_lse]; NULL: not kept */
+    int64_t ld_lse;
+} qsi_attend_rows;
+size_t qsi_attend_scratch(int64_t n_rows, int64_t group);
+/* Item work: heads [kvh*group, (kvh+1)*group) of the rows; softmax(scale q kT) v, causal, online in
+ * tiles (Milakov and Gimelshein 2018; Dao et al. 2022). n_rows <= QSI_ATTEND_TILE. */
+void qsi_attend(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r, int64_t kvh,
+                int64_t group, int64_t hd, float scale, char *scratch);
+/* One document in training: n rows of q, k, v, out, dout and their gradients, all with their own ld
+ * and starting at the document's first row. */
+typedef struct qsi_attend_doc {
+    int64_t n, n_head, n_kv, hd;
+    const float *q, *k, *v, *out, *dout, *lse;
+    float *dq, *dk, *dv;
+    int64_t ld_q, ld_kv; /* of q, out, dout, dq; of k, v, dk, dv. lse: n_head */
+    float scale;
+} qsi_attend_doc;
+size_t qsi_attend_bwd_scratch(int64_t max_rows);
+/* Item work: backward of the heads of one kv head over a document; overwrites dq, dk, dv. */
+void qsi_attend_bwd(const qsi_kern *k, const qsi_attend_doc *a, int64_t kvh, char *scratch);
+
+/* ---- rows ---- */
+/* cs[hd/2][2]: cos and sin of pos / factor * theta^(-2i/hd), computed in double. */
+void qsi_rope_row(float *cs, const double *freq, int64_t hd, double pos);
+void qsi_rope_freq(double *freq, int64_t hd, double theta, double factor);
+
+/* Router of one row: s = softmax(logits) over n experts (in place), the n_used largest (ties: the
+ * lower id), ids ascending in idx, weights in wt (renormalised when norm, times scale). */
+void qsi_route_row(const qsi_kern *k, float *logits, int64_t n, int64_t n_used, bool norm,
+                   float scale, int32_t *idx, float *wt);
+/* dlogits[n] from dwt[n_used] (gradients of the weights) and ds[n] (further gradients of s; NULL:
+ * none). */
+void qsi_route_row_bwd(const float *s, int64_t n, int64_t n_used, bool norm, float scale,
+                       const int32_t *idx, const float *dwt, const float *ds, float *dlogits);
+
+#endif

@@ -1,0 +1,64 @@
+/* Row-wise pieces of positions and routing: rotary angles (Su et al. 2021) and the router of
+ * DeepSeekMoE (arXiv:2401.06066, equations 3 to 5: softmax over all routed experts, top-k). */
+#include "op/op.h"
+
+#include <math.h>
+
+void qsi_rope_freq(double *freq, int64_t hd, double theta, double factor) {
+    for (int64_t i = 0; i < hd / 2; i++)
+        freq[i] = pow(theta, -2.0 * (double)i / (double)hd) / factor;
+}
+
+void qsi_rope_row(float *cs, const double *freq, int64_t hd, double pos) {
+    for (int64_t i = 0; i < hd / 2; i++) {
+        cs[2 * i] = (float)cos(pos * freq[i]);
+        cs[2 * i + 1] = (float)sin(pos * freq[i]);
+    }
+}
+
+/* The n_used largest of s, ids ascending. A larger score, or at the same score a lower id, wins. */
+static void top_ids(const float *s, int64_t n, int64_t n_used, int32_t *idx) {
+    int64_t have = 0; /* idx[0..have) is ordered best first */
+    for (int64_t e = 0; e < n; e++) {
+        int64_t at = have;
+        while (at > 0 && s[e] > s[idx[at - 1]]) at--;
+        if (at >= n_used) continue;
+        if (have < n_used) have++;
+        for (int64_t j = have - 1; j > at; j--) idx[j] = idx[j - 1];
+        idx[at] = (int32_t)e;
+    }
+    for (int64_t i = 1; i < n_used; i++) {
+        int32_t id = idx[i];
+        int64_t j = i;
+        for (; j > 0 && idx[j - 1] > id; j--) idx[j] = idx[j - 1];
+        idx[j] = id;
+    }
+}
+
+void qsi_route_row(const qsi_kern *k, float *logits, int64_t n, int64_t n_used, bool norm,
+                   float scale, int32_t *idx, float *wt) {
+    float m = 0.0f, l = k->softmax_exp(logits, n, 1.0f, &m);
+    k->scale(1.0f / l, logits, n);
+    top_ids(logits, n, n_used, idx);
+    float sum = 0.0f;
+    for (int64_t j = 0; j < n_used; j++) sum += logits[idx[j]];
+    float f = norm ? scale / (sum + 1e-20f) : scale;
+    for (int64_t j = 0; j < n_used; j++) wt[j] = logits[idx[j]] * f;
+}
+
+/* Without norm w_j = c s_j. With norm w_j = c s_j / S, S = sum of the chosen s:
+ *     ds_j = c (dw_j - sum_i dw_i s_i / S) / S.
+ * Softmax: dlogit_e = s_e (ds_e - sum_i ds_i s_i). */
+void qsi_route_row_bwd(const float *s, int64_t n, int64_t n_used, bool norm, float scale,
+                       const int32_t *idx, const float *dwt, const float *ds, float *dlogits) {
+    float sum = 0.0f, dot = 0.0f, f = scale, mean = 0.0f;
+    for (int64_t j = 0; j < n_used; j++) sum += s[idx[j]];
+    if (norm) {
+        f = scale / (sum + 1e-20f);
+        for (int64_t j = 0; j < n_used; j++) mean += dwt[j] * s[idx[j]] / (sum + 1e-20f);
+    }
+    for (int64_t e = 0; e < n; e++) dlogits[e] = ds ? ds[e] : 0.0f;
+    for (int64_t j = 0; j < n_used; j++) dlogits[idx[j]] += f * (dwt[j] - mean);
+    for (int64_t e = 0; e < n; e++) dot += dlogits[e] * s[e];
+    for (int64_t e = 0; e < n; e++) dlogits[e] = s[e] * (dlogits[e] - dot);
+}

@@ -1,0 +1,145 @@
+/* Weights prepared for products: packed once into the panels of the kernels' level.
+ *
+ * In training a weight W [n_out, n_in] is packed twice: as the right side of y = x Wt (columns are
+ * rows of W) and of dx = dy W (columns are columns of W). */
+#include "op/op.h"
+
+struct qsi_weight {
+    qsi_mm kind;
+    const qsi_kern_mm *mm;
+    int64_t n_out, n_in;
+    const void *src;    /* bytes of the file, or float32 masters; borrowed */
+    int64_t src_row;    /* distance of rows: elements, or bytes of block types */
+    void *fwd, *bwd;    /* packed; bwd only in training */
+    size_t bytes;
+};
+
+qsi_mm qsi_weight_kind(qsi_type type) {
+    switch (type) {
+    case QSI_F32: return QSI_MM_F32;
+    case QSI_F16: return QSI_MM_F16;
+    case QSI_BF16: return QSI_MM_BF16;
+    case QSI_Q8_0: return QSI_MM_Q8_0;
+    case QSI_Q4_0: return QSI_MM_Q4_0;
+    default: return QSI_MM_COUNT;
+    }
+}
+
+static int64_t panels(const qsi_kern_mm *mm, int64_t n) {
+    return qsi_ceil_div(n, mm->nr);
+}
+
+static qs_status pack_alloc(const qsi_kern_mm *mm, int64_t n, int64_t k, void **out, size_t *bytes,
+                            qs_err *err) {
+    qs_status st = QS_OK;
+    size_t one = mm->panel_bytes(k), all = 0;
+    if (!qsi_mul_size(one, (size_t)panels(mm, n), &all))
+        QS_FAIL(err, QS_E_RANGE, "a weight of %lld x %lld is too large", (long long)n,
+                (long long)k);
+    *out = qsi_alloc(all, 1);
+    if (!*out)
+        QS_FAIL(err, QS_E_NOMEM, "no memory for a weight of %lld x %lld (%zu bytes)", (long long)n,
+                (long long)k, all);
+    *bytes += all;
+done:
+    return st;
+}
+
+qs_status qsi_weight_create(qsi_weight **out, const qsi_kern *k, qsi_type type, const void *data,
+                            int64_t n_out, int64_t n_in, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_weight *w = NULL;
+    qsi_mm kind = qsi_weight_kind(type);
+    const qsi_type_info *ti = qsi_type_get(type);
+    size_t row = 0;
+    if (kind == QSI_MM_COUNT || !ti)
+        QS_FAIL(err, QS_E_UNSUPPORTED, "weights of type %s cannot be run (F32, F16, BF16, Q8_0 and "
+                "Q4_0 can)", ti ? ti->name : "unknown");
+    if (!qsi_row_bytes(ti, n_in, &row))
+        QS_FAIL(err, QS_E_FORMAT, "rows of %lld values are no whole blocks of %s", (long long)n_in,
+                ti->name);
+    w = qsi_calloc(1, sizeof *w);
+    if (!w) QS_FAIL(err, QS_E_NOMEM, "no memory for a weight");
+    *w = (qsi_weight){.kind = kind, .mm = &k->mm[kind], .n_out = n_out, .n_in = n_in, .src = data};
+    w->src_row = ti->block > 1 ? (int64_t)row : n_in;
+    QS_TRY(pack_alloc(w->mm, n_out, n_in, &w->fwd, &w->bytes, err));
+    *out = w;
+    w = NULL;
+done:
+    qsi_weight_free(w);
+    return st;
+}
+
+void qsi_weight_prepare(const qsi_worker *wk, const qsi_kern *k, qsi_weight *w) {
+    (void)k;
+    int64_t p0 = 0, p1 = 0;
+    qsi_share(wk, panels(w->mm, w->n_out), 1, &p0, &p1);
+    if (p0 < p1) w->mm->pack(w->src, w->src_row, 1, w->n_out, w->n_in, p0, p1, w->fwd);
+}
+
+qs_status qsi_weight_create_train(qsi_weight **out, const qsi_kern *k, qsi_mm kind,
+                                  const float *master, int64_t n_out, int64_t n_in, qs_err *err) {
+    qs_status st = QS_OK;
+    QS_CHECK(kind == QSI_MM_F32 || kind == QSI_MM_BF16);
+    qsi_weight *w = qsi_calloc(1, sizeof *w);
+    if (!w) QS_FAIL(err, QS_E_NOMEM, "no memory for a weight");
+    *w = (qsi_weight){.kind = kind, .mm = &k->mm[kind], .n_out = n_out, .n_in = n_in,
+                      .src = master, .src_row = n_in};
+    QS_TRY(pack_alloc(w->mm, n_out, n_in, &w->fwd, &w->bytes, err));
+    QS_TRY(pack_alloc(w->mm, n_in, n_out, &w->bwd, &w->bytes, err));
+    *out = w;
+    w = NULL;
+done:
+    qsi_weight_free(w);
+    return st;
+}
+
+void qsi_weight_refresh(qsi_op *o, qsi_weight *w, uint16_t *shadow) {
+    const void *src = w->src;
+    if (w->kind == QSI_MM_BF16) {
+        const float *m = w->src;
+        for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < w->n_out;) {
+            int64_t n = qsi_min64(QSI_OP_ROWS, w->n_out - i);
+            o->k->f32_to_bf16(m + i * w->n_in, shadow + i * w->n_in, n * w->n_in);
+        }
+        qsi_op_end(o);
+        src = shadow;
+    }
+    int64_t pf = panels(w->mm, w->n_out), pb = panels(w->mm, w->n_in);
+    for (int64_t i; (i = qsi_op_take(o)) < pf + pb;) {
+        if (i < pf)
+            w->mm->pack(src, w->n_in, 1, w->n_out, w->n_in, i, i + 1, w->fwd);
+        else
+            w->mm->pack(src, 1, w->n_in, w->n_in, w->n_out, i - pf, i - pf + 1, w->bwd);
+    }
+    qsi_op_end(o);
+}
+
+void qsi_weight_free(qsi_weight *w) {
+    if (!w) return;
+    qsi_free(w->fwd);
+    qsi_free(w->bwd);
+    qsi_free(w);
+}
+
+qsi_mm qsi_weight_mm(const qsi_weight *w) { return w->kind; }
+int64_t qsi_weight_rows(const qsi_weight *w) { return w->n_out; }
+int64_t qsi_weight_cols(const qsi_weight *w) { return w->n_in; }
+size_t qsi_weight_bytes(const qsi_weight *w) { return w->bytes; }
+
+qsi_mm_job qsi_job_forward(const qsi_weight *w, const qsi_act *x, int64_t row0, int64_t m,
+                           float *y, int64_t ldy, bool acc) {
+    qsi_mm_job j = {.kind = w->kind, .b = w->fwd, .c = y, .m = m, .n = w->n_out, .k = w->n_in,
+                    .ldc = ldy, .acc = acc};
+    QS_ASSERT(x->k == w->n_in);
+    j.a = qsi_act_row(x, w->kind, row0, &j.lda);
+    return j;
+}
+
+qsi_mm_job qsi_job_dx(const qsi_weight *w, const qsi_dy *dy, float *dx, int64_t ldx, bool acc) {
+    QS_ASSERT(dy->kind == w->kind && dy->n == w->n_out && w->bwd);
+    size_t e = w->kind == QSI_MM_F32 ? sizeof(float) : sizeof(uint16_t);
+    return (qsi_mm_job){.kind = w->kind, .a = dy->rows, .lda = (size_t)dy->ld_rows * e,
+                        .b = w->bwd, .c = dx, .m = dy->m, .n = w->n_in, .k = w->n_out,
+                        .ldc = ldx, .acc = acc};
+}
