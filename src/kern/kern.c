@@ -19,6 +19,14 @@ static void overlay(qsi_kern *t, qsi_isa isa)
         qsi_kern_fill_ref_layer(t);
         break;
 #ifdef QSI_KERN_X86
+    case QSI_ISA_AVX2:
+        qsi_kern_fill_avx2_mm_f32(t);
+        qsi_kern_fill_avx2_mm_f16(t);
+        qsi_kern_fill_avx2_mm_bf16(t);
+        qsi_kern_fill_avx2_mm_q(t);
+        qsi_kern_fill_avx2_vec(t);
+        qsi_kern_fill_avx2_layer(t);
+        break;
     case QSI_ISA_AVX512:
         qsi_kern_fill_avx512_pack(t);
         qsi_kern_fill_avx512_mm_f32(t);

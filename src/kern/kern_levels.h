@@ -15,6 +15,12 @@ void qsi_kern_fill_ref_layer(qsi_kern *t);
 #if defined(__x86_64__)
 /* x86/: overlays, in the order in which a level applies them. */
 #define QSI_KERN_X86 1
+void qsi_kern_fill_avx2_mm_f32(qsi_kern *t);
+void qsi_kern_fill_avx2_mm_f16(qsi_kern *t);
+void qsi_kern_fill_avx2_mm_bf16(qsi_kern *t);
+void qsi_kern_fill_avx2_mm_q(qsi_kern *t);
+void qsi_kern_fill_avx2_vec(qsi_kern *t);
+void qsi_kern_fill_avx2_layer(qsi_kern *t);
 void qsi_kern_fill_avx512_pack(qsi_kern *t);
 void qsi_kern_fill_avx512_mm_f32(qsi_kern *t);
 void qsi_kern_fill_avx512_mm_f16(qsi_kern *t);

@@ -15,7 +15,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "kern/x86/avx512_util.h"
+#include "kern/x86/simd512.h"
 
 #define MR 12
 #define NR 32

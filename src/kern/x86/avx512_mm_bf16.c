@@ -14,7 +14,7 @@
         s1 = _mm512_fmadd_ps(xo, o1, _mm512_fmadd_ps(xe, e1, s1));                                 \
     } while (0)
 
-#include "kern/x86/avx512_util.h"
+#include "kern/x86/simd512.h"
 
 QSI_INLINE __m512 even(__m512i w) { return _mm512_castsi512_ps(_mm512_slli_epi32(w, 16)); }
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "kern/kern_levels.h"
-#include "kern/x86/avx512_util.h"
+#include "kern/x86/simd512.h"
 
 #define NR 32
 

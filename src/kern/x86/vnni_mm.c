@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "kern/kern_levels.h"
-#include "kern/x86/avx512_util.h"
+#include "kern/x86/simd512.h"
 #include "quant/quant.h"
 
 #define NR 16
