@@ -1,5 +1,20 @@
 /* Qiusuo: trains, runs and serves DeepSeek-family language models. The stable public API.
- * Every function says who owns what. Strings are UTF-8. */
+ *
+ *     qs_model *m; qs_session *s; qs_gen_opts o; qs_gen_stats st; qs_err err;
+ *     if (qs_model_open(&m, "model.gguf", NULL, &err) != QS_OK) ...err.text...
+ *     qs_session_create(&s, m, NULL, &err);
+ *     qs_gen_opts_init(&o, sizeof o, m);          the model's own sampling settings
+ *     o.on_text = print_piece;
+ *     qs_chat_add(s, QS_USER, "Hello!", 6, &err);
+ *     qs_chat_answer(s, &o, &st, &err);
+ *
+ * Ownership: every pointer parameter is borrowed for the call unless its function says otherwise;
+ * what a function returns through `**` is the caller's and goes back by the matching close or free,
+ * which accept NULL. Text is UTF-8 with a length; what the library returns is also NUL-terminated.
+ * Option structs: fill them by their init function with sizeof, so that a program built against an
+ * older header keeps working; then set single fields.
+ * Threads: a model and its sessions have one owner thread at a time; qs_session_cancel may be called
+ * from any thread and from signal handlers. The library prints nothing and never ends the program. */
 #ifndef QIUSUO_QIUSUO_H
 #define QIUSUO_QIUSUO_H
 
@@ -12,6 +27,8 @@
 extern "C" {
 #endif
 
+/* ---- the library ------------------------------------------------------------------------------ */
+
 /* "0.1.0" */
 QS_API const char *qs_version(void);
 
@@ -19,10 +36,217 @@ QS_API const char *qs_version(void);
  * */
 QS_API int64_t qs_utf8_check(const char *text, size_t n);
 
+/* Notes (level 0) and warnings (1) for people. Without a sink there are none. Not for use while
+ * another thread is inside the library. */
+typedef void qs_log_fn(void *user, int level, const char *text);
+QS_API void qs_log_set(qs_log_fn *fn, void *user);
+
 /* The default model that belongs to the running program, found from the program's own real path: in
  * the source tree it was built in, or under its prefix. Writes a NUL-terminated path into `path` of
  * `cap` bytes. QS_E_NOTFOUND when there is none. Thread: any. */
 QS_API qs_status qs_default_model(char *path, size_t cap, qs_err *err) QS_MUST_CHECK;
+
+/* ---- models ----------------------------------------------------------------------------------- */
+
+typedef struct qs_model qs_model;
+
+typedef struct qs_model_opts {
+    size_t size;             /* set by init */
+    int32_t threads;         /* 0: the processors this process may use */
+    int32_t max_rows;        /* rows of a prefill chunk; 0: a default. Results do not depend on it */
+    const char *isa;         /* cap of the kernels' level: "ref", "avx2", ...; NULL: the highest */
+    int32_t vocab_only;      /* non-zero: only the vocabulary is loaded; also works for a file
+                                without weights, which otherwise is QS_E_UNSUPPORTED */
+    /* Called while weights are prepared, if not NULL; a return other than 0 cancels. */
+    int (*progress)(void *user, int64_t done, int64_t of);
+    void *user;
+} qs_model_opts;
+QS_API void qs_model_opts_init(qs_model_opts *o, size_t size);
+
+/* Opens a GGUF file or a Hugging Face folder. o may be NULL. Errors name the file, the tensor or
+ * key, and the reason. */
+QS_API qs_status qs_model_open(qs_model **m, const char *path, const qs_model_opts *o, qs_err *err)
+    QS_MUST_CHECK;
+/* Sessions of the model must be gone. Nulls *m. */
+QS_API void qs_model_close(qs_model **m);
+
+QS_API const char *qs_model_path(const qs_model *m);
+QS_API const char *qs_model_name(const qs_model *m);  /* general.name, or the file's name */
+QS_API const char *qs_model_arch(const qs_model *m);  /* "llama", "deepseek"; "" when unknown */
+QS_API const char *qs_model_isa(const qs_model *m);   /* level of the kernels in use */
+QS_API int32_t qs_model_threads(const qs_model *m);
+QS_API int64_t qs_model_n_ctx(const qs_model *m);     /* trained context, 0 when unknown */
+QS_API int32_t qs_model_n_vocab(const qs_model *m);
+QS_API int64_t qs_model_n_params(const qs_model *m);  /* 0 for a vocabulary */
+/* What the model says it can do (qiusuo.tasks: "poem", ...): i-th word, NULL after the last. */
+QS_API const char *qs_model_task(const qs_model *m, int32_t i);
+/* The chat template in use, NULL when there is none. */
+QS_API const char *qs_model_template(const qs_model *m);
+
+/* ---- ids -------------------------------------------------------------------------------------- */
+
+#define QS_TEXT_BOS 1u      /* the vocabulary's first token in front, where it has one */
+#define QS_TEXT_SPECIAL 2u  /* control tokens written in the text become their ids */
+/* Ids of text: writes at most cap of them and the whole number into *n_ids (cap 0 just counts). Text
+ * that is not UTF-8: QS_E_FORMAT with the offset. */
+QS_API qs_status qs_model_encode(const qs_model *m, const char *text, size_t n, uint32_t flags,
+                                 int32_t *ids, size_t cap, size_t *n_ids, qs_err *err)
+    QS_MUST_CHECK;
+/* Text of ids, written forms of control tokens included when `special` is not 0: at most cap - 1
+ * bytes and a NUL; *n_bytes is the whole length. */
+QS_API qs_status qs_model_decode(const qs_model *m, const int32_t *ids, size_t n, int32_t special,
+                                 char *text, size_t cap, size_t *n_bytes, qs_err *err)
+    QS_MUST_CHECK;
+
+/* ---- sessions: one sequence of ids and its cache ---------------------------------------------- */
+
+typedef struct qs_session qs_session;
+
+enum { QS_KV_F16 = 0, QS_KV_F32 = 1 };
+typedef struct qs_session_opts {
+    size_t size;       /* set by init */
+    int64_t n_ctx;     /* positions; 0: the model's context. Its memory is taken page by page */
+    int32_t kv_type;   /* QS_KV_F16 or QS_KV_F32 */
+} qs_session_opts;
+QS_API void qs_session_opts_init(qs_session_opts *o, size_t size);
+
+/* o may be NULL. The model is borrowed until qs_session_free. */
+QS_API qs_status qs_session_create(qs_session **s, qs_model *m, const qs_session_opts *o,
+                                   qs_err *err) QS_MUST_CHECK;
+QS_API void qs_session_free(qs_session *s);
+QS_API int64_t qs_session_n_ctx(const qs_session *s);
+/* Ids the session holds now, and the i-th of them. */
+QS_API int64_t qs_session_n_ids(const qs_session *s);
+QS_API int32_t qs_session_id(const qs_session *s, int64_t i);
+/* Ends the running call at its next step (prefill too); a generation then returns QS_OK with finish
+ * QS_FINISH_CANCELLED. The flag is cleared when a call begins. Any thread, signal handlers. */
+QS_API void qs_session_cancel(qs_session *s);
+/* Starts the session's random numbers anew. Without it, or a seed in qs_gen_opts, they start from
+ * the system's. */
+QS_API void qs_session_seed(qs_session *s, uint64_t seed);
+
+/* ---- generation ------------------------------------------------------------------------------- */
+
+typedef struct qs_bias {
+    int32_t id;
+    float bias;              /* added to the logit; -INFINITY forbids the id */
+} qs_bias;
+
+typedef struct qs_logprob {
+    int32_t id;
+    double logprob;
+} qs_logprob;
+
+/* A generated id with its text (bytes, perhaps part of a character). Valid during the call. */
+typedef struct qs_token {
+    int32_t id, n_top;
+    double logprob;          /* of the model's own distribution, before bias, penalties and cuts */
+    const qs_logprob *top;   /* the likeliest ids, best first */
+    const char *text;
+    size_t n_text;
+} qs_token;
+
+typedef struct qs_gen_opts {
+    size_t size;             /* set by init */
+    double temp;             /* 0: always the likeliest id */
+    double top_p, min_p;     /* 1 / 0: off */
+    double repeat_penalty;   /* 1: off */
+    double presence_penalty, frequency_penalty; /* 0: off */
+    int32_t top_k;           /* 0: off */
+    int32_t penalty_last_n;  /* window of the penalties; -1: everything */
+    int64_t seed;            /* >= 0: the random numbers start anew; -1: they go on */
+    int64_t n_predict;       /* most ids to generate; -1: until the model ends or the context is full */
+    int32_t ignore_end;      /* non-zero: end tokens are never chosen */
+    int32_t show_special;    /* non-zero: control tokens appear in the text */
+    int32_t top_logprobs;    /* how many qs_token.top has */
+    const char *const *stops; /* generation ends before any of these strings */
+    size_t n_stops;
+    const qs_bias *bias;
+    size_t n_bias;
+    /* Whole characters as they become certain; a return other than 0 ends the generation. */
+    int (*on_text)(void *user, const char *text, size_t n);
+    /* Every generated id. */
+    int (*on_token)(void *user, const qs_token *t);
+    void *user;
+} qs_gen_opts;
+/* The model's own settings (general.sampling.*), else temperature 0.7 and top-p 0.95. m may be NULL. */
+QS_API void qs_gen_opts_init(qs_gen_opts *o, size_t size, const qs_model *m);
+
+typedef enum qs_finish {
+    QS_FINISH_END,           /* the model ended its answer */
+    QS_FINISH_STOP,          /* a stop string */
+    QS_FINISH_LENGTH,        /* n_predict ids */
+    QS_FINISH_CONTEXT,       /* the context is full */
+    QS_FINISH_CANCELLED,     /* qs_session_cancel */
+    QS_FINISH_CALLBACK       /* a callback asked for the end */
+} qs_finish;
+/* "end", "stop", "length", "context", "cancelled", "callback" */
+QS_API const char *qs_finish_text(qs_finish f);
+
+typedef struct qs_gen_stats {
+    int64_t n_prompt;        /* ids of the prompt */
+    int64_t n_cached;        /* of these, already in the cache */
+    int64_t n_generated;
+    double prompt_s;         /* until the first logits */
+    double gen_s;            /* from then on */
+    qs_finish finish;
+} qs_gen_stats;
+
+/* Continues text as it is (the vocabulary's first token in front). flags: QS_TEXT_SPECIAL or 0. A
+ * beginning shared with what the session holds is not computed again. stats may be NULL. A prompt
+ * that does not fit the context: QS_E_LIMIT. */
+QS_API qs_status qs_generate(qs_session *s, const char *text, size_t n, uint32_t flags,
+                             const qs_gen_opts *o, qs_gen_stats *stats, qs_err *err) QS_MUST_CHECK;
+QS_API qs_status qs_generate_ids(qs_session *s, const int32_t *ids, size_t n, const qs_gen_opts *o,
+                                 qs_gen_stats *stats, qs_err *err) QS_MUST_CHECK;
+/* Text of the last generation. Owned by the session, valid until its next call. */
+QS_API const char *qs_session_text(const qs_session *s, size_t *n);
+
+/* ---- conversations: turns kept by the session ------------------------------------------------- */
+
+typedef enum qs_role { QS_SYSTEM, QS_USER, QS_ASSISTANT } qs_role;
+typedef struct qs_turn {
+    qs_role role;
+    const char *text;        /* owned by the session, valid until the turns change */
+    size_t n;
+} qs_turn;
+
+/* Adds a turn. A system turn only as the first. Text that is not UTF-8: QS_E_FORMAT. */
+QS_API qs_status qs_chat_add(qs_session *s, qs_role role, const char *text, size_t n, qs_err *err)
+    QS_MUST_CHECK;
+/* Generates the assistant's answer to the turns so far and adds it, with the very ids that were
+ * generated. The leading space that belongs to the template is not part of the text. When it fails,
+ * or is cancelled before the first id, no turn is added. QS_E_UNSUPPORTED: no template is known.
+ * QS_E_LIMIT: the conversation does not fit the context. */
+QS_API qs_status qs_chat_answer(qs_session *s, const qs_gen_opts *o, qs_gen_stats *stats,
+                                qs_err *err) QS_MUST_CHECK;
+QS_API int64_t qs_chat_n_turns(const qs_session *s);
+QS_API qs_turn qs_chat_turn(const qs_session *s, int64_t i);
+/* Keeps the first n turns. The cache of what is kept stays. */
+QS_API void qs_chat_truncate(qs_session *s, int64_t n);
+/* Sets, replaces or (n 0) removes the system turn. */
+QS_API qs_status qs_chat_system(qs_session *s, const char *text, size_t n, qs_err *err)
+    QS_MUST_CHECK;
+/* A conversation as JSON: roles, texts, and the generated ids with the hash of their vocabulary.
+ * Saving replaces the file as a whole or not at all. Loading replaces the session's turns; on failure
+ * they stay. Another vocabulary's ids are dropped, their texts are kept. */
+QS_API qs_status qs_chat_save(const qs_session *s, const char *path, qs_err *err) QS_MUST_CHECK;
+QS_API qs_status qs_chat_load(qs_session *s, const char *path, qs_err *err) QS_MUST_CHECK;
+
+/* ---- scoring ---------------------------------------------------------------------------------- */
+
+typedef struct qs_score_pos {
+    int64_t pos;
+    int32_t id, n_top;
+    double logprob;          /* of id given those before it; NAN at position 0 */
+    const qs_logprob *top;   /* the likeliest ids for position pos + 1, best first */
+} qs_score_pos;
+/* Log-probabilities of ids, position by position, from an empty cache; the session's own sequence
+ * stays as it is. top: how many of the likeliest. fn: a return other than 0 ends the call with
+ * QS_E_CANCELLED. Nothing is masked. */
+typedef int qs_score_fn(void *user, const qs_score_pos *p);
+QS_API qs_status qs_score(qs_session *s, const int32_t *ids, size_t n, int32_t top, qs_score_fn *fn,
+                          void *user, qs_err *err) QS_MUST_CHECK;
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,191 @@
+/* Generation: see generate.h. Text flows piece (bytes of one id, whole characters only, by the
+ * detokenizer) -> leading space -> stop strings -> fresh (shown now) -> text (all shown). */
+#include "infer/generate.h"
+
+#include <math.h>
+
+#include "base/mem.h"
+#include "sys/file.h"
+
+/* The user's biases and, where end tokens are to be ignored, -inf for each of them. */
+static qs_status collect_bias(qsi_gen *g, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_sampling *s = &g->opts->sampling;
+    int32_t n_vocab = qsi_vocab_size(g->vocab), n_model = g->seq->engine
+        ? qsi_engine_runner(g->seq->engine)->n_vocab : n_vocab;
+    size_t n = s->n_bias;
+    for (int32_t i = 0; i < n_vocab; i++) n += qsi_vocab_is_end(g->vocab, i);
+    g->bias = qsi_alloc(n, sizeof *g->bias);
+    if (!g->bias) QS_FAIL(err, QS_E_NOMEM, "out of memory for logit biases");
+    for (size_t i = 0; i < s->n_bias; i++) g->bias[i] = s->bias[i];
+    n = s->n_bias;
+    for (int32_t i = 0; i < n_vocab && i < n_model; i++)
+        if (qsi_vocab_is_end(g->vocab, i)) g->bias[n++] = (qsi_logit_bias){ i, -INFINITY };
+    g->sampling.bias = g->bias;
+    g->sampling.n_bias = n;
+done:
+    return st;
+}
+
+qs_status qsi_gen_init(qsi_gen *g, const qsi_gen_opts *o, qsi_seq *seq, qsi_sampler *sampler,
+                       const qsi_vocab *vocab, qsi_rng *rng, qs_err *err) {
+    qs_status st = QS_OK;
+    *g = (qsi_gen){ .opts = o, .seq = seq, .sampler = sampler, .vocab = vocab, .rng = rng,
+                    .sampling = o->sampling, .start = seq->n_ids, .at_start = true };
+    QS_TRY(qsi_sampling_check(&o->sampling, qsi_engine_runner(seq->engine)->n_vocab, err));
+    if (o->n_predict < -1)
+        QS_FAIL(err, QS_E_ARG, "%lld tokens to generate: -1 (no limit) or a number is wanted",
+                (long long)o->n_predict);
+    if (o->top_logprobs < 0 || o->top_logprobs > QSI_MAX_TOP_LOGPROBS)
+        QS_FAIL(err, QS_E_ARG, "%d alternatives asked for: 0 to %d are possible",
+                (int)o->top_logprobs, QSI_MAX_TOP_LOGPROBS);
+    QS_TRY(qsi_stop_init(&g->stop, o->stops, o->n_stops, err));
+    if (o->ignore_end) QS_TRY(collect_bias(g, err));
+    g->top = qsi_alloc((size_t)o->top_logprobs, sizeof *g->top);
+    if (!g->top) QS_FAIL(err, QS_E_NOMEM, "out of memory for alternatives");
+    qsi_detok_init(&g->detok, vocab, o->special);
+done:
+    return st;
+}
+
+void qsi_gen_release(qsi_gen *g) {
+    qsi_free(g->bias);
+    qsi_free(g->top);
+    qsi_stop_release(&g->stop);
+    qsi_str_release(&g->piece);
+    qsi_str_release(&g->fresh);
+    qsi_str_release(&g->text);
+    *g = (qsi_gen){ 0 };
+}
+
+/* Moves the piece through the leading space and the stop strings, and shows what comes out. */
+static qs_status show(qsi_gen *g, bool last) {
+    qs_status st = QS_OK;
+    const char *p = g->piece.data;
+    size_t n = g->piece.len;
+    qsi_str_clear(&g->fresh);
+    if (n > 0 && g->at_start) {
+        g->at_start = false;
+        if (g->opts->strip_space && p[0] == ' ') {
+            p++;
+            n--;
+        }
+    }
+    if (n > 0) QS_TRY(qsi_stop_push(&g->stop, p, n, &g->fresh));
+    if (last) QS_TRY(qsi_stop_finish(&g->stop, &g->fresh));
+    if (g->fresh.len > 0) {
+        QS_TRY(qsi_str_append(&g->text, g->fresh.data, g->fresh.len));
+        if (g->opts->on_text && g->opts->on_text(g->opts->user, g->fresh.data, g->fresh.len) &&
+            !g->done) {
+            g->done = true;
+            g->finish = QSI_FINISH_CALLBACK;
+        }
+    }
+    qsi_str_clear(&g->piece);
+done:
+    return st;
+}
+
+qs_status qsi_gen_end(qsi_gen *g, qsi_finish why, qs_err *err) {
+    qs_status st = QS_OK;
+    if (g->done) goto done;
+    g->done = true;
+    g->finish = why;
+    st = qsi_detok_finish(&g->detok, &g->piece);
+    if (st == QS_OK) st = show(g, true);
+    if (st != QS_OK) QS_FAIL(err, st, "out of memory for the answer");
+done:
+    return st;
+}
+
+/* Tells the listener of an id; its log-probability is that of the logits as they came. */
+static qs_status tell_token(qsi_gen *g, int32_t id, qs_err *err) {
+    qs_status st = QS_OK;
+    if (!g->opts->on_token) goto done;
+    const float *logits = g->seq->logits;
+    int32_t n_vocab = qsi_engine_runner(g->seq->engine)->n_vocab;
+    qsi_gen_token t = { .id = id, .logprob = qsi_logprob_of(logits, n_vocab, id), .top = g->top };
+    t.n_top = qsi_logprob_top(g->sampler, logits, g->opts->top_logprobs, g->top);
+    if (id < qsi_vocab_size(g->vocab)) {
+        qsi_slice bytes = qsi_vocab_bytes(g->vocab, id);
+        t.text = bytes.p;
+        t.n_text = bytes.n;
+    }
+    if (g->opts->on_token(g->opts->user, &t)) QS_TRY(qsi_gen_end(g, QSI_FINISH_CALLBACK, err));
+done:
+    return st;
+}
+
+qs_status qsi_gen_accept(qsi_gen *g, qs_err *err) {
+    qs_status st = QS_OK;
+    int32_t id;
+    size_t n_made = g->seq->n_ids - g->start;
+    if (g->done) goto done;
+    if (g->opts->n_predict >= 0 && n_made >= (uint64_t)g->opts->n_predict) {
+        QS_TRY(qsi_gen_end(g, QSI_FINISH_LENGTH, err));
+        goto done;
+    }
+    if (g->seq->n_ids >= (uint64_t)qsi_engine_runner(g->seq->engine)->n_ctx) {
+        QS_TRY(qsi_gen_end(g, QSI_FINISH_CONTEXT, err));
+        goto done;
+    }
+    QS_TRY(qsi_sampler_pick(g->sampler, &g->sampling, g->seq->logits, g->seq->ids, g->seq->n_ids,
+                            g->rng, &id, err));
+    bool known = id < qsi_vocab_size(g->vocab); /* a model may have more rows than the vocabulary */
+    if (known && qsi_vocab_is_end(g->vocab, id)) {
+        QS_TRY(qsi_gen_end(g, QSI_FINISH_END, err));
+        goto done;
+    }
+    QS_TRY(tell_token(g, id, err));
+    QS_TRY(qsi_seq_push(g->seq, &id, 1, err));
+    if (g->done) goto done;
+    if (known) st = qsi_detok_push(&g->detok, id, &g->piece);
+    if (st == QS_OK) st = show(g, false);
+    if (st != QS_OK) QS_FAIL(err, st, "out of memory for the answer");
+    if (g->stop.hit) QS_TRY(qsi_gen_end(g, QSI_FINISH_STOP, err));
+    /* the limit is known now: no step for logits that nobody reads */
+    if (g->opts->n_predict >= 0 && n_made + 1 >= (uint64_t)g->opts->n_predict)
+        QS_TRY(qsi_gen_end(g, QSI_FINISH_LENGTH, err));
+done:
+    return st;
+}
+
+int64_t qsi_gen_exact_ids(const qsi_gen *g) {
+    size_t n = g->seq->n_ids, bytes = 0, want = g->text.len;
+    if (g->finish != QSI_FINISH_STOP) return (int64_t)(n - g->start);
+    bool first = true;
+    for (size_t i = g->start; i <= n; i++) {
+        if (bytes == want) return (int64_t)(i - g->start);
+        if (i == n || bytes > want) break;
+        int32_t id = g->seq->ids[i];
+        bool shown = id < qsi_vocab_size(g->vocab) &&
+                     (g->opts->special || qsi_vocab_type(g->vocab, id) != QSI_TOK_CONTROL);
+        if (!shown) continue;
+        qsi_slice s = qsi_vocab_bytes(g->vocab, id);
+        bytes += s.n;
+        if (first && s.n > 0) {
+            if (g->opts->strip_space && s.p[0] == ' ') bytes--;
+            first = false;
+        }
+    }
+    return -1;
+}
+
+qs_status qsi_gen_run(qsi_gen *g, const atomic_int *cancel, int64_t *t_first_ns, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_seq *list[] = { g->seq };
+    bool first = true;
+    while (!g->done) {
+        st = qsi_engine_run(g->seq->engine, list, 1, cancel, err);
+        if (st == QS_E_CANCELLED) {
+            QS_TRY(qsi_gen_end(g, QSI_FINISH_CANCELLED, err));
+            break;
+        }
+        QS_TRY(st);
+        if (first && t_first_ns) *t_first_ns = qsi_now_ns();
+        first = false;
+        QS_TRY(qsi_gen_accept(g, err));
+    }
+done:
+    return st;
+}
