@@ -181,11 +181,15 @@ qs_status qsa_check_utf8(const char *text, size_t n, const char *what, qs_err *e
 /* ---- Ctrl-C ---------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t interrupt_count, interrupt_caught;
+/* What the handler calls; fn is NULL while arg changes. */
+static void (*volatile interrupt_fn)(void *);
+static void *volatile interrupt_arg;
 
 static void on_interrupt(int sig) {
     (void)sig;
     interrupt_count++;
     if (!interrupt_caught || interrupt_count > 1) _exit(QSA_EXIT_INTERRUPTED);
+    if (interrupt_fn != NULL) interrupt_fn(interrupt_arg);
 }
 
 void qsa_interrupt_init(void) {
@@ -195,5 +199,12 @@ void qsa_interrupt_init(void) {
 }
 
 void qsa_interrupt_catch(bool on) { interrupt_caught = on; }
+
+void qsa_interrupt_call(void (*fn)(void *), void *arg) {
+    interrupt_fn = NULL;
+    interrupt_arg = arg;
+    interrupt_fn = fn;
+}
+
 bool qsa_interrupted(void) { return interrupt_count > 0; }
 void qsa_interrupt_clear(void) { interrupt_count = 0; }

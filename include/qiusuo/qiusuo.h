@@ -121,8 +121,8 @@ QS_API int32_t qs_session_id(const qs_session *s, int64_t i);
 /* Ends the running call at its next step (prefill too); a generation then returns QS_OK with finish
  * QS_FINISH_CANCELLED. The flag is cleared when a call begins. Any thread, signal handlers. */
 QS_API void qs_session_cancel(qs_session *s);
-/* Starts the session's random numbers anew. Without it, or a seed in qs_gen_opts, they start from
- * the system's. */
+/* Starts the session's random numbers anew. Without it, or a seed in qs_gen_opts, they start from a
+ * number nobody knows. */
 QS_API void qs_session_seed(qs_session *s, uint64_t seed);
 
 /* ---- generation ------------------------------------------------------------------------------- */

@@ -1,0 +1,188 @@
+/* qiusuo run: one prompt, one answer. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "gen_args.h"
+#include "ui.h"
+
+#define MAX_PROMPT ((size_t)64 << 20)
+
+int cmd_run(int argc, char **argv);
+
+typedef struct args {
+    qsa_model_args model;
+    qsa_gen_args gen;
+    const char *prompt, *file, *system;
+    bool raw, json, no_special, stats;
+    int64_t n_probs;
+} args;
+
+static int print_text(void *user, const char *p, size_t n) {
+    (void)user;
+    fwrite(p, 1, n, stdout);
+    fflush(stdout);
+    return ferror(stdout) || qsa_interrupted();
+}
+
+/* For --json: [{"id":..,"logprob":..,"top":[[id,logprob],...]},...] */
+static int keep_token(void *user, const qs_token *t) {
+    json_t *o = json_object(), *top = json_array();
+    json_object_set_new(o, "id", json_integer(t->id));
+    json_object_set_new(o, "logprob", json_real(t->logprob));
+    for (int32_t i = 0; i < t->n_top; i++)
+        json_array_append_new(top, json_pack("[i,f]", (int)t->top[i].id, t->top[i].logprob));
+    json_object_set_new(o, "top", top);
+    return json_array_append_new(user, o) != 0;
+}
+
+/* The text, followed by a line end where it has none. */
+static void end_line(qs_session *s) {
+    size_t n;
+    const char *text = qs_session_text(s, &n);
+    if (n == 0 || text[n - 1] != '\n') putchar('\n');
+}
+
+static void print_json(qs_session *s, const qs_gen_stats *st, json_t *tokens) {
+    size_t n;
+    const char *text = qs_session_text(s, &n);
+    json_t *o = json_object();
+    json_object_set_new(o, "text", json_stringn(text, n));
+    json_object_set_new(o, "finish", json_string(qs_finish_text(st->finish)));
+    json_object_set_new(o, "n_prompt", json_integer(st->n_prompt));
+    json_object_set_new(o, "n_generated", json_integer(st->n_generated));
+    json_object_set_new(o, "prompt_s", json_real(st->prompt_s));
+    json_object_set_new(o, "gen_s", json_real(st->gen_s));
+    json_object_set(o, "tokens", tokens);
+    json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(8));
+    putchar('\n');
+    json_decref(o);
+}
+
+static void print_stats(const qs_gen_stats *st) {
+    double fed = (double)(st->n_prompt - st->n_cached), made = (double)st->n_generated;
+    qsa_say("%" PRId64 " tokens in %.2f s, %.1f tokens/s; prompt: %" PRId64 " in %.2f s, %.1f "
+            "tokens/s", st->n_generated, st->gen_s, st->gen_s > 0 ? made / st->gen_s : 0.0,
+            st->n_prompt, st->prompt_s, st->prompt_s > 0 ? fed / st->prompt_s : 0.0);
+}
+
+static qs_status generate(const args *a, qs_session *s, const char *prompt, size_t n,
+                          const qs_gen_opts *o, qs_gen_stats *stats, qs_err *err) {
+    qs_status st = QS_OK;
+    if (a->raw)
+        return qs_generate(s, prompt, n, a->no_special ? 0 : QS_TEXT_SPECIAL, o, stats, err);
+    if (a->system != NULL) st = qs_chat_add(s, QS_SYSTEM, a->system, strlen(a->system), err);
+    if (st == QS_OK) st = qs_chat_add(s, QS_USER, prompt, n, err);
+    if (st == QS_OK) st = qs_chat_answer(s, o, stats, err);
+    return st;
+}
+
+static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s, const char *prompt,
+                  size_t n) {
+    qs_err err = { 0 };
+    qs_gen_opts o;
+    qs_gen_stats stats = { 0 };
+    int rc = qsa_gen_opts(cmd, &a->gen, m, &o);
+    if (rc != QSA_GO) return rc;
+    json_t *tokens = json_array();
+    if (a->json) {
+        o.on_token = keep_token;
+        o.top_logprobs = (int32_t)a->n_probs;
+        o.user = tokens;
+    } else {
+        o.on_text = print_text;
+    }
+    qsa_cancel_on_interrupt(s, true);
+    qs_status st = generate(a, s, prompt, n, &o, &stats, &err);
+    qsa_cancel_on_interrupt(s, false);
+    if (st == QS_OK) {
+        const char *note = a->gen.n_predict >= 0 ? NULL : qsa_finish_note(stats.finish);
+        if (a->json) print_json(s, &stats, tokens);
+        else end_line(s);
+        if (note != NULL) qsa_say("%s", note);
+        if (a->stats) print_stats(&stats);
+        rc = qsa_interrupted() ? QSA_EXIT_INTERRUPTED : QSA_EXIT_OK;
+    } else {
+        rc = qsa_fail(st, &err);
+    }
+    json_decref(tokens);
+    return rc;
+}
+
+/* The prompt from -p, the argument, -f or a pipe; *owned is to be freed. */
+static int read_prompt(const args *a, const qsa_cmd *cmd, const qsa_pos *pos, char **owned,
+                       const char **prompt, size_t *n) {
+    qs_err err = { 0 };
+    const char *text = a->prompt != NULL ? a->prompt : pos->n > 0 ? pos->v[0] : NULL;
+    const char *file = a->file;
+    if (text != NULL && file != NULL) return qsa_usage(cmd, "a prompt and -f exclude each other");
+    if (text != NULL && strcmp(text, "-") == 0) file = text;
+    if (text == NULL && file == NULL) {
+        if (isatty(STDIN_FILENO)) return qsa_usage(cmd, "which prompt?");
+        file = "-";
+    }
+    if (file == NULL) {
+        *prompt = text;
+        *n = strlen(text);
+        return QSA_GO;
+    }
+    qs_status st = qsa_read_text(file, MAX_PROMPT, owned, n, &err);
+    if (st == QS_OK && !a->raw && *n > 0 && (*owned)[*n - 1] == '\n') --*n;
+    if (st == QS_OK && *n == 0 && !a->raw) {
+        qsa_say("the prompt is empty");
+        return QSA_EXIT_FAILED;
+    }
+    *prompt = *owned;
+    return st == QS_OK ? QSA_GO : qsa_fail(st, &err);
+}
+
+int cmd_run(int argc, char **argv) {
+    args a = { .gen = QSA_GEN_ARGS_INIT };
+    const qsa_opt opts[] = {
+        QSA_MODEL_OPTS(a.model),
+        QSA_OPT_STR('p', "prompt", "TEXT", &a.prompt, "the prompt"),
+        QSA_OPT_STR('f', "file", "FILE", &a.file, "the prompt from a file"),
+        QSA_OPT_STR(0, "system", "TEXT", &a.system, "system text in front of the conversation"),
+        QSA_OPT_FLAG(0, "raw", &a.raw, "continue the text as it is, without the chat template"),
+        QSA_OPT_FLAG(0, "no-special", &a.no_special, "with --raw: control tokens are plain text"),
+        QSA_GEN_OPTS(a.gen),
+        QSA_OPT_FLAG(0, "json", &a.json, "print one JSON object with text, ids and log-probabilities"),
+        QSA_OPT_INT(0, "top-logprobs", "K", &a.n_probs, 0, 1000, "with --json: K alternatives a token"),
+        QSA_OPT_FLAG(0, "stats", &a.stats, "say how fast it was"),
+    };
+    const qsa_cmd cmd = {
+        .name = "run",
+        .synopsis = "MODEL [PROMPT] [options]",
+        .about = "Prints the model's answer to one prompt: the argument, -p, -f, or standard input\n"
+                 "when it is piped. Sampling settings come from the model file, else temperature 0.7\n"
+                 "and top-p 0.95.\n",
+        .examples = "  qiusuo run model.gguf \"Who was Li Bai?\"\n"
+                    "  qiusuo run model.gguf --raw -n 50 --temp 0 -p \"床前明月光\"\n"
+                    "  cat question.txt | qiusuo run model.gguf --seed 7\n",
+        .opts = opts, .n_opts = sizeof opts / sizeof opts[0], .max_pos = 2,
+    };
+    qsa_pos pos;
+    qs_model *m = NULL;
+    qs_session *s = NULL;
+    char *owned = NULL;
+    const char *prompt;
+    size_t n;
+    int rc = qsa_parse(&cmd, argc, argv, &pos);
+    if (rc != QSA_GO) return rc;
+    qsa_take_model(&a.model, &pos);
+    if (pos.n > 1 || (pos.n == 1 && a.prompt != NULL))
+        return qsa_usage(&cmd, "more than one prompt: put the text in quotes");
+    if (a.raw && a.system != NULL) return qsa_usage(&cmd, "--raw has no system text");
+    rc = read_prompt(&a, &cmd, &pos, &owned, &prompt, &n);
+    if (rc == QSA_GO) rc = qsa_open(&a.model, &m, &s);
+    if (rc == QSA_GO) rc = answer(&a, &cmd, m, s, prompt, n);
+    qs_session_free(s);
+    qs_model_close(&m);
+    qsa_gen_args_release(&a.gen);
+    free(owned);
+    return rc;
+}

@@ -1,0 +1,77 @@
+/* What the commands that run a model share: options of model, session and sampling; opening. */
+#ifndef QSA_GEN_ARGS_H
+#define QSA_GEN_ARGS_H
+
+#include "args.h"
+#include "qiusuo/qiusuo.h"
+
+typedef struct qsa_model_args {
+    const char *model;        /* NULL: the default one */
+    const char *isa, *kv;
+    int64_t threads, ctx;     /* 0: all processors; the model's context */
+} qsa_model_args;
+
+typedef struct qsa_gen_args {
+    double temp, top_p, min_p, repeat, presence, frequency;
+    int64_t top_k, last_n, seed, n_predict;
+    bool has_temp, has_top_p, has_min_p, has_repeat, has_presence, has_frequency, has_top_k,
+        has_last_n;
+    bool ignore_eos, special;
+    qsa_list stops, bias;
+    /* decoded from the lists by qsa_gen_opts */
+    char *stop_text[QSA_LIST_MAX];
+    qs_bias bias_value[QSA_LIST_MAX];
+} qsa_gen_args;
+#define QSA_GEN_ARGS_INIT { .seed = -1, .n_predict = -1 }
+
+#define QSA_MODEL_OPTS(a)                                                                          \
+    QSA_OPT_STR('m', "model", "FILE", &(a).model, "the model (GGUF file or Hugging Face folder)"), \
+    QSA_OPT_INT('c', "ctx-size", "N", &(a).ctx, 0, 16777216,                                       \
+                "context in tokens (0: the model's)"),                                             \
+    QSA_OPT_INT('t', "threads", "N", &(a).threads, 0, 1024, "threads (0: all processors)"),        \
+    QSA_OPT_STR(0, "isa", "LEVEL", &(a).isa, "cap the CPU level: ref, avx2, avx512, vnni, bf16"),  \
+    QSA_OPT_CHOICE(0, "kv", "f16|f32", &(a).kv, "type of the cache (f16)")
+
+#define QSA_GEN_NUM(n, val, a, field, from, to, text)                                              \
+    { .name = (n), .value = (val), .help = (text), .kind = QSA_NUM, .out = &(a).field,             \
+      .lo = (from), .hi = (to), .given = &(a).has_##field }
+#define QSA_GEN_INT(n, val, a, field, from, to, text)                                              \
+    { .name = (n), .value = (val), .help = (text), .kind = QSA_INT, .out = &(a).field,             \
+      .min = (from), .max = (to), .given = &(a).has_##field }
+#define QSA_GEN_OPTS(a)                                                                            \
+    QSA_OPT_INT('n', "predict", "N", &(a).n_predict, -1, INT64_MAX,                                \
+                "at most N tokens an answer (-1: until it ends)"),                                 \
+    QSA_GEN_NUM("temp", "T", a, temp, 0, 100, "temperature; 0 always takes the likeliest token"),  \
+    QSA_GEN_INT("top-k", "K", a, top_k, 0, INT32_MAX, "only the K likeliest tokens (0: off)"),     \
+    QSA_GEN_NUM("top-p", "P", a, top_p, 0, 1, "only the likeliest that sum to P (1: off)"),        \
+    QSA_GEN_NUM("min-p", "P", a, min_p, 0, 1, "only those at least P times the best (0: off)"),    \
+    QSA_GEN_NUM("repeat-penalty", "X", a, repeat, 1e-3, 1e3, "repetition penalty (1: off)"),       \
+    QSA_GEN_NUM("presence-penalty", "X", a, presence, -100, 100, "presence penalty (0: off)"),     \
+    QSA_GEN_NUM("frequency-penalty", "X", a, frequency, -100, 100, "frequency penalty (0: off)"),  \
+    QSA_GEN_INT("repeat-last-n", "N", a, last_n, -1, INT32_MAX,                                    \
+                "tokens the penalties look back (-1: all)"),                                       \
+    { .letter = 's', .name = "seed", .value = "N", .help = "the same seed gives the same text",    \
+      .kind = QSA_INT, .out = &(a).seed, .min = -1, .max = INT64_MAX },                            \
+    QSA_OPT_LIST(0, "stop", "TEXT", &(a).stops,                                                    \
+                 "end before TEXT (\\n, \\t, \\\\ are understood); may be repeated"),              \
+    QSA_OPT_LIST(0, "logit-bias", "ID=X", &(a).bias,                                               \
+                 "add X (-inf forbids) to the logit of token ID; may be repeated"),                \
+    QSA_OPT_FLAG(0, "ignore-eos", &(a).ignore_eos, "never choose an end token"),                   \
+    QSA_OPT_FLAG(0, "special", &(a).special, "show control tokens")
+
+/* Opens model and session; on failure says why and returns the exit code, else QSA_GO. The model is
+ * a->model, else the default one. Warnings and notes of the library go to qsa_say from then on. */
+int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s);
+/* The model's own settings, then what was given. Pointers into *a stay in *o. QSA_GO or exit code. */
+int qsa_gen_opts(const qsa_cmd *cmd, qsa_gen_args *a, const qs_model *m, qs_gen_opts *o);
+void qsa_gen_args_release(qsa_gen_args *a);
+
+/* Takes the model off the positionals when -m did not name it. */
+void qsa_take_model(qsa_model_args *a, qsa_pos *pos);
+
+/* Why an answer ended early, for people; NULL when it did not. */
+const char *qsa_finish_note(qs_finish f);
+/* Ctrl-C ends the session's running call (a second one the program) until `on` is false. */
+void qsa_cancel_on_interrupt(qs_session *s, bool on);
+
+#endif

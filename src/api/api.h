@@ -1,0 +1,67 @@
+/* The objects behind the public API, for the files of this room. Each group of public functions has
+ * a file api_*.c of its own. */
+#ifndef QSI_API_H
+#define QSI_API_H
+
+#include <stdatomic.h>
+
+#include "base/hash.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "fmt/gguf.h"
+#include "infer/engine.h"
+#include "infer/generate.h"
+#include "infer/sampler.h"
+#include "model/model.h"
+#include "qiusuo/qiusuo.h"
+#include "sys/pool.h"
+#include "tok/chat.h"
+#include "tok/tok.h"
+
+struct qs_model {
+    char *path, *name, *arch;
+    qsi_gguf *g;
+    qsi_vocab *vocab;
+    qsi_isa isa;
+    qsi_pool *pool;                    /* NULL with vocab_only */
+    qsi_model *model;                  /* NULL with vocab_only */
+    const qsi_chat_template *chat;     /* NULL when none is known: chat_err says why */
+    qs_err chat_err;
+    bool tell_template;                /* it was guessed, and nobody was told yet */
+    char **tasks;
+    size_t n_tasks;
+};
+
+typedef struct qsi_api_turn {
+    qs_role role;
+    qsi_str text;
+    int32_t *ids;                      /* as generated; NULL: the text stands for itself */
+    size_t n_ids;
+} qsi_api_turn;
+
+struct qs_session {
+    qs_model *model;                   /* borrowed */
+    qsi_model_runner runner;
+    qsi_engine *engine;
+    qsi_seq seq;
+    qsi_sampler *sampler;
+    qsi_rng rng;
+    atomic_int cancel;
+    qsi_str text;                      /* of the last generation */
+    qsi_api_turn *turns;
+    size_t n_turns, cap_turns;
+};
+
+/* Copies an option struct that may be of another version: fields beyond o->size keep what *full had
+ * before. full_size = sizeof *full. NULL leaves everything. */
+void qsi_api_opts(void *full, size_t full_size, const void *o);
+
+/* Generates after the session's sequence was set to the prompt (n_cached of it in the cache). */
+qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space, size_t n_cached,
+                           qs_gen_stats *stats, int64_t *exact_ids, qs_err *err) QS_MUST_CHECK;
+/* Appends a turn; text and ids are copied. */
+qs_status qsi_api_add_turn(qs_session *s, qs_role role, const char *text, size_t n,
+                           const int32_t *ids, size_t n_ids, qs_err *err) QS_MUST_CHECK;
+void qsi_api_drop_turns(qs_session *s, size_t from);
+
+#endif
