@@ -13,8 +13,6 @@
 #include "gen_args.h"
 #include "ui.h"
 
-int cmd_chat(int argc, char **argv);
-
 typedef struct chat {
     qs_model *m;
     qs_session *s;

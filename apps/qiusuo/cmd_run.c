@@ -12,8 +12,6 @@
 
 #define MAX_PROMPT ((size_t)64 << 20)
 
-int cmd_run(int argc, char **argv);
-
 typedef struct args {
     qsa_model_args model;
     qsa_gen_args gen;
@@ -74,7 +72,8 @@ static qs_status generate(const args *a, qs_session *s, const char *prompt, size
                           const qs_gen_opts *o, qs_gen_stats *stats, qs_err *err) {
     qs_status st = QS_OK;
     if (a->raw)
-        return qs_generate(s, prompt, n, a->no_special ? 0 : QS_TEXT_SPECIAL, o, stats, err);
+        return qs_generate(s, prompt, n, QS_ENCODE_BOS | (a->no_special ? 0 : QS_ENCODE_SPECIAL), o,
+                           stats, err);
     if (a->system != NULL) st = qs_chat_add(s, QS_SYSTEM, a->system, strlen(a->system), err);
     if (st == QS_OK) st = qs_chat_add(s, QS_USER, prompt, n, err);
     if (st == QS_OK) st = qs_chat_answer(s, o, stats, err);
@@ -169,8 +168,8 @@ int cmd_run(int argc, char **argv) {
     qs_model *m = NULL;
     qs_session *s = NULL;
     char *owned = NULL;
-    const char *prompt;
-    size_t n;
+    const char *prompt = "";
+    size_t n = 0;
     int rc = qsa_parse(&cmd, argc, argv, &pos);
     if (rc != QSA_GO) return rc;
     qsa_take_model(&a.model, &pos);

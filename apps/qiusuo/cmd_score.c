@@ -12,8 +12,6 @@
 
 #define MAX_TEXT ((size_t)1 << 30)
 
-int cmd_score(int argc, char **argv);
-
 typedef struct args {
     qsa_model_args model;
     const char *ids_text;
@@ -43,12 +41,13 @@ static int64_t parse_ids(const char *text, int32_t *ids) {
 static qs_status text_ids(const args *a, const qs_model *m, int32_t **ids, size_t *n, qs_err *err) {
     char *text = NULL;
     size_t n_text;
-    uint32_t flags = (a->no_bos ? 0 : QS_TEXT_BOS) | (a->no_special ? 0 : QS_TEXT_SPECIAL);
+    unsigned flags = (a->no_bos ? 0 : QS_ENCODE_BOS) | (a->no_special ? 0 : QS_ENCODE_SPECIAL);
     qs_status st = qsa_read_text("-", MAX_TEXT, &text, &n_text, err);
-    if (st == QS_OK) st = qs_model_encode(m, text, n_text, flags, NULL, 0, n, err);
     if (st == QS_OK) {
-        *ids = malloc((*n + 1) * sizeof **ids);
-        st = *ids != NULL ? qs_model_encode(m, text, n_text, flags, *ids, *n, n, err) : QS_E_NOMEM;
+        *ids = malloc((n_text + 1) * sizeof **ids);
+        st = *ids == NULL ? QS_E_NOMEM
+                          : qs_tokenizer_encode(qs_model_tokenizer(m), text, n_text, flags, *ids,
+                                                n_text + 1, n, err);
     }
     free(text);
     return st;

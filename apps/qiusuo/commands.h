@@ -4,6 +4,9 @@
 
 /* X(function suffix, name as typed, summary for --help); in the order --help shows them */
 #define QSA_COMMANDS(X) \
+    X(chat, "chat", "talk with a model") \
+    X(run, "run", "one answer to one prompt") \
+    X(score, "score", "log-probabilities of a text") \
     X(tokenize, "tokenize", "ids of a text") \
     X(tokenizer, "tokenizer", "learn a vocabulary (tokenizer train)")
 

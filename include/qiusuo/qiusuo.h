@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "qiusuo/status.h"
+#include "qiusuo/tokenizer.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -82,21 +83,8 @@ QS_API int64_t qs_model_n_params(const qs_model *m);  /* 0 for a vocabulary */
 QS_API const char *qs_model_task(const qs_model *m, int32_t i);
 /* The chat template in use, NULL when there is none. */
 QS_API const char *qs_model_template(const qs_model *m);
-
-/* ---- ids -------------------------------------------------------------------------------------- */
-
-#define QS_TEXT_BOS 1u      /* the vocabulary's first token in front, where it has one */
-#define QS_TEXT_SPECIAL 2u  /* control tokens written in the text become their ids */
-/* Ids of text: writes at most cap of them and the whole number into *n_ids (cap 0 just counts). Text
- * that is not UTF-8: QS_E_FORMAT with the offset. */
-QS_API qs_status qs_model_encode(const qs_model *m, const char *text, size_t n, uint32_t flags,
-                                 int32_t *ids, size_t cap, size_t *n_ids, qs_err *err)
-    QS_MUST_CHECK;
-/* Text of ids, written forms of control tokens included when `special` is not 0: at most cap - 1
- * bytes and a NUL; *n_bytes is the whole length. */
-QS_API qs_status qs_model_decode(const qs_model *m, const int32_t *ids, size_t n, int32_t special,
-                                 char *text, size_t cap, size_t *n_bytes, qs_err *err)
-    QS_MUST_CHECK;
+/* Its tokenizer: borrowed, lives as long as m (not to be closed). */
+QS_API const qs_tokenizer *qs_model_tokenizer(const qs_model *m);
 
 /* ---- sessions: one sequence of ids and its cache ---------------------------------------------- */
 
@@ -192,9 +180,9 @@ typedef struct qs_gen_stats {
     qs_finish finish;
 } qs_gen_stats;
 
-/* Continues text as it is (the vocabulary's first token in front). flags: QS_TEXT_SPECIAL or 0. A
- * beginning shared with what the session holds is not computed again. stats may be NULL. A prompt
- * that does not fit the context: QS_E_LIMIT. */
+/* Continues text as it is. flags: QS_ENCODE_BOS, QS_ENCODE_SPECIAL. A beginning shared with what the
+ * session holds is not computed again. stats may be NULL. A prompt that does not fit the context:
+ * QS_E_LIMIT. */
 QS_API qs_status qs_generate(qs_session *s, const char *text, size_t n, uint32_t flags,
                              const qs_gen_opts *o, qs_gen_stats *stats, qs_err *err) QS_MUST_CHECK;
 QS_API qs_status qs_generate_ids(qs_session *s, const int32_t *ids, size_t n, const qs_gen_opts *o,

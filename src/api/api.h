@@ -18,10 +18,14 @@
 #include "tok/chat.h"
 #include "tok/tok.h"
 
+struct qs_tokenizer {
+    qsi_vocab *vocab;
+};
+
 struct qs_model {
     char *path, *name, *arch;
     qsi_gguf *g;
-    qsi_vocab *vocab;
+    qs_tokenizer tok;
     qsi_isa isa;
     qsi_pool *pool;                    /* NULL with vocab_only */
     qsi_model *model;                  /* NULL with vocab_only */

@@ -120,7 +120,7 @@ static qs_status render(const qs_session *s, qsi_ids *out, qs_err *err) {
         turns[i] = (qsi_turn){ .role = (qsi_role)t->role, .text = t->text.data ? t->text.data : "",
                                .n = t->text.len, .ids = t->ids, .n_ids = t->n_ids };
     }
-    QS_TRY(qsi_chat_render(s->model->chat, s->model->vocab, turns, s->n_turns, 0, true, out, NULL,
+    QS_TRY(qsi_chat_render(s->model->chat, s->model->tok.vocab, turns, s->n_turns, 0, true, out, NULL,
                            err));
 done:
     qsi_free(turns);
@@ -166,7 +166,7 @@ done:
 /* ---- files ------------------------------------------------------------------------------------ */
 
 static void hash_text(const qs_model *m, char out[17]) {
-    snprintf(out, 17, "%016llx", (unsigned long long)qsi_vocab_hash(m->vocab));
+    snprintf(out, 17, "%016llx", (unsigned long long)qsi_vocab_hash(m->tok.vocab));
 }
 
 static json_t *turn_json(const qsi_api_turn *t) {
@@ -242,7 +242,7 @@ static qs_status load_message(qs_session *s, const json_t *msg, bool own_ids, qs
     if (role == QS_SYSTEM && s->n_turns > 0)
         QS_FAIL(err, QS_E_FORMAT, "a system message stands behind the first");
     if (role == QS_ASSISTANT && own_ids)
-        QS_TRY(read_ids(json_object_get(msg, "ids"), qsi_vocab_size(s->model->vocab), &ids, &n_ids,
+        QS_TRY(read_ids(json_object_get(msg, "ids"), qsi_vocab_size(s->model->tok.vocab), &ids, &n_ids,
                         err));
     QS_TRY(qsi_api_add_turn(s, (qs_role)role, json_string_value(content),
                             json_string_length(content), ids, n_ids, err));

@@ -135,7 +135,7 @@ static qs_status describe(qs_model *m, const char *path, qs_err *err) {
     QS_TRY(text_of(m->g, "general.name", base ? base + 1 : path, &m->name, err));
     QS_TRY(text_of(m->g, "general.architecture", "", &m->arch, err));
     QS_TRY(read_tasks(m, err));
-    if (qsi_chat_find(&m->chat, m->vocab, m->arch, &guessed, &m->chat_err) != QS_OK)
+    if (qsi_chat_find(&m->chat, m->tok.vocab, m->arch, &guessed, &m->chat_err) != QS_OK)
         m->chat = NULL;
     m->tell_template = m->chat && guessed;
 done:
@@ -155,7 +155,7 @@ static qs_status load_weights(qs_model *m, const qs_model_opts *o, qs_err *err) 
         qsi_err_prefix(err, "cannot run '%s'", m->path);
         goto done;
     }
-    int32_t n_model = qsi_model_config(m->model)->n_vocab, n_vocab = qsi_vocab_size(m->vocab);
+    int32_t n_model = qsi_model_config(m->model)->n_vocab, n_vocab = qsi_vocab_size(m->tok.vocab);
     if (n_vocab > n_model)
         QS_FAIL(err, QS_E_FORMAT, "cannot run '%s': its vocabulary has %d tokens, its weights only "
                 "%d rows for them", m->path, (int)n_vocab, (int)n_model);
@@ -173,7 +173,7 @@ qs_status qs_model_open(qs_model **out, const char *path, const qs_model_opts *o
     if (o.threads < 0) QS_FAIL(err, QS_E_ARG, "%d threads: 0 (all) or a number", (int)o.threads);
     QS_TRY(qsi_isa_parse(o.isa ? o.isa : "auto", &m->isa, err));
     QS_TRY(qsi_gguf_open(&m->g, path, err));
-    st = qsi_vocab_load_gguf(&m->vocab, m->g, err);
+    st = qsi_vocab_load_gguf(&m->tok.vocab, m->g, err);
     if (st != QS_OK) {
         qsi_err_prefix(err, "cannot use '%s'", path);
         goto done;
@@ -193,7 +193,7 @@ void qs_model_close(qs_model **pm) {
     *pm = NULL;
     qsi_model_close(&m->model);
     qsi_pool_free(m->pool);
-    qsi_vocab_free(m->vocab);
+    qsi_vocab_free(m->tok.vocab);
     qsi_gguf_close(&m->g);
     for (size_t i = 0; i < m->n_tasks; i++) qsi_free(m->tasks[i]);
     qsi_free(m->tasks);
@@ -216,7 +216,7 @@ int64_t qs_model_n_ctx(const qs_model *m) {
 }
 
 int32_t qs_model_n_vocab(const qs_model *m) {
-    return m->model ? qsi_model_config(m->model)->n_vocab : qsi_vocab_size(m->vocab);
+    return m->model ? qsi_model_config(m->model)->n_vocab : qsi_vocab_size(m->tok.vocab);
 }
 
 int64_t qs_model_n_params(const qs_model *m) {
@@ -228,46 +228,10 @@ const char *qs_model_task(const qs_model *m, int32_t i) {
     return i >= 0 && (size_t)i < m->n_tasks ? m->tasks[i] : NULL;
 }
 
+const qs_tokenizer *qs_model_tokenizer(const qs_model *m) { return &m->tok; }
+
 const char *qs_model_template(const qs_model *m) {
     return m->chat ? qsi_chat_name(m->chat) : NULL;
-}
-
-/* ---- ids -------------------------------------------------------------------------------------- */
-
-qs_status qs_model_encode(const qs_model *m, const char *text, size_t n, uint32_t flags,
-                          int32_t *ids, size_t cap, size_t *n_ids, qs_err *err) {
-    qs_status st = QS_OK;
-    qsi_ids out = { 0 };
-    unsigned f = (flags & QS_TEXT_BOS ? QSI_ENC_BOS : 0) |
-                 (flags & QS_TEXT_SPECIAL ? QSI_ENC_SPECIAL : 0);
-    QS_TRY(qsi_encode(m->vocab, text, n, f, &out, err));
-    size_t k = out.len < cap ? out.len : cap;
-    if (k > 0) memcpy(ids, out.data, k * sizeof *ids);
-    *n_ids = out.len;
-done:
-    qsi_ids_release(&out);
-    return st;
-}
-
-qs_status qs_model_decode(const qs_model *m, const int32_t *ids, size_t n, int32_t special,
-                          char *text, size_t cap, size_t *n_bytes, qs_err *err) {
-    qs_status st = QS_OK;
-    qsi_str out = { 0 };
-    for (size_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= qsi_vocab_size(m->vocab))
-            QS_FAIL(err, QS_E_ARG, "id %d at position %zu: the vocabulary has ids 0 to %d",
-                    (int)ids[i], i, (int)qsi_vocab_size(m->vocab) - 1);
-    if (qsi_decode(m->vocab, ids, n, special != 0, &out) != QS_OK)
-        QS_FAIL(err, QS_E_NOMEM, "out of memory");
-    if (cap > 0) {
-        size_t k = out.len < cap - 1 ? out.len : cap - 1;
-        if (k > 0) memcpy(text, out.data, k);
-        text[k] = 0;
-    }
-    *n_bytes = out.len;
-done:
-    qsi_str_release(&out);
-    return st;
 }
 
 /* ---- log -------------------------------------------------------------------------------------- */

@@ -145,7 +145,7 @@ qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space
                         .user = l };
     QS_TRY(to_sampling(o, &go.sampling, &bias, err));
     if (o->seed >= 0) qsi_rng_init(&s->rng, (uint64_t)o->seed);
-    QS_TRY(qsi_gen_init(&g, &go, &s->seq, s->sampler, s->model->vocab, &s->rng, err));
+    QS_TRY(qsi_gen_init(&g, &go, &s->seq, s->sampler, s->model->tok.vocab, &s->rng, err));
     QS_TRY(qsi_gen_run(&g, &s->cancel, &t1, err));
     int64_t t2 = qsi_now_ns();
     if (t1 == t0) t1 = t2;
@@ -184,8 +184,9 @@ qs_status qs_generate(qs_session *s, const char *text, size_t n, uint32_t flags,
                       const qs_gen_opts *o, qs_gen_stats *stats, qs_err *err) {
     qs_status st = QS_OK;
     qsi_ids ids = { 0 };
-    unsigned f = QSI_ENC_BOS | (flags & QS_TEXT_SPECIAL ? QSI_ENC_SPECIAL : 0);
-    QS_TRY(qsi_encode(s->model->vocab, text, n, f, &ids, err));
+    unsigned f = flags & QS_ENCODE_SPECIAL ? QSI_ENC_SPECIAL : 0;
+    if (flags & QS_ENCODE_BOS && qsi_vocab_add_bos(s->model->tok.vocab)) f |= QSI_ENC_BOS;
+    QS_TRY(qsi_encode(s->model->tok.vocab, text, n, f, &ids, err));
     QS_TRY(qs_generate_ids(s, ids.data, ids.len, o, stats, err));
 done:
     qsi_ids_release(&ids);

@@ -1,6 +1,7 @@
 /* Public tokenizer API: opening from files, and the buffers of encode and decode. */
 #include <string.h>
 
+#include "api/api.h"
 #include "base/mem.h"
 #include "fmt/gguf.h"
 #include "qiusuo/tokenizer.h"
@@ -8,10 +9,6 @@
 #include "tok/tok.h"
 
 #define JSON_MAX ((size_t)256 << 20)
-
-struct qs_tokenizer {
-    qsi_vocab *vocab;
-};
 
 struct qs_decoder {
     qsi_detok detok;
