@@ -1,0 +1,318 @@
+/* Inference: the same logits, bit for bit, for any number of threads, any chunking, alone or in a
+ * batch; near the float32 truth for every weight type; loss equal to PyTorch's on the goldens; errors
+ * that name the tensor, the row, the layer. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "model/model.h"
+
+enum { VOCAB = 101, LEN = 70 };
+
+static qsi_config config_of(qsi_arch arch) {
+    qsi_config c = {.arch = arch, .n_vocab = VOCAB, .n_layer = 2, .d_model = 64, .n_head = 4,
+                    .n_kv_head = arch == QSI_ARCH_LLAMA ? 2 : 4, .head_dim = 32, .d_ff = 96,
+                    .n_ctx = 256, .rms_eps = 1e-6f, .rope_theta = 10000.0f, .rope_factor = 1.0f,
+                    .expert_scale = 1.0f};
+    if (arch == QSI_ARCH_DEEPSEEK) {
+        c.n_dense = 1;
+        c.n_expert = 6;
+        c.n_expert_used = 2;
+        c.n_shared = 2;
+        c.d_expert = 32;
+    }
+    return c;
+}
+
+static void path_of(char out[64]) {
+    snprintf(out, 64, "/tmp/qsi_test_model_%ld.gguf", (long)getpid());
+}
+
+/* Random weights of one type; `poison` is a tensor that gets an infinity, `drop` one left out. The
+ * output weights are those of the embedding. */
+static void write_model(const qsi_config *c, qsi_type type, const char *poison, const char *drop) {
+    qs_err err = {0};
+    qsi_gguf_writer *w = NULL;
+    char path[64];
+    path_of(path);
+    assert_int_equal(qsi_gguf_writer_open(&w, path, &err), QS_OK);
+    assert_int_equal(qsi_config_put_gguf(c, w), QS_OK);
+    size_t n = qsi_config_n_tensors(c);
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < n; i++) {
+            qsi_tensor_spec t;
+            qsi_config_tensor(c, i, &t);
+            if (drop && strcmp(drop, t.name) == 0) continue;
+            bool plain = t.role == QSI_ROLE_NORM || t.role == QSI_ROLE_ROUTER;
+            const qsi_type_info *ti = qsi_type_get(plain ? QSI_F32 : type);
+            if (pass == 0) {
+                assert_int_equal(qsi_gguf_declare(w, t.name, ti->type, t.n_dims, t.ne, &err), QS_OK);
+                continue;
+            }
+            int64_t m = t.ne[0] * t.ne[1] * t.ne[2];
+            float *x = qsi_alloc((size_t)m, sizeof *x);
+            size_t bytes = (size_t)(m / ti->block) * (size_t)ti->bytes;
+            char *y = qsi_alloc(bytes, 1);
+            qsi_rng r;
+            qsi_rng_init_stream(&r, 5, i == n - 1 ? 0 : i);
+            for (int64_t j = 0; j < m; j++)
+                x[j] = (float)(t.role == QSI_ROLE_NORM ? 1 + 0.1 * qsi_rng_normal(&r)
+                                                       : 0.2 * qsi_rng_normal(&r));
+            if (poison && strcmp(poison, t.name) == 0) x[m / 2] = INFINITY;
+            ti->encode(x, y, m);
+            assert_int_equal(qsi_gguf_write(w, y, bytes, &err), QS_OK);
+            qsi_free(x);
+            qsi_free(y);
+        }
+    }
+    if (qsi_gguf_finish(&w, &err) != QS_OK) fail_msg("%s", err.text);
+}
+
+typedef struct runner {
+    qsi_gguf *g;
+    qsi_pool *pool;
+    qsi_model *m;
+    qsi_kv *kv;
+} runner;
+
+static void runner_open(runner *r, const char *path, int threads, qsi_isa isa, qsi_type kv) {
+    qs_err err = {0};
+    *r = (runner){0};
+    if (qsi_gguf_open(&r->g, path, &err) != QS_OK) fail_msg("%s", err.text);
+    assert_int_equal(qsi_pool_create(&r->pool, threads, &err), QS_OK);
+    qsi_model_opts o = {.pool = r->pool, .isa = isa, .max_rows = 2 * LEN};
+    if (qsi_model_open(&r->m, r->g, &o, &err) != QS_OK) fail_msg("%s", err.text);
+    if (qsi_kv_create(&r->kv, qsi_model_config(r->m), kv, 16, &err) != QS_OK)
+        fail_msg("%s", err.text);
+}
+
+static void runner_close(runner *r) {
+    qsi_kv_free(r->kv);
+    qsi_model_close(&r->m);
+    qsi_pool_free(r->pool);
+    qsi_gguf_close(&r->g);
+}
+
+/* Logits [n_seq * n, V] of sequences of n ids, given `chunk` rows of each a step. */
+static void run_all(runner *r, const int32_t *ids, int n_seq, int n, int chunk, float *logits) {
+    qs_err err = {0};
+    int64_t V = qsi_model_config(r->m)->n_vocab;
+    qsi_kv_table t[4] = {0};
+    qsi_row *rows = qsi_alloc((size_t)(n_seq * n), sizeof *rows);
+    float *out = qsi_alloc((size_t)(n_seq * n * V), sizeof *out);
+    for (int s = 0; s < n_seq; s++)
+        if (qsi_kv_reserve(r->kv, &t[s], n, &err) != QS_OK) fail_msg("%s", err.text);
+    for (int at = 0; at < n; at += chunk) {
+        int k = chunk < n - at ? chunk : n - at, m = 0;
+        for (int s = 0; s < n_seq; s++)
+            for (int i = at; i < at + k; i++)
+                rows[m++] = (qsi_row){.id = ids[s * n + i], .seq = s, .pos = i, .logits = true};
+        qsi_step st = {.rows = rows, .n_rows = m, .kv = r->kv, .tables = t, .n_tables = n_seq,
+                       .logits = out};
+        if (qsi_model_step(r->m, &st, &err) != QS_OK) fail_msg("%s", err.text);
+        for (int s = 0; s < n_seq; s++)
+            memcpy(logits + ((int64_t)s * n + at) * V, out + (int64_t)s * k * V,
+                   (size_t)(k * V) * sizeof *out);
+    }
+    for (int s = 0; s < n_seq; s++) qsi_kv_table_release(r->kv, &t[s]);
+    qsi_free(rows);
+    qsi_free(out);
+}
+
+static void random_ids(int32_t *ids, int n, uint64_t seed) {
+    qsi_rng r;
+    qsi_rng_init(&r, seed);
+    for (int i = 0; i < n; i++) ids[i] = (int32_t)qsi_rng_below(&r, VOCAB);
+}
+
+static void check_bits(qsi_arch arch, qsi_type type, qsi_isa isa) {
+    qsi_config c = config_of(arch);
+    int32_t ids[2 * LEN];
+    size_t bytes = sizeof(float) * LEN * VOCAB;
+    float *want = qsi_alloc(1, bytes), *got = qsi_alloc(2, bytes);
+    char path[64];
+    path_of(path);
+    write_model(&c, type, NULL, NULL);
+    random_ids(ids, 2 * LEN, 9);
+    runner a, b;
+    runner_open(&a, path, 1, isa, QSI_F16);
+    runner_open(&b, path, 2, isa, QSI_F16);
+    run_all(&a, ids, 1, LEN, LEN, want);
+    static const int chunks[] = {LEN, 17, 1};
+    size_t n_chunks = isa == qsi_cpu_isa() ? 3 : 2;
+    for (size_t i = 0; i < n_chunks; i++) {
+        memset(got, 0, bytes);
+        run_all(&b, ids, 1, LEN, chunks[i], got);
+        if (memcmp(want, got, bytes) != 0)
+            fail_msg("%s, chunks of %d: other bits", qsi_type_get(type)->name, chunks[i]);
+        run_all(&b, ids, 2, LEN, chunks[i], got);
+        if (memcmp(want, got, bytes) != 0)
+            fail_msg("%s, two sequences, chunks of %d: other bits", qsi_type_get(type)->name,
+                     chunks[i]);
+    }
+    runner_close(&a);
+    runner_close(&b);
+    unlink(path);
+    qsi_free(want);
+    qsi_free(got);
+}
+
+static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0, QSI_Q4_0};
+
+static void check_arch(qsi_arch arch) {
+    for (size_t i = 0; i < QSI_COUNT(types); i++) {
+        check_bits(arch, types[i], QSI_ISA_REF);
+        if (qsi_cpu_isa() != QSI_ISA_REF) check_bits(arch, types[i], qsi_cpu_isa());
+    }
+}
+
+static void test_bits_dense(void **s) {
+    (void)s;
+    check_arch(QSI_ARCH_LLAMA);
+}
+
+static void test_bits_moe(void **s) {
+    (void)s;
+    check_arch(QSI_ARCH_DEEPSEEK);
+}
+
+static double nll(const float *z, int64_t n, int32_t t) {
+    double m = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < n; i++) m = fmax(m, (double)z[i]);
+    for (int64_t i = 0; i < n; i++) sum += exp((double)z[i] - m);
+    return log(sum) + m - (double)z[t];
+}
+
+/* The goldens' loss, through pages: float32 cache 1e-5; float16 cache within its rounding. */
+static void check_golden(const char *name, qsi_type kv, double tolerance) {
+    runner r;
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s.gguf", QSI_GOLDEN_DIR, name);
+    runner_open(&r, path, 2, qsi_cpu_isa(), kv);
+    const int32_t *ids = (const void *)qsi_gguf_tensor_find(r.g, "batch.ids")->data;
+    const int32_t *targets = (const void *)qsi_gguf_tensor_find(r.g, "batch.targets")->data;
+    const int32_t *pos = (const void *)qsi_gguf_tensor_find(r.g, "batch.pos")->data;
+    double want, sum = 0;
+    memcpy(&want, qsi_gguf_tensor_find(r.g, "losses.f64")->data, sizeof want);
+    int64_t rows = qsi_gguf_tensor_find(r.g, "batch.ids")->ne[0], V =
+        qsi_model_config(r.m)->n_vocab, n_targets = 0;
+    float *z = qsi_alloc((size_t)(rows * V), sizeof *z);
+    for (int64_t at = 0, n; at < rows; at += n) {
+        for (n = 1; at + n < rows && pos[at + n] != 0;) n++;
+        run_all(&r, ids + at, 1, (int)n, 13, z);
+        for (int64_t i = 0; i < n; i++) {
+            if (targets[at + i] < 0) continue;
+            sum += nll(z + i * V, V, targets[at + i]);
+            n_targets++;
+        }
+    }
+    if (fabs(sum / (double)n_targets - want) > tolerance)
+        fail_msg("%s: loss %.8f, the reference has %.8f", name, sum / (double)n_targets, want);
+    runner_close(&r);
+    qsi_free(z);
+}
+
+static void test_golden(void **s) {
+    (void)s;
+    static const char *names[] = {"model_dense", "model_moe", "model_moe_norm"};
+    for (size_t i = 0; i < QSI_COUNT(names); i++) {
+        check_golden(names[i], QSI_F32, 1e-5);
+        check_golden(names[i], QSI_F16, 1e-3);
+    }
+}
+
+static void test_numeric(void **s) {
+    (void)s;
+    qsi_config c = config_of(QSI_ARCH_DEEPSEEK);
+    static const struct {
+        const char *tensor, *says;
+    } cases[] = {{"blk.0.attn_v.weight", "layer 0"},
+                 {"blk.1.ffn_down_shexp.weight", "layer 1"},
+                 {"output.weight", "output"}};
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        char path[64];
+        path_of(path);
+        write_model(&c, QSI_F32, cases[i].tensor, NULL);
+        runner r;
+        qs_err err = {0};
+        runner_open(&r, path, 2, qsi_cpu_isa(), QSI_F32);
+        qsi_kv_table t = {0};
+        float z[VOCAB];
+        qsi_row row = {.id = 1, .logits = true};
+        qsi_step st = {.rows = &row, .n_rows = 1, .kv = r.kv, .tables = &t, .n_tables = 1,
+                       .logits = z};
+        assert_int_equal(qsi_model_step(r.m, &st, &err), QS_E_ARG); /* no page */
+        assert_int_equal(qsi_kv_reserve(r.kv, &t, 1, &err), QS_OK);
+        row.id = VOCAB;
+        assert_int_equal(qsi_model_step(r.m, &st, &err), QS_E_ARG);
+        row.id = 1;
+        assert_int_equal(qsi_model_step(r.m, &st, &err), QS_E_NUMERIC);
+        if (!strstr(err.text, cases[i].says)) fail_msg("%s", err.text);
+        qsi_kv_table_release(r.kv, &t);
+        runner_close(&r);
+        unlink(path);
+    }
+}
+
+static void open_fails(const qsi_config *file, const char *drop, qs_status want, const char *says) {
+    qs_err err = {0};
+    char path[64];
+    path_of(path);
+    write_model(file, QSI_F32, NULL, drop);
+    runner r = {0};
+    assert_int_equal(qsi_gguf_open(&r.g, path, &err), QS_OK);
+    assert_int_equal(qsi_pool_create(&r.pool, 1, &err), QS_OK);
+    qsi_model_opts o = {.pool = r.pool, .isa = QSI_ISA_REF, .max_rows = 8};
+    assert_int_equal(qsi_model_open(&r.m, r.g, &o, &err), want);
+    assert_null(r.m);
+    if (says && !strstr(err.text, says)) fail_msg("%s", err.text);
+    runner_close(&r);
+    unlink(path);
+}
+
+static void test_open(void **s) {
+    (void)s;
+    qsi_config c = config_of(QSI_ARCH_DEEPSEEK);
+    open_fails(&c, "blk.1.ffn_up_exps.weight", QS_E_NOTFOUND, "blk.1.ffn_up_exps.weight");
+    c = config_of(QSI_ARCH_LLAMA);
+    open_fails(&c, "blk.1.attn_norm.weight", QS_E_NOTFOUND, "blk.1.attn_norm.weight");
+}
+
+/* Without output.weight the head is the embedding. */
+static void test_tied(void **s) {
+    (void)s;
+    qsi_config c = config_of(QSI_ARCH_LLAMA);
+    static const char *drop[] = {NULL, "output.weight"};
+    int32_t ids[8];
+    float z[2][8 * VOCAB];
+    random_ids(ids, 8, 2);
+    for (int i = 0; i < 2; i++) {
+        char path[64];
+        path_of(path);
+        write_model(&c, QSI_Q8_0, NULL, drop[i]);
+        runner r;
+        runner_open(&r, path, 1, qsi_cpu_isa(), QSI_F16);
+        run_all(&r, ids, 1, 8, 8, z[i]);
+        runner_close(&r);
+        unlink(path);
+    }
+    assert_memory_equal(z[0], z[1], sizeof z[0]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bits_dense), cmocka_unit_test(test_bits_moe),
+        cmocka_unit_test(test_golden),     cmocka_unit_test(test_numeric),
+        cmocka_unit_test(test_open),       cmocka_unit_test(test_tied),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
