@@ -10,8 +10,7 @@
 static qsi_kern tables[QSI_ISA_COUNT];
 static atomic_int state; /* 0 empty, 1 being built, 2 complete (release; acquire in get) */
 
-static void overlay(qsi_kern *t, qsi_isa isa)
-{
+static void overlay(qsi_kern *t, qsi_isa isa) {
     switch (isa) {
     case QSI_ISA_REF:
         qsi_kern_fill_ref_mm(t);
@@ -43,16 +42,14 @@ static void overlay(qsi_kern *t, qsi_isa isa)
     t->isa = isa;
 }
 
-static void build(void)
-{
+static void build(void) {
     for (int i = 0; i < QSI_ISA_COUNT; i++) {
         if (i > 0) tables[i] = tables[i - 1];
         overlay(&tables[i], (qsi_isa)i);
     }
 }
 
-const qsi_kern *qsi_kern_get(qsi_isa isa)
-{
+const qsi_kern *qsi_kern_get(qsi_isa isa) {
     QS_CHECK((int)isa >= 0 && isa < QSI_ISA_COUNT && isa <= qsi_cpu_isa());
     int expected = 0;
     if (atomic_compare_exchange_strong(&state, &expected, 1)) {

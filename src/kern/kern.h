@@ -7,8 +7,8 @@
  * on neither m, n, the panel range, nor neighbours: result element (i, j) has the same bits for any
  * m (GEMV and GEMM are instances of one body). Between levels results may differ by rounding.
  *
- * Matrix products: C[m, n] = A[m, k] * B[k, n], B packed before into panels of `nr` columns. Panel p
- * holds columns [p*nr, min(n, (p+1)*nr)), missing columns are zero. For y = x Wt with W [n, k]
+ * Matrix products: C[m, n] = A[m, k] * B[k, n], B packed before into panels of `nr` columns. Panel
+ * p holds columns [p*nr, min(n, (p+1)*nr)), missing columns are zero. For y = x Wt with W [n, k]
  * row-major: column j of B is row j of W.
  *   QSI_MM_F32   A float,     B float,              sum in float (fma)
  *   QSI_MM_F16   A float,     B half, widened       sum in float (fma)
@@ -37,8 +37,9 @@ typedef enum qsi_mm {
 } qsi_mm;
 
 /* Activations for integer products: blocks of 32 values, one scale each, and the sum of the 32
- * quantised values (kernels that shift weights to unsigned need it). value = qs * d, d = max|x|/127,
- * rounded half away from zero. */
+ * quantised values (kernels that shift weights to unsigned need it). value = qs * d,
+ * d = max|x|/127, rounded half away from zero. A block with NaN or infinity has that as d, one with
+ * all values below 1.5e-36 is zero. */
 typedef struct qsi_act8 {
     float d;
     int32_t sum;

@@ -30,8 +30,7 @@ static qsi_rng rng;
 
 /* n bytes whose last one is the last of a readable page, so that reading or writing one byte more
  * is a fault. The first byte is aligned to nothing in particular. */
-static void *guarded(size_t n)
-{
+static void *guarded(size_t n) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (n + page - 1) / page * page;
     char *p = mmap(NULL, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(p != MAP_FAILED);
@@ -39,15 +38,13 @@ static void *guarded(size_t n)
     return p + (whole - n);
 }
 
-static inline void guarded_free(void *p, size_t n)
-{
+static inline void guarded_free(void *p, size_t n) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (n + page - 1) / page * page;
     assert_int_equal(munmap((char *)p - (whole - n), whole + page), 0);
 }
 
 /* Normal values, a few of them large, tiny or zero. */
-static inline float random_value(void)
-{
+static inline float random_value(void) {
     float x = (float)qsi_rng_normal(&rng);
     switch (qsi_rng_below(&rng, 32)) {
     case 0: return x * 1e4f;
@@ -57,8 +54,7 @@ static inline float random_value(void)
     }
 }
 
-static inline float *random_floats(size_t n)
-{
+static inline float *random_floats(size_t n) {
     float *x = guarded(n * sizeof *x);
     for (size_t i = 0; i < n; i++) x[i] = random_value();
     return x;
@@ -67,8 +63,7 @@ static inline float *random_floats(size_t n)
 static inline void floats_free(float *x, size_t n) { guarded_free(x, n * sizeof *x); }
 
 /* Sets kern; returns 0, or the exit code to leave with. */
-static inline int level_from_args(int argc, char **argv)
-{
+static inline int level_from_args(int argc, char **argv) {
     qs_err err = {0};
     qsi_isa isa;
     qs_status st = qsi_isa_parse(argc > 1 ? argv[1] : "auto", &isa, &err);

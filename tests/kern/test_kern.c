@@ -6,13 +6,13 @@
  * unreadable page, none is aligned beyond 4 bytes. */
 #include "kern_testing.h"
 
-static const int64_t sizes[] = {0, 1, 2, 3, 15, 16, 17, 31, 33, 47, 63, 64, 65, 100, 255, 256, 1000};
+static const int64_t sizes[] = {0, 1, 2, 3, 15, 16, 17, 31, 33, 47, 63, 64, 65, 100, 255,
+                                256, 1000};
 #define EACH_SIZE(n)                                                                               \
     for (size_t si_ = 0; si_ < QSI_COUNT(sizes); si_++)                                            \
         for (int64_t n = sizes[si_], once_ = 1; once_; once_ = 0)
 
-static void near_(double got, double want, double bound, const char *what, int64_t n, int64_t i)
-{
+static void near_(double got, double want, double bound, const char *what, int64_t n, int64_t i) {
     if (!(fabs(got - want) <= bound))
         fail_msg("%s n %d [%d]: %.9g, not %.9g +- %.3g", what, (int)n, (int)i, got, want, bound);
 }
@@ -20,8 +20,7 @@ static void near_(double got, double want, double bound, const char *what, int64
 /* ---- conversions ---- */
 
 /* Every upper half with a few lower halves: all exponents, ties, denormals, infinities, NaNs. */
-static uint32_t *hard_bits(size_t *n)
-{
+static uint32_t *hard_bits(size_t *n) {
     static const uint32_t low[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff, 0x0fff, 0x1000, 0x1001};
     *n = 65536 * QSI_COUNT(low);
     uint32_t *x = guarded(*n * 4);
@@ -30,8 +29,7 @@ static uint32_t *hard_bits(size_t *n)
     return x;
 }
 
-static void test_to_halves(void **state)
-{
+static void test_to_halves(void **state) {
     size_t n;
     uint32_t *bits = hard_bits(&n);
     uint16_t *y = guarded(n * 2);
@@ -41,15 +39,15 @@ static void test_to_halves(void **state)
             float x;
             memcpy(&x, &bits[i], 4);
             uint16_t want = kind == 0 ? qsi_f32_to_bf16(x) : qsi_f32_to_f16(x);
-            if (y[i] != want) fail_msg("kind %d: %08x gave %04x not %04x", kind, bits[i], y[i], want);
+            if (y[i] != want)
+                fail_msg("kind %d: %08x gave %04x not %04x", kind, bits[i], y[i], want);
         }
     }
     guarded_free(bits, n * 4);
     guarded_free(y, n * 2);
 }
 
-static void test_from_halves(void **state)
-{
+static void test_from_halves(void **state) {
     const size_t n = 65535;
     uint16_t *x = guarded(n * 2);
     float *y = guarded(n * 4);
@@ -65,8 +63,7 @@ static void test_from_halves(void **state)
     guarded_free(y, n * 4);
 }
 
-static void test_conversion_tails(void **state)
-{
+static void test_conversion_tails(void **state) {
     EACH_SIZE(n) {
         float *x = random_floats((size_t)n), *z = guarded((size_t)n * 4);
         uint16_t *y = guarded((size_t)n * 2);
@@ -84,8 +81,7 @@ static void test_conversion_tails(void **state)
     }
 }
 
-static void test_bf16_t(void **state)
-{
+static void test_bf16_t(void **state) {
     static const int64_t rs[] = {1, 2, 15, 32, 33, 65}, cs[] = {1, 3, 16, 17, 40};
     for (size_t a = 0; a < QSI_COUNT(rs); a++)
         for (size_t b = 0; b < QSI_COUNT(cs); b++) {
@@ -105,14 +101,14 @@ static void test_bf16_t(void **state)
 }
 
 /* The rule of kern.h; the codes are the same at every level. */
-static void test_act8(void **state)
-{
+static void test_act8(void **state) {
     static const float special[] = {0.0f, 1e-40f, 1e-37f, 1e38f, 127.0f, NAN, INFINITY, -INFINITY};
     const int64_t n = 32 * 40;
     float *x = random_floats((size_t)n);
     qsi_act8 *y = guarded((size_t)(n / 32) * sizeof *y);
     for (size_t i = 0; i < QSI_COUNT(special); i++) {
-        for (int e = 0; e < 32; e++) x[i * 32 + (size_t)e] = special[i] == 127.0f ? (float)e - 15.5f : 0;
+        for (int e = 0; e < 32; e++)
+            x[i * 32 + (size_t)e] = special[i] == 127.0f ? (float)e - 15.5f : 0;
         x[i * 32 + 5 * i % 32] = special[i];
     }
     kern->f32_to_act8(x, y, n);
@@ -144,8 +140,7 @@ static void test_act8(void **state)
 
 /* ---- vectors ---- */
 
-static void test_sums(void **state)
-{
+static void test_sums(void **state) {
     EACH_SIZE(n) {
         float *x = random_floats((size_t)n), *y = random_floats((size_t)n);
         double s = 0, mag = 0, sq = 0;
@@ -164,8 +159,7 @@ static void test_sums(void **state)
     }
 }
 
-static void test_vectors(void **state)
-{
+static void test_vectors(void **state) {
     EACH_SIZE(n) {
         float *x = random_floats((size_t)n), *y = random_floats((size_t)n);
         float *z = guarded((size_t)n * 4);
@@ -188,8 +182,7 @@ static void test_vectors(void **state)
 
 /* Against the formula in double, by first-order error propagation: m and v have three roundings;
  * the step has relative error at most that of m, half that of v, and six of its own. */
-static void test_adamw(void **state)
-{
+static void test_adamw(void **state) {
     const float clip = 0.7f, lr = 1e-2f, b1 = 0.9f, b2 = 0.95f, c1 = 0.271f, c2 = 0.142625f;
     const float eps = 1e-8f, decay = 0.1f;
     EACH_SIZE(n) {
@@ -227,8 +220,7 @@ static void test_adamw(void **state)
 
 /* ---- layers ---- */
 
-static void test_rmsnorm(void **state)
-{
+static void test_rmsnorm(void **state) {
     EACH_SIZE(n) {
         if (n == 0) continue;
         float *x = random_floats((size_t)n), *w = random_floats((size_t)n);
@@ -273,8 +265,7 @@ static void test_rmsnorm(void **state)
 }
 
 /* s = 1/(1+e): relative error of e times (1 - s), and two roundings; 1 - s to u absolutely. */
-static void test_swiglu(void **state)
-{
+static void test_swiglu(void **state) {
     EACH_SIZE(n) {
         float *g = random_floats((size_t)n), *u = random_floats((size_t)n);
         float *dy = random_floats((size_t)n), *y = guarded((size_t)n * 4);
@@ -288,7 +279,8 @@ static void test_swiglu(void **state)
             near_(y[i], silu * u[i], fabs(silu * u[i]) * 9 * U + lost, "swiglu", n, i);
             double want = dy[i] * (double)u[i] * s * (1 + gi * (1 - s));
             double bound = fabs((double)dy[i] * u[i]) *
-                           (s * (10 * U + (8 * s + 2) * U * fabs(gi)) + s * fabs(gi) * (1 - s) * 9 * U +
+                           (s * (10 * U + (8 * s + 2) * U * fabs(gi)) +
+                            s * fabs(gi) * (1 - s) * 9 * U +
                             2e-37 * (1 + fabs(gi)));
             near_(dg[i], want, bound + TINY, "swiglu dg", n, i);
             near_(du[i], dy[i] * silu, fabs(dy[i] * silu) * 9 * U + fabs(gi * dy[i]) * 1e-37 + TINY,
@@ -308,8 +300,7 @@ static void test_swiglu(void **state)
 }
 
 /* exp alone: with a largest element of 0 and scale 1 the argument is exact. */
-static void test_exp(void **state)
-{
+static void test_exp(void **state) {
     const size_t n = 200001;
     float *x = guarded(n * 4), *y = guarded(n * 4);
     for (size_t i = 0; i < n; i++) x[i] = y[i] = -110.0f * (float)i / (float)(n - 1);
@@ -324,8 +315,7 @@ static void test_exp(void **state)
     floats_free(y, n);
 }
 
-static void test_softmax(void **state)
-{
+static void test_softmax(void **state) {
     const float scale = 0.1767767f;
     EACH_SIZE(n) {
         float *x = random_floats((size_t)n), *y = guarded((size_t)n * 4), top = -INFINITY, got;
@@ -348,8 +338,7 @@ static void test_softmax(void **state)
     }
 }
 
-static void test_cross_entropy(void **state)
-{
+static void test_cross_entropy(void **state) {
     EACH_SIZE(n) {
         if (n == 0) continue;
         float *x = random_floats((size_t)n), *y = guarded((size_t)n * 4);
@@ -378,8 +367,7 @@ static void test_cross_entropy(void **state)
     }
 }
 
-static void test_rope(void **state)
-{
+static void test_rope(void **state) {
     for (int64_t n = 0; n <= 70; n += 2) {
         float *x = random_floats((size_t)n), *cs = guarded((size_t)n * 4);
         float *y = guarded((size_t)n * 4);
@@ -393,7 +381,8 @@ static void test_rope(void **state)
             for (int64_t i = 0; i < n; i += 2) {
                 double c = cs[i], s = cs[i + 1] * (double)sign, a = x[i], b = x[i + 1];
                 near_(y[i], a * c - b * s, 2 * U * (fabs(a * c) + fabs(b * s)), "rope", n, i);
-                near_(y[i + 1], a * s + b * c, 2 * U * (fabs(a * s) + fabs(b * c)), "rope", n, i + 1);
+                near_(y[i + 1], a * s + b * c, 2 * U * (fabs(a * s) + fabs(b * c)), "rope", n,
+                      i + 1);
             }
         }
         floats_free(x, (size_t)n);
@@ -402,8 +391,7 @@ static void test_rope(void **state)
     }
 }
 
-static void attention_case(int64_t n_pos, int64_t d, bool f16)
-{
+static void attention_case(int64_t n_pos, int64_t d, bool f16) {
     int64_t ld = d + 3;
     size_t nk = (size_t)((n_pos - 1) * ld + d), size = f16 ? 2 : 4;
     float *q = random_floats((size_t)d), *kf = random_floats(nk), *s = guarded((size_t)n_pos * 4);
@@ -442,7 +430,8 @@ static void attention_case(int64_t n_pos, int64_t d, bool f16)
     /* in two runs of positions: the same bits */
     int64_t half = n_pos / 2;
     kern->attn_values(s, k, f16, ld, half, d, o0);
-    kern->attn_values(s + half, (char *)k + (size_t)(half * ld) * size, f16, ld, n_pos - half, d, o0);
+    kern->attn_values(s + half, (char *)k + (size_t)(half * ld) * size, f16, ld, n_pos - half, d,
+                      o0);
     assert_memory_equal(o, o0, (size_t)d * 4);
     floats_free(q, (size_t)d);
     floats_free(kf, nk);
@@ -452,8 +441,7 @@ static void attention_case(int64_t n_pos, int64_t d, bool f16)
     guarded_free(k, nk * size);
 }
 
-static void test_attention(void **state)
-{
+static void test_attention(void **state) {
     static const int64_t ds[] = {8, 32, 40, 64, 128}, ps[] = {1, 2, 15, 16, 17, 64, 65};
     for (size_t a = 0; a < QSI_COUNT(ds); a++)
         for (size_t b = 0; b < QSI_COUNT(ps); b++)
@@ -461,8 +449,7 @@ static void test_attention(void **state)
 }
 
 /* What is not a number must not turn into one on its way. */
-static void test_not_finite(void **state)
-{
+static void test_not_finite(void **state) {
     for (int64_t at = 0; at < 70; at += 23) {
         float x[70], w[70], y[70];
         for (int i = 0; i < 70; i++) x[i] = w[i] = 1.0f;
@@ -487,8 +474,7 @@ static void test_not_finite(void **state)
     assert_true(far[0] == 1.0f && far[1] == 0.0f && fabsf(s - 1.36787944f) < 1e-6f);
 }
 
-static void test_table(void **state)
-{
+static void test_table(void **state) {
     for (int i = 0; i <= (int)kern->isa; i++) {
         const qsi_kern *t = qsi_kern_get((qsi_isa)i);
         assert_int_equal(t->isa, i);
@@ -500,8 +486,7 @@ static void test_table(void **state)
     assert_true(qsi_kern_get(kern->isa) == kern);
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     int rc = level_from_args(argc, argv);
     if (rc != 0) return rc;
     const struct CMUnitTest tests[] = {

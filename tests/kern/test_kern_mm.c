@@ -1,17 +1,16 @@
 /* Products of one level (argument 1) against sums in double.
  *
  * Bounds, with u = 2^-24 and S = sum |a b|: a sum of k rounded products and k rounded additions in
- * any bracketing that adds one term at a time errs by at most (k + 2) u S to first order; adding to C
- * gives u |C| more. The bfloat16 instruction takes denormals as zero: TINY a term. Integer dots are
- * exact; a block then has three roundings of its own and one for each later block. */
+ * any bracketing that adds one term at a time errs by at most (k + 2) u S to first order. The
+ * bfloat16 instruction takes denormals as zero: TINY a term. Integer dots are exact; a block then
+ * has three roundings of its own and one for each later block. */
 #include "kern_testing.h"
 
 static const int elem[QSI_MM_COUNT] = {4, 2, 2, 0, 0};
 
 static int64_t least_k(qsi_mm type) { return type >= QSI_MM_Q8_0 ? 32 : 1; }
 
-static float widen(qsi_mm type, const char *p)
-{
+static float widen(qsi_mm type, const char *p) {
     float f;
     uint16_t h;
     if (type == QSI_MM_F32) {
@@ -36,8 +35,7 @@ typedef struct problem {
     double *exact, *bound; /* [m][n] */
 } problem;
 
-static void fill_a(problem *p)
-{
+static void fill_a(problem *p) {
     int64_t k = p->k;
     if (p->type >= QSI_MM_Q8_0)
         p->lda = (size_t)(k / 32) * sizeof(qsi_act8);
@@ -68,8 +66,7 @@ static void fill_a(problem *p)
 }
 
 /* order 0: each column contiguous; 1: each k contiguous; 2: neither. */
-static void fill_b(problem *p, int order)
-{
+static void fill_b(problem *p, int order) {
     int64_t n = p->n, k = p->k;
     if (p->type >= QSI_MM_Q8_0) {
         const qsi_type_info *ti = qsi_type_get(p->type == QSI_MM_Q8_0 ? QSI_Q8_0 : QSI_Q4_0);
@@ -101,8 +98,7 @@ static void fill_b(problem *p, int order)
         }
 }
 
-static void element(problem *p, int64_t i, int64_t j, double *exact, double *bound)
-{
+static void element(problem *p, int64_t i, int64_t j, double *exact, double *bound) {
     const char *row = p->a + (size_t)i * p->lda;
     double sum = 0, mag = 0, ops = (double)p->k + 2, lost = 0;
     if (p->type >= QSI_MM_Q8_0) {
@@ -133,8 +129,7 @@ static void element(problem *p, int64_t i, int64_t j, double *exact, double *bou
     *bound = ops * U * mag * 1.001 + lost;
 }
 
-static void problem_open(problem *p, qsi_mm type, int64_t m, int64_t n, int64_t k, int order)
-{
+static void problem_open(problem *p, qsi_mm type, int64_t m, int64_t n, int64_t k, int order) {
     const qsi_kern_mm *mm = &kern->mm[type];
     *p = (problem){.type = type, .m = m, .n = n, .k = k};
     fill_a(p);
@@ -155,8 +150,7 @@ static void problem_open(problem *p, qsi_mm type, int64_t m, int64_t n, int64_t 
             element(p, i, j, &p->exact[i * n + j], &p->bound[i * n + j]);
 }
 
-static void problem_close(problem *p)
-{
+static void problem_close(problem *p) {
     guarded_free(p->a, p->a_bytes);
     guarded_free(p->b, p->b_bytes);
     guarded_free(p->packed, p->packed_bytes);
@@ -164,13 +158,12 @@ static void problem_close(problem *p)
     free(p->bound);
 }
 
-static void run(const problem *p, int64_t m, const char *a, float *c, int64_t ldc, bool accumulate)
-{
+static void run(const problem *p, int64_t m, const char *a, float *c, int64_t ldc,
+                bool accumulate) {
     kern->mm[p->type].run(m, p->n, p->k, 0, p->panels, a, p->lda, p->packed, c, ldc, accumulate);
 }
 
-static void check_values(const problem *p)
-{
+static void check_values(const problem *p) {
     int64_t m = p->m, n = p->n, ldc = n + 3;
     size_t count = (size_t)((m - 1) * ldc + n);
     float *c = guarded(count * 4), *d = guarded(count * 4);
@@ -195,8 +188,7 @@ static void check_values(const problem *p)
 }
 
 /* The same bits for one row at a time and one panel at a time. */
-static void check_invariance(const problem *p)
-{
+static void check_invariance(const problem *p) {
     int64_t m = p->m, n = p->n;
     size_t count = (size_t)(m * n);
     float *c = guarded(count * 4), *d = guarded(count * 4);
@@ -215,8 +207,7 @@ static void check_invariance(const problem *p)
     floats_free(d, count);
 }
 
-static void one(qsi_mm type, int64_t m, int64_t n, int64_t k, int order)
-{
+static void one(qsi_mm type, int64_t m, int64_t n, int64_t k, int order) {
     problem p;
     problem_open(&p, type, m, n, k, order);
     check_values(&p);
@@ -224,8 +215,7 @@ static void one(qsi_mm type, int64_t m, int64_t n, int64_t k, int order)
     problem_close(&p);
 }
 
-static void products(qsi_mm type)
-{
+static void products(qsi_mm type) {
     static const int64_t ms[] = {1, 2, 3, 5, 7, 12, 13, 29}, ns[] = {1, 7, 16, 31, 32, 33, 100};
     static const int64_t ks[] = {1, 2, 3, 16, 31, 33, 64, 129};
     int64_t unit = least_k(type);
@@ -248,8 +238,7 @@ static void test_q8_0(void **state) { products(QSI_MM_Q8_0); }
 static void test_q4_0(void **state) { products(QSI_MM_Q4_0); }
 
 /* Largest codes everywhere: integer sums must not saturate or overflow. */
-static void test_extremes(void **state)
-{
+static void test_extremes(void **state) {
     const int64_t m = 5, n = 33, k = 4096;
     for (qsi_mm type = QSI_MM_Q8_0; type <= QSI_MM_Q4_0; type++)
         for (int pattern = 0; pattern < 4; pattern++) {
@@ -286,8 +275,7 @@ static void test_extremes(void **state)
 }
 
 /* NaN and infinity in A or B reach exactly the elements they touch. */
-static void test_not_finite(void **state)
-{
+static void test_not_finite(void **state) {
     const int64_t m = 4, n = 40, k = 64;
     const float bad[] = {NAN, INFINITY, -INFINITY};
     for (qsi_mm type = QSI_MM_F32; type < QSI_MM_COUNT; type++)
@@ -316,8 +304,7 @@ static void test_not_finite(void **state)
         }
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     int rc = level_from_args(argc, argv);
     if (rc != 0) return rc;
     const struct CMUnitTest tests[] = {

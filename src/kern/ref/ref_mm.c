@@ -20,8 +20,7 @@ static size_t panel_bytes_q4_0(int64_t k) { return round64((size_t)(k / 32) * NR
 /* ---- packing ---- */
 
 static void pack_elems(const char *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                       int64_t p0, int64_t p1, char *dst, size_t size, size_t panel)
-{
+                       int64_t p0, int64_t p1, char *dst, size_t size, size_t panel) {
     for (int64_t p = p0; p < p1; p++) {
         char *d = dst + (size_t)p * panel;
         memset(d, 0, panel);
@@ -33,20 +32,17 @@ static void pack_elems(const char *src, int64_t ld_col, int64_t ld_k, int64_t n,
 }
 
 static void pack_f32(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                     int64_t p0, int64_t p1, void *dst)
-{
+                     int64_t p0, int64_t p1, void *dst) {
     pack_elems(src, ld_col, ld_k, n, k, p0, p1, dst, 4, panel_bytes_f32(k));
 }
 
 static void pack_16(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                    int64_t p0, int64_t p1, void *dst)
-{
+                    int64_t p0, int64_t p1, void *dst) {
     pack_elems(src, ld_col, ld_k, n, k, p0, p1, dst, 2, panel_bytes_f16(k));
 }
 
 static void pack_blocks(const char *src, int64_t ld_col, int64_t n, int64_t k, int64_t p0,
-                        int64_t p1, char *dst, size_t size, size_t panel)
-{
+                        int64_t p1, char *dst, size_t size, size_t panel) {
     for (int64_t p = p0; p < p1; p++) {
         char *d = dst + (size_t)p * panel;
         memset(d, 0, panel);
@@ -58,14 +54,12 @@ static void pack_blocks(const char *src, int64_t ld_col, int64_t n, int64_t k, i
 }
 
 static void pack_q8_0(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                      int64_t p0, int64_t p1, void *dst)
-{
+                      int64_t p0, int64_t p1, void *dst) {
     pack_blocks(src, ld_col, n, k, p0, p1, dst, sizeof(qsi_q8_0), panel_bytes_q8_0(k));
 }
 
 static void pack_q4_0(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                      int64_t p0, int64_t p1, void *dst)
-{
+                      int64_t p0, int64_t p1, void *dst) {
     pack_blocks(src, ld_col, n, k, p0, p1, dst, sizeof(qsi_q4_0), panel_bytes_q4_0(k));
 }
 
@@ -73,8 +67,7 @@ static void pack_q4_0(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, 
 
 typedef void row_fn(const void *a, const char *panel, int64_t k, float acc[NR]);
 
-static float load_bf16(const void *p, int64_t i)
-{
+static float load_bf16(const void *p, int64_t i) {
     uint16_t h;
     memcpy(&h, (const char *)p + i * 2, 2);
     uint32_t u = (uint32_t)h << 16;
@@ -83,15 +76,13 @@ static float load_bf16(const void *p, int64_t i)
     return f;
 }
 
-static float load_f32(const void *p, int64_t i)
-{
+static float load_f32(const void *p, int64_t i) {
     float f;
     memcpy(&f, (const char *)p + i * 4, 4);
     return f;
 }
 
-static void row_f32(const void *a, const char *panel, int64_t k, float acc[NR])
-{
+static void row_f32(const void *a, const char *panel, int64_t k, float acc[NR]) {
     const float *b = (const float *)(const void *)panel;
     for (int64_t kk = 0; kk < k; kk++) {
         float x = load_f32(a, kk);
@@ -99,8 +90,7 @@ static void row_f32(const void *a, const char *panel, int64_t k, float acc[NR])
     }
 }
 
-static void row_f16(const void *a, const char *panel, int64_t k, float acc[NR])
-{
+static void row_f16(const void *a, const char *panel, int64_t k, float acc[NR]) {
     const uint16_t *b = (const uint16_t *)(const void *)panel;
     for (int64_t kk = 0; kk < k; kk++) {
         float x = load_f32(a, kk);
@@ -108,16 +98,14 @@ static void row_f16(const void *a, const char *panel, int64_t k, float acc[NR])
     }
 }
 
-static void row_bf16(const void *a, const char *panel, int64_t k, float acc[NR])
-{
+static void row_bf16(const void *a, const char *panel, int64_t k, float acc[NR]) {
     for (int64_t kk = 0; kk < k; kk++) {
         float x = load_bf16(a, kk);
         for (int j = 0; j < NR; j++) acc[j] += x * load_bf16(panel, kk * NR + j);
     }
 }
 
-static void row_q8_0(const void *a, const char *panel, int64_t k, float acc[NR])
-{
+static void row_q8_0(const void *a, const char *panel, int64_t k, float acc[NR]) {
     const qsi_q8_0 *b = (const qsi_q8_0 *)(const void *)panel;
     for (int64_t kb = 0; kb < k / 32; kb++) {
         qsi_act8 x;
@@ -131,8 +119,7 @@ static void row_q8_0(const void *a, const char *panel, int64_t k, float acc[NR])
     }
 }
 
-static void row_q4_0(const void *a, const char *panel, int64_t k, float acc[NR])
-{
+static void row_q4_0(const void *a, const char *panel, int64_t k, float acc[NR]) {
     const qsi_q4_0 *b = (const qsi_q4_0 *)(const void *)panel;
     for (int64_t kb = 0; kb < k / 32; kb++) {
         qsi_act8 x;
@@ -151,8 +138,7 @@ static void row_q4_0(const void *a, const char *panel, int64_t k, float acc[NR])
 
 static void run_rows(row_fn *row, size_t panel, int64_t m, int64_t n, int64_t k, int64_t p0,
                      int64_t p1, const void *a, size_t lda_bytes, const void *packed, float *c,
-                     int64_t ldc, bool accumulate)
-{
+                     int64_t ldc, bool accumulate) {
     for (int64_t p = p0; p < p1; p++) {
         int64_t cols = n - p * NR < NR ? n - p * NR : NR;
         for (int64_t i = 0; i < m; i++) {
@@ -180,8 +166,7 @@ RUN(bf16)
 RUN(q8_0)
 RUN(q4_0)
 
-void qsi_kern_fill_ref_mm(qsi_kern *t)
-{
+void qsi_kern_fill_ref_mm(qsi_kern *t) {
     t->mm[QSI_MM_F32] = (qsi_kern_mm){NR, panel_bytes_f32, pack_f32, run_f32};
     t->mm[QSI_MM_F16] = (qsi_kern_mm){NR, panel_bytes_f16, pack_16, run_f16};
     t->mm[QSI_MM_BF16] = (qsi_kern_mm){NR, panel_bytes_bf16, pack_16, run_bf16};

@@ -5,36 +5,30 @@
 #include "kern/kern_levels.h"
 #include "quant/quant.h"
 
-static void f32_to_bf16(const float *x, uint16_t *y, int64_t n)
-{
+static void f32_to_bf16(const float *x, uint16_t *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = qsi_f32_to_bf16(x[i]);
 }
 
-static void bf16_to_f32(const uint16_t *x, float *y, int64_t n)
-{
+static void bf16_to_f32(const uint16_t *x, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = qsi_bf16_to_f32(x[i]);
 }
 
-static void f32_to_f16(const float *x, uint16_t *y, int64_t n)
-{
+static void f32_to_f16(const float *x, uint16_t *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = qsi_f32_to_f16(x[i]);
 }
 
-static void f16_to_f32(const uint16_t *x, float *y, int64_t n)
-{
+static void f16_to_f32(const uint16_t *x, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = qsi_f16_to_f32(x[i]);
 }
 
 static void f32_to_bf16_t(const float *x, int64_t ldx, int64_t rows, int64_t cols, uint16_t *y,
-                          int64_t ldy)
-{
+                          int64_t ldy) {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < cols; c++) y[c * ldy + r] = qsi_f32_to_bf16(x[r * ldx + c]);
 }
 
 /* A block with NaN or infinity keeps that in d, so that products of it are NaN. */
-static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n)
-{
+static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n) {
     for (int64_t b = 0; b < n / 32; b++, x += 32, y++) {
         float amax = 0;
         for (int i = 0; i < 32; i++) {
@@ -57,37 +51,31 @@ static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n)
     }
 }
 
-static float dot(const float *x, const float *y, int64_t n)
-{
+static float dot(const float *x, const float *y, int64_t n) {
     double s = 0;
     for (int64_t i = 0; i < n; i++) s += (double)x[i] * y[i];
     return (float)s;
 }
 
-static double sum_sq(const float *x, int64_t n)
-{
+static double sum_sq(const float *x, int64_t n) {
     double s = 0;
     for (int64_t i = 0; i < n; i++) s += (double)x[i] * x[i];
     return s;
 }
 
-static void axpy(float a, const float *x, float *y, int64_t n)
-{
+static void axpy(float a, const float *x, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] += a * x[i];
 }
 
-static void scale(float a, float *x, int64_t n)
-{
+static void scale(float a, float *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) x[i] *= a;
 }
 
-static void add(const float *x, float *y, int64_t n)
-{
+static void add(const float *x, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] += x[i];
 }
 
-static float max(const float *x, int64_t n)
-{
+static float max(const float *x, int64_t n) {
     float m = -INFINITY;
     for (int64_t i = 0; i < n; i++)
         if (x[i] > m) m = x[i];
@@ -95,8 +83,7 @@ static float max(const float *x, int64_t n)
 }
 
 static void adamw(float *p, const float *g, float *m, float *v, int64_t n, float clip, float lr,
-                  float b1, float b2, float c1, float c2, float eps, float decay)
-{
+                  float b1, float b2, float c1, float c2, float eps, float decay) {
     for (int64_t i = 0; i < n; i++) {
         float gi = g[i] * clip;
         m[i] = b1 * m[i] + (1.0f - b1) * gi;
@@ -106,8 +93,7 @@ static void adamw(float *p, const float *g, float *m, float *v, int64_t n, float
     }
 }
 
-void qsi_kern_fill_ref_vec(qsi_kern *t)
-{
+void qsi_kern_fill_ref_vec(qsi_kern *t) {
     t->f32_to_bf16 = f32_to_bf16;
     t->bf16_to_f32 = bf16_to_f32;
     t->f32_to_f16 = f32_to_f16;

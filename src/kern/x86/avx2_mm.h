@@ -31,8 +31,7 @@ typedef struct tile {
     vm m[2];
 } tile;
 
-QSI_INLINE void tile_body(const int rows, const tile *t)
-{
+QSI_INLINE void tile_body(const int rows, const tile *t) {
     vf s[MR][2];
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
@@ -72,8 +71,7 @@ static void (*const tile_fns[MR + 1])(const tile *) = {NULL,   tile_1, tile_2, t
 
 /* dst[step][rows] floats. Whole vectors are stored at a distance of `rows`, each overwriting what
  * the one before wrote past its rows: dst has 8 floats to spare. */
-static void interleave_a(const char *a, size_t lda, int rows, int64_t steps, float *dst)
-{
+static void interleave_a(const char *a, size_t lda, int rows, int64_t steps, float *dst) {
     int64_t i = 0;
     for (; i + 8 <= steps; i += 8) {
         __m256i v[8];
@@ -94,8 +92,7 @@ static void interleave_a(const char *a, size_t lda, int rows, int64_t steps, flo
 
 static void run_panels(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const char *a,
                        size_t lda, const char *packed, size_t panel, float *c, int64_t ldc,
-                       bool accumulate)
-{
+                       bool accumulate) {
     _Alignas(64) float abuf[MR * CHUNK + 8], acc[GROUP][MR * NR];
     int64_t blocks = (m + MR - 1) / MR;
     for (int64_t g = p0; g < p1; g += GROUP)
@@ -119,8 +116,7 @@ static void run_panels(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, 
 static size_t panel_bytes(int64_t k) { return ((size_t)k * B_BYTES + 63) / 64 * 64; }
 
 static void run(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a,
-                size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate)
-{
+                size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate) {
     run_panels(m, n, k, p0, p1, a, lda_bytes, packed, panel_bytes(k), c, ldc, accumulate);
 }
 

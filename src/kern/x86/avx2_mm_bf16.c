@@ -10,8 +10,7 @@
 #include "kern/x86/avx2_mm.h"
 #include "kern/x86/avx2_pack16.h"
 
-void qsi_kern_fill_avx2_mm_bf16(qsi_kern *t)
-{
+void qsi_kern_fill_avx2_mm_bf16(qsi_kern *t) {
     t->mm[QSI_MM_BF16] = (qsi_kern_mm){NR, panel_bytes, pack16, run};
     t->bf16_native = false;
 }

@@ -10,7 +10,6 @@
 #include "kern/x86/avx2_mm.h"
 #include "kern/x86/avx2_pack16.h"
 
-void qsi_kern_fill_avx2_mm_f16(qsi_kern *t)
-{
+void qsi_kern_fill_avx2_mm_f16(qsi_kern *t) {
     t->mm[QSI_MM_F16] = (qsi_kern_mm){NR, panel_bytes, pack16, run};
 }

@@ -11,8 +11,7 @@
 
 /* Both fast layouts of the source as in avx512_pack.c. */
 static void pack(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k, int64_t p0,
-                 int64_t p1, void *dst)
-{
+                 int64_t p1, void *dst) {
     for (int64_t p = p0; p < p1; p++) {
         const float *s = (const float *)src + p * NR * ld_col;
         float *d = (float *)dst + (size_t)p * panel_bytes(k) / 4;
@@ -38,7 +37,6 @@ static void pack(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64
     }
 }
 
-void qsi_kern_fill_avx2_mm_f32(qsi_kern *t)
-{
+void qsi_kern_fill_avx2_mm_f32(qsi_kern *t) {
     t->mm[QSI_MM_F32] = (qsi_kern_mm){NR, panel_bytes, pack, run};
 }

@@ -3,10 +3,10 @@
  *   Q8_0 codes: [8][8][4] bytes, four k of a column a word
  *   Q4_0 codes: [4][8][4] bytes, k of group g in the low, of group g + 4 in the high nibble
  * Q8_0: |w| (unsigned) times a with the sign of w (signed): two products are at most 2 * 128 * 127,
- * so the 16-bit sums do not saturate. Q4_0: unsigned codes, minus 8 times the sum of the activations;
- * all sixteen products of a 16-bit lane stay below 8 * 2 * 15 * 127 < 2^15. The dot is exact. A block
- * adds (float)sum * (scale of a * scale of w) to the one accumulator of its element, blocks
- * ascending. */
+ * so the 16-bit sums do not saturate. Q4_0: unsigned codes, minus 8 times the sum of the
+ * activations; all sixteen products of a 16-bit lane stay below 8 * 2 * 15 * 127 < 2^15. The dot is
+ * exact. A block adds (float)sum * (scale of a * scale of w) to the one accumulator of its element,
+ * blocks ascending. */
 #include "kern/kern_levels.h"
 #include "kern/x86/simd256.h"
 #include "quant/quant.h"
@@ -15,8 +15,7 @@
 #define MR 4
 #define BLOCK 32
 
-static size_t bytes_of(int64_t k, size_t code_bytes)
-{
+static size_t bytes_of(int64_t k, size_t code_bytes) {
     size_t nb = (size_t)(k / BLOCK);
     return (nb * code_bytes + nb * NR * 2 + 63) / 64 * 64;
 }
@@ -26,8 +25,7 @@ static size_t bytes_q4_0(int64_t k) { return bytes_of(k, 128); }
 /* ---- packing ---- */
 
 QSI_INLINE void pack(size_t code_bytes, const char *src, int64_t ld_col, int64_t n, int64_t k,
-                     int64_t p0, int64_t p1, char *dst)
-{
+                     int64_t p0, int64_t p1, char *dst) {
     const size_t words = code_bytes / 32, block = 2 + 4 * words;
     for (int64_t p = p0; p < p1; p++) {
         char *panel = dst + (size_t)p * bytes_of(k, code_bytes);
@@ -44,14 +42,12 @@ QSI_INLINE void pack(size_t code_bytes, const char *src, int64_t ld_col, int64_t
 }
 
 static void pack_q8_0(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                      int64_t p0, int64_t p1, void *dst)
-{
+                      int64_t p0, int64_t p1, void *dst) {
     pack(256, src, ld_col, n, k, p0, p1, dst);
 }
 
 static void pack_q4_0(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                      int64_t p0, int64_t p1, void *dst)
-{
+                      int64_t p0, int64_t p1, void *dst) {
     pack(128, src, ld_col, n, k, p0, p1, dst);
 }
 
@@ -68,19 +64,16 @@ typedef struct tile {
     vm m;
 } tile;
 
-QSI_INLINE __m256i load_codes(const char *p)
-{
+QSI_INLINE __m256i load_codes(const char *p) {
     return _mm256_load_si256((const __m256i *)(const void *)p);
 }
 
-QSI_INLINE __m256i act(const tile *t, const char *a, int r, int at)
-{
+QSI_INLINE __m256i act(const tile *t, const char *a, int r, int at) {
     return _mm256_set1_epi32(word(a + (size_t)r * t->lda + at));
 }
 
 QSI_INLINE void block_q8(const int rows, const tile *t, const char *a, const char *codes,
-                         __m256i sum[MR])
-{
+                         __m256i sum[MR]) {
     const __m256i ones = _mm256_set1_epi16(1);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) sum[r] = _mm256_setzero_si256();
@@ -97,8 +90,7 @@ QSI_INLINE void block_q8(const int rows, const tile *t, const char *a, const cha
 }
 
 QSI_INLINE void block_q4(const int rows, const tile *t, const char *a, const char *codes,
-                         __m256i sum[MR])
-{
+                         __m256i sum[MR]) {
     const __m256i nibble = _mm256_set1_epi8(15);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) sum[r] = _mm256_setzero_si256();
@@ -122,8 +114,7 @@ QSI_INLINE void block_q4(const int rows, const tile *t, const char *a, const cha
     }
 }
 
-QSI_INLINE void tile_body(const int rows, const bool q4, const tile *t)
-{
+QSI_INLINE void tile_body(const int rows, const bool q4, const tile *t) {
     vf s[MR];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) s[r] = zero();
@@ -169,8 +160,7 @@ static tile_fn *const fns[2][MR + 1] = {{NULL, tile_q8_1, tile_q8_2, tile_q8_3, 
                                         {NULL, tile_q4_1, tile_q4_2, tile_q4_3, tile_q4_4}};
 
 static void run(bool q4, int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const char *a,
-                size_t lda, const char *packed, float *c, int64_t ldc, bool accumulate)
-{
+                size_t lda, const char *packed, float *c, int64_t ldc, bool accumulate) {
     const size_t code_bytes = q4 ? 128 : 256;
     int64_t blocks = (m + MR - 1) / MR, nb = k / BLOCK;
     for (int64_t p = p0; p < p1; p++)
@@ -185,19 +175,16 @@ static void run(bool q4, int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1
 }
 
 static void run_q8_0(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a,
-                     size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate)
-{
+                     size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate) {
     run(false, m, n, k, p0, p1, a, lda_bytes, packed, c, ldc, accumulate);
 }
 
 static void run_q4_0(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a,
-                     size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate)
-{
+                     size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate) {
     run(true, m, n, k, p0, p1, a, lda_bytes, packed, c, ldc, accumulate);
 }
 
-void qsi_kern_fill_avx2_mm_q(qsi_kern *t)
-{
+void qsi_kern_fill_avx2_mm_q(qsi_kern *t) {
     t->mm[QSI_MM_Q8_0] = (qsi_kern_mm){NR, bytes_q8_0, pack_q8_0, run_q8_0};
     t->mm[QSI_MM_Q4_0] = (qsi_kern_mm){NR, bytes_q4_0, pack_q4_0, run_q4_0};
 }

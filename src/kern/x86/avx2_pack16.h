@@ -6,8 +6,7 @@
 #include "kern/x86/simd256.h"
 
 /* k pairs [i, i + 8) of eight columns: words transposed, low halves one k, high halves the next. */
-QSI_INLINE void pack16_square(const uint16_t *s, int64_t ld_col, int64_t cols, uint16_t *d)
-{
+QSI_INLINE void pack16_square(const uint16_t *s, int64_t ld_col, int64_t cols, uint16_t *d) {
     __m256i v[8];
     for (int64_t c = 0; c < 8; c++)
         v[c] = c < cols ? _mm256_loadu_si256((const __m256i *)(const void *)(s + c * ld_col))
@@ -24,8 +23,7 @@ QSI_INLINE void pack16_square(const uint16_t *s, int64_t ld_col, int64_t cols, u
 }
 
 static void pack16(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k, int64_t p0,
-                   int64_t p1, void *dst)
-{
+                   int64_t p1, void *dst) {
     size_t panel = ((size_t)k * 32 + 63) / 64 * 64;
     for (int64_t p = p0; p < p1; p++) {
         const uint16_t *s = (const uint16_t *)src + p * 16 * ld_col;

@@ -6,8 +6,7 @@
 
 /* Eight columns x 16 rows at a time: two rows make words, words are transposed. */
 static void f32_to_bf16_t(const float *x, int64_t ldx, int64_t rows, int64_t cols, uint16_t *y,
-                          int64_t ldy)
-{
+                          int64_t ldy) {
     for (int64_t c = 0; c < cols; c += 8) {
         vm mc = lanes(cols - c);
         for (int64_t r = 0; r < rows; r += 16) {
@@ -33,8 +32,7 @@ static void f32_to_bf16_t(const float *x, int64_t ldx, int64_t rows, int64_t col
 }
 
 /* A block with NaN or infinity keeps that in d, so that products of it are NaN. */
-static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n)
-{
+static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n) {
     const __m256i abs_bits = _mm256_set1_epi32(0x7fffffff);
     const vf half = all(0.49999997f); /* largest below 0.5: trunc(x + half) rounds half away from
                                          zero, for |x| < 2^22 */
@@ -69,8 +67,7 @@ static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n)
     }
 }
 
-void qsi_kern_fill_avx2_vec(qsi_kern *t)
-{
+void qsi_kern_fill_avx2_vec(qsi_kern *t) {
     fill_vec(t);
     t->f32_to_act8 = f32_to_act8;
     t->f32_to_bf16_t = f32_to_bf16_t;

@@ -36,14 +36,12 @@ typedef struct tile {
     __mmask16 m0, m1;
 } tile;
 
-QSI_INLINE void tile_store(float *c, __m512 s, __mmask16 m, bool add)
-{
+QSI_INLINE void tile_store(float *c, __m512 s, __mmask16 m, bool add) {
     if (add) s = _mm512_add_ps(_mm512_maskz_loadu_ps(m, c), s);
     _mm512_mask_storeu_ps(c, m, s);
 }
 
-QSI_INLINE void tile_body(const int rows, const tile *t)
-{
+QSI_INLINE void tile_body(const int rows, const tile *t) {
     __m512 s[MR][2];
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
@@ -88,8 +86,7 @@ static void (*const tile_fns[MR + 1])(const tile *) = {
 
 /* dst[step][rows] = the words of `rows` rows. Whole vectors are stored at a distance of `rows`
  * words, each overwriting what the one before wrote past its rows: dst has 16 words to spare. */
-static void interleave_a(const char *a, size_t lda, int rows, int64_t steps, char *dst)
-{
+static void interleave_a(const char *a, size_t lda, int rows, int64_t steps, char *dst) {
     if (rows == 1) {
         memcpy(dst, a, (size_t)steps * 4);
         return;
@@ -113,8 +110,7 @@ static void interleave_a(const char *a, size_t lda, int rows, int64_t steps, cha
 /* One group of panels [p0, p1), all rows. */
 static void run_group(int64_t m, int64_t n, int64_t steps, int64_t p0, int64_t p1, const char *a,
                       size_t lda, const char *packed, size_t panel, float *c, int64_t ldc,
-                      bool accumulate)
-{
+                      bool accumulate) {
     _Alignas(64) char abuf[MR * CHUNK * 4 + 64];
     _Alignas(64) float acc[GROUP][MR * NR];
     int64_t blocks = (m + MR - 1) / MR;
@@ -139,8 +135,7 @@ static void run_group(int64_t m, int64_t n, int64_t steps, int64_t p0, int64_t p
 
 static void run_panels(int64_t m, int64_t n, int64_t steps, int64_t p0, int64_t p1, const char *a,
                        size_t lda, const char *packed, size_t panel, float *c, int64_t ldc,
-                       bool accumulate)
-{
+                       bool accumulate) {
     int64_t group = panel == 0 ? GROUP_MAX : (int64_t)(GROUP_BYTES / panel);
     if (steps > CHUNK)
         group = group < 4 ? 4 : group > GROUP ? GROUP : group;

@@ -16,12 +16,10 @@
 #include "kern/x86/avx512_mm.h"
 
 static void run(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a,
-                size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate)
-{
+                size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate) {
     run_panels(m, n, k, p0, p1, a, lda_bytes, packed, (size_t)k * STEP_B, c, ldc, accumulate);
 }
 
-void qsi_kern_fill_avx512_mm_f16(qsi_kern *t)
-{
+void qsi_kern_fill_avx512_mm_f16(qsi_kern *t) {
     t->mm[QSI_MM_F16].run = run;
 }

@@ -18,16 +18,14 @@ typedef struct source {
 } source;
 
 static source source_of(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                        int64_t panel, int64_t size)
-{
+                        int64_t panel, int64_t size) {
     int64_t j0 = panel * NR;
     return (source){(const char *)src + j0 * ld_col * size, ld_col, ld_k,
                     n - j0 < NR ? n - j0 : NR, k};
 }
 
 /* Words of 16 columns from column j on, at words [i, i + 16) of k; each column contiguous. */
-QSI_INLINE void load_cols_f32(const source *s, int64_t j, int64_t i, __m512i v[16])
-{
+QSI_INLINE void load_cols_f32(const source *s, int64_t j, int64_t i, __m512i v[16]) {
     __mmask16 m = mask16(s->k - i);
     for (int c = 0; c < 16; c++)
         v[c] = j + c < s->cols
@@ -37,8 +35,7 @@ QSI_INLINE void load_cols_f32(const source *s, int64_t j, int64_t i, __m512i v[1
 }
 
 /* The same of pairs of 2-byte elements. */
-QSI_INLINE void load_cols_16(const source *s, int64_t j, int64_t i, __m512i v[16])
-{
+QSI_INLINE void load_cols_16(const source *s, int64_t j, int64_t i, __m512i v[16]) {
     __mmask32 m = mask32(s->k - i * 2);
     for (int c = 0; c < 16; c++)
         v[c] = j + c < s->cols
@@ -49,8 +46,7 @@ QSI_INLINE void load_cols_16(const source *s, int64_t j, int64_t i, __m512i v[16
 
 /* ---- F32 ---- */
 
-static void panel_f32(const source *s, char *d)
-{
+static void panel_f32(const source *s, char *d) {
     if (s->ld_k == 1) {
         for (int64_t i = 0; i < s->k; i += 16)
             for (int64_t j = 0; j < NR; j += 16) {
@@ -75,8 +71,7 @@ static void panel_f32(const source *s, char *d)
 }
 
 static void pack_f32(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                     int64_t p0, int64_t p1, void *dst)
-{
+                     int64_t p0, int64_t p1, void *dst) {
     for (int64_t p = p0; p < p1; p++) {
         source s = source_of(src, ld_col, ld_k, n, k, p, 4);
         panel_f32(&s, (char *)dst + (size_t)p * bytes_f32(k));
@@ -85,8 +80,7 @@ static void pack_f32(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, i
 
 /* ---- BF16 ---- */
 
-static void panel_bf16(const source *s, char *d)
-{
+static void panel_bf16(const source *s, char *d) {
     int64_t pairs = (s->k + 1) / 2;
     if (s->ld_k == 1) {
         for (int64_t i = 0; i < pairs; i += 16)
@@ -124,8 +118,7 @@ static void panel_bf16(const source *s, char *d)
 }
 
 static void pack_bf16(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                      int64_t p0, int64_t p1, void *dst)
-{
+                      int64_t p0, int64_t p1, void *dst) {
     for (int64_t p = p0; p < p1; p++) {
         source s = source_of(src, ld_col, ld_k, n, k, p, 2);
         panel_bf16(&s, (char *)dst + (size_t)p * bytes_bf16(k));
@@ -134,8 +127,7 @@ static void pack_bf16(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, 
 
 /* ---- F16 ---- */
 
-static void panel_f16(const source *s, char *d)
-{
+static void panel_f16(const source *s, char *d) {
     if (s->ld_k == 1) {
         for (int64_t i = 0; i < (s->k + 1) / 2; i += 16)
             for (int64_t j = 0; j < NR; j += 16) {
@@ -164,16 +156,14 @@ static void panel_f16(const source *s, char *d)
 }
 
 static void pack_f16(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                     int64_t p0, int64_t p1, void *dst)
-{
+                     int64_t p0, int64_t p1, void *dst) {
     for (int64_t p = p0; p < p1; p++) {
         source s = source_of(src, ld_col, ld_k, n, k, p, 2);
         panel_f16(&s, (char *)dst + (size_t)p * bytes_f16(k));
     }
 }
 
-void qsi_kern_fill_avx512_pack(qsi_kern *t)
-{
+void qsi_kern_fill_avx512_pack(qsi_kern *t) {
     t->mm[QSI_MM_F32] = (qsi_kern_mm){NR, bytes_f32, pack_f32, NULL};
     t->mm[QSI_MM_F16] = (qsi_kern_mm){NR, bytes_f16, pack_f16, NULL};
     t->mm[QSI_MM_BF16] = (qsi_kern_mm){NR, bytes_bf16, pack_bf16, NULL};

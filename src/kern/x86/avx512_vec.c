@@ -6,8 +6,7 @@
 
 /* Sixteen columns x 32 rows at a time: two rows make words, words are transposed. */
 static void f32_to_bf16_t(const float *x, int64_t ldx, int64_t rows, int64_t cols, uint16_t *y,
-                          int64_t ldy)
-{
+                          int64_t ldy) {
     for (int64_t c = 0; c < cols; c += 16) {
         __mmask16 mc = mask16(cols - c);
         int64_t nc = cols - c < 16 ? cols - c : 16;
@@ -31,8 +30,7 @@ static void f32_to_bf16_t(const float *x, int64_t ldx, int64_t rows, int64_t col
 }
 
 /* A block with NaN or infinity keeps that in d, so that products of it are NaN. */
-static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n)
-{
+static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n) {
     const __m512i abs_bits = _mm512_set1_epi32(0x7fffffff);
     const __m512 half = _mm512_set1_ps(0.49999997f); /* largest below 0.5: trunc(x + half) rounds
                                                         half away from zero, for |x| < 2^22 */
@@ -62,8 +60,7 @@ static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n)
     }
 }
 
-void qsi_kern_fill_avx512_vec(qsi_kern *t)
-{
+void qsi_kern_fill_avx512_vec(qsi_kern *t) {
     fill_vec(t);
     t->f32_to_act8 = f32_to_act8;
     t->f32_to_bf16_t = f32_to_bf16_t;

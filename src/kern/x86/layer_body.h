@@ -1,5 +1,5 @@
-/* Pieces of layers, forward above backward, in the names of simd256.h or simd512.h, one of which the
- * including file has included. Sums as in vec_body.h. */
+/* Pieces of layers, forward above backward, in the names of simd256.h or simd512.h, one of which
+ * the including file has included. Sums as in vec_body.h. */
 #ifndef QSI_KERN_LAYER_BODY_H
 #define QSI_KERN_LAYER_BODY_H
 
@@ -13,16 +13,14 @@
         zero(), zero(), zero(), zero()                                                             \
     }
 
-QSI_INLINE float sum4(const vf s[4])
-{
+QSI_INLINE float sum4(const vf s[4]) {
     return hsum(vadd(vadd(s[0], s[1]), vadd(s[2], s[3])));
 }
 
 /* exp: x = n ln2 + r, |r| <= ln2/2; exp(r) = 1 + r + r^2 q(r), q of degree 4 interpolated at
  * Chebyshev nodes (relative error of the polynomial 1.1e-8); at most about 1 unit in the last place
  * off. Overflow gives infinity, underflow denormals, NaN stays. */
-QSI_INLINE vf vexp(vf x)
-{
+QSI_INLINE vf vexp(vf x) {
     x = vmin(all(89.0f), x); /* the second operand wins on NaN */
     x = vmax(all(-105.0f), x);
     vf n = nearest(vmul(x, all(1.44269504f)));
@@ -37,13 +35,11 @@ QSI_INLINE vf vexp(vf x)
     return scale2(vadd(p, all(1.0f)), n);
 }
 
-QSI_INLINE vf vsigmoid(vf x)
-{
+QSI_INLINE vf vsigmoid(vf x) {
     return vdiv(all(1.0f), vadd(all(1.0f), vexp(vsub(zero(), x))));
 }
 
-static float rmsnorm(const float *x, const float *w, float *y, int64_t n, float eps)
-{
+static float rmsnorm(const float *x, const float *w, float *y, int64_t n, float eps) {
     vf s[4] = ZERO4;
     int64_t i = 0;
     for (; i + 4 * W <= n; i += 4 * W)
@@ -64,8 +60,7 @@ static float rmsnorm(const float *x, const float *w, float *y, int64_t n, float 
 /* y_i = w_i x_i r, dr/dx_j = -r^3 x_j / n:
  * dx_j = r (w_j dy_j - x_j r^2 / n * sum_i dy_i w_i x_i). */
 static void rmsnorm_bwd(const float *dy, const float *x, const float *w, float r, float *dx,
-                        float *dw, int64_t n)
-{
+                        float *dw, int64_t n) {
     vf s[4] = ZERO4;
     for (int64_t i = 0, j = 0; i < n; i += W, j = (j + 1) % 4) {
         vm m = lanes(n - i);
@@ -80,8 +75,7 @@ static void rmsnorm_bwd(const float *dy, const float *x, const float *w, float r
     }
 }
 
-static void swiglu(const float *g, const float *u, float *y, int64_t n)
-{
+static void swiglu(const float *g, const float *u, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i += W) {
         vm m = lanes(n - i);
         vf vg = ld(m, g + i);
@@ -91,8 +85,7 @@ static void swiglu(const float *g, const float *u, float *y, int64_t n)
 
 /* silu'(g) = s (1 + g (1 - s)), s = sigmoid(g). */
 static void swiglu_bwd(const float *dy, const float *g, const float *u, float *dg, float *du,
-                       int64_t n)
-{
+                       int64_t n) {
     for (int64_t i = 0; i < n; i += W) {
         vm m = lanes(n - i);
         vf vg = ld(m, g + i), vu = ld(m, u + i), vdy = ld(m, dy + i), s = vsigmoid(vg);
@@ -103,8 +96,7 @@ static void swiglu_bwd(const float *dy, const float *g, const float *u, float *d
 }
 
 /* Largest of x * a; NaN is passed over (it comes back in the sums). */
-QSI_INLINE float max_scaled(const float *x, int64_t n, float a)
-{
+QSI_INLINE float max_scaled(const float *x, int64_t n, float a) {
     const vf low = all(-INFINITY), va = all(a);
     vf m0 = low, m1 = low;
     int64_t i = 0;
@@ -120,8 +112,7 @@ QSI_INLINE float max_scaled(const float *x, int64_t n, float a)
 }
 
 /* exp(x * a - top), kept in x when asked for; returns the sum. */
-QSI_INLINE float exp_scaled(float *x, int64_t n, float a, float top, bool keep)
-{
+QSI_INLINE float exp_scaled(float *x, int64_t n, float a, float top, bool keep) {
     const vf va = all(a), vt = all(top);
     vf s[4] = ZERO4;
     int64_t i = 0;
@@ -141,16 +132,14 @@ QSI_INLINE float exp_scaled(float *x, int64_t n, float a, float top, bool keep)
     return sum4(s);
 }
 
-static float softmax_exp(float *x, int64_t n, float scale, float *out_max)
-{
+static float softmax_exp(float *x, int64_t n, float scale, float *out_max) {
     float top = max_scaled(x, n, scale);
     if (out_max != NULL) *out_max = top;
     return exp_scaled(x, n, scale, top, true);
 }
 
 /* Pairs lie together: x * c + swapped x * s, s negated at even places. */
-static void rope(float *x, const float *cs, int64_t n, float sign)
-{
+static void rope(float *x, const float *cs, int64_t n, float sign) {
     const vf vs = vmul(all(sign), minus_plus());
     for (int64_t i = 0; i < n; i += W) {
         vm m = lanes(n - i);
@@ -159,8 +148,7 @@ static void rope(float *x, const float *cs, int64_t n, float sign)
     }
 }
 
-static double cross_entropy(float *x, int64_t n, int32_t t, float grad_scale)
-{
+static double cross_entropy(float *x, int64_t n, int32_t t, float grad_scale) {
     double top = max_scaled(x, n, 1.0f), at = x[t];
     bool keep = grad_scale != 0.0f;
     float sum = keep ? exp_scaled(x, n, 1.0f, (float)top, true)
@@ -178,16 +166,14 @@ static double cross_entropy(float *x, int64_t n, int32_t t, float grad_scale)
 
 /* ---- attention ---- */
 
-QSI_INLINE vf kv_load(const char *p, bool f16, vm m)
-{
+QSI_INLINE vf kv_load(const char *p, bool f16, vm m) {
     if (f16) return ld_f16(m, (const uint16_t *)(const void *)p);
     return ld(m, (const float *)(const void *)p);
 }
 
 /* W positions at a time, their sums in one vector. */
 QSI_INLINE void scores(const float *q, const char *k, bool f16, int64_t ld_k, int64_t n_pos,
-                       int64_t d, float *s)
-{
+                       int64_t d, float *s) {
     const int64_t size = f16 ? 2 : 4;
     for (int64_t p = 0; p < n_pos; p += W) {
         int64_t np = n_pos - p < W ? n_pos - p : W;
@@ -212,8 +198,7 @@ QSI_INLINE void scores(const float *q, const char *k, bool f16, int64_t ld_k, in
 }
 
 static void attn_scores(const float *q, const void *k, bool kf16, int64_t ld_k, int64_t n_pos,
-                        int64_t d, float *s)
-{
+                        int64_t d, float *s) {
     if (kf16)
         scores(q, k, true, ld_k, n_pos, d, s);
     else
@@ -222,8 +207,7 @@ static void attn_scores(const float *q, const void *k, bool kf16, int64_t ld_k, 
 
 /* Four vectors of o at a time stay in registers over all positions. */
 QSI_INLINE void values(const float *w, const char *v, bool f16, int64_t ld_v, int64_t n_pos,
-                       int64_t d, float *o)
-{
+                       int64_t d, float *o) {
     const int64_t size = f16 ? 2 : 4;
     for (int64_t i = 0; i < d; i += 4 * W) {
         vm m[4];
@@ -243,16 +227,14 @@ QSI_INLINE void values(const float *w, const char *v, bool f16, int64_t ld_v, in
 }
 
 static void attn_values(const float *w, const void *v, bool vf16, int64_t ld_v, int64_t n_pos,
-                        int64_t d, float *o)
-{
+                        int64_t d, float *o) {
     if (vf16)
         values(w, v, true, ld_v, n_pos, d, o);
     else
         values(w, v, false, ld_v, n_pos, d, o);
 }
 
-QSI_INLINE void fill_layer(qsi_kern *t)
-{
+QSI_INLINE void fill_layer(qsi_kern *t) {
     t->rmsnorm = rmsnorm;
     t->rmsnorm_bwd = rmsnorm_bwd;
     t->swiglu = swiglu;

@@ -17,42 +17,36 @@ typedef struct vm {
     int n; /* lanes, 0..8 */
 } vm;
 
-QSI_INLINE int32_t word(const char *p)
-{
+QSI_INLINE int32_t word(const char *p) {
     int32_t w;
     memcpy(&w, p, 4);
     return w;
 }
 
-QSI_INLINE vm lanes(int64_t n)
-{
+QSI_INLINE vm lanes(int64_t n) {
     int k = n >= W ? W : n <= 0 ? 0 : (int)n;
     return (vm){_mm256_cmpgt_epi32(_mm256_set1_epi32(k), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
                 k};
 }
 QSI_INLINE vf ldu(const float *p) { return _mm256_loadu_ps(p); }
 QSI_INLINE void stu(float *p, vf v) { _mm256_storeu_ps(p, v); }
-QSI_INLINE vf ld(vm m, const float *p)
-{
+QSI_INLINE vf ld(vm m, const float *p) {
     return m.n == W ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, m.v);
 }
-QSI_INLINE void st(vm m, float *p, vf v)
-{
+QSI_INLINE void st(vm m, float *p, vf v) {
     if (m.n == W)
         _mm256_storeu_ps(p, v);
     else
         _mm256_maskstore_ps(p, m.v, v);
 }
 
-QSI_INLINE __m128i ld_u16(vm m, const uint16_t *p)
-{
+QSI_INLINE __m128i ld_u16(vm m, const uint16_t *p) {
     if (m.n == W) return _mm_loadu_si128((const __m128i *)(const void *)p);
     uint16_t t[W] = {0};
     memcpy(t, p, (size_t)m.n * 2);
     return _mm_loadu_si128((const __m128i *)(const void *)t);
 }
-QSI_INLINE void st_u16(vm m, uint16_t *p, __m128i v)
-{
+QSI_INLINE void st_u16(vm m, uint16_t *p, __m128i v) {
     if (m.n == W) {
         _mm_storeu_si128((__m128i *)(void *)p, v);
         return;
@@ -62,17 +56,14 @@ QSI_INLINE void st_u16(vm m, uint16_t *p, __m128i v)
     memcpy(p, t, (size_t)m.n * 2);
 }
 QSI_INLINE vf ld_f16(vm m, const uint16_t *p) { return _mm256_cvtph_ps(ld_u16(m, p)); }
-QSI_INLINE void st_f16(vm m, uint16_t *p, vf v)
-{
+QSI_INLINE void st_f16(vm m, uint16_t *p, vf v) {
     st_u16(m, p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-QSI_INLINE vf ld_bf16(vm m, const uint16_t *p)
-{
+QSI_INLINE vf ld_bf16(vm m, const uint16_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(ld_u16(m, p)), 16));
 }
 /* Eight floats to bfloat16: round to nearest even, NaN kept quiet. */
-QSI_INLINE __m128i bf16_of(vf x)
-{
+QSI_INLINE __m128i bf16_of(vf x) {
     __m256i u = _mm256_castps_si256(x);
     __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
     __m256i r = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
@@ -95,18 +86,15 @@ QSI_INLINE vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 QSI_INLINE vf vfnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
 QSI_INLINE vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
 QSI_INLINE vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }
-QSI_INLINE vf choose(vm m, vf a, vf b)
-{
+QSI_INLINE vf choose(vm m, vf a, vf b) {
     return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(m.v));
 }
-QSI_INLINE vf nearest(vf a)
-{
+QSI_INLINE vf nearest(vf a) {
     return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 /* In two factors, so that 2^n itself never leaves the exponents there are; only the second product
  * rounds. */
-QSI_INLINE vf scale2(vf p, vf n)
-{
+QSI_INLINE vf scale2(vf p, vf n) {
     __m256i k = _mm256_cvtps_epi32(n), h = _mm256_srai_epi32(k, 1), bias = _mm256_set1_epi32(127);
     __m256i a = _mm256_slli_epi32(_mm256_add_epi32(h, bias), 23);
     __m256i b = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(k, h), bias), 23);
@@ -115,18 +103,15 @@ QSI_INLINE vf scale2(vf p, vf n)
 QSI_INLINE vf swap_pairs(vf a) { return _mm256_permute_ps(a, 0xb1); }
 QSI_INLINE vf evens(vf a) { return _mm256_moveldup_ps(a); }
 QSI_INLINE vf odds(vf a) { return _mm256_movehdup_ps(a); }
-QSI_INLINE vf minus_plus(void)
-{
+QSI_INLINE vf minus_plus(void) {
     return _mm256_castsi256_ps(_mm256_set1_epi64x(0x3f800000bf800000ll));
 }
-QSI_INLINE float hsum(vf a)
-{
+QSI_INLINE float hsum(vf a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
-QSI_INLINE float hmax(vf a)
-{
+QSI_INLINE float hmax(vf a) {
     __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
@@ -135,22 +120,19 @@ typedef struct vd {
     __m256d a, b;
 } vd;
 QSI_INLINE vd vd_zero(void) { return (vd){_mm256_setzero_pd(), _mm256_setzero_pd()}; }
-QSI_INLINE vd vd_add_sq(vd s, vf v)
-{
+QSI_INLINE vd vd_add_sq(vd s, vf v) {
     __m256d a = _mm256_cvtps_pd(_mm256_castps256_ps128(v));
     __m256d b = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
     return (vd){_mm256_fmadd_pd(a, a, s.a), _mm256_fmadd_pd(b, b, s.b)};
 }
-QSI_INLINE double vd_sum(vd s)
-{
+QSI_INLINE double vd_sum(vd s) {
     double t[4];
     _mm256_storeu_pd(t, _mm256_add_pd(s.a, s.b));
     return (t[0] + t[1]) + (t[2] + t[3]);
 }
 
 /* Sums of the lanes of 8 vectors, all by the same tree. */
-QSI_INLINE vf sums_of(const vf v[W])
-{
+QSI_INLINE vf sums_of(const vf v[W]) {
     __m256 t[4], u[2];
     for (int i = 0; i < 4; i++)
         t[i] = _mm256_add_ps(_mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]),
@@ -165,8 +147,7 @@ QSI_INLINE vf sums_of(const vf v[W])
 }
 
 /* Rows of 8 words in r, columns out. */
-QSI_INLINE void transpose8(__m256i r[8])
-{
+QSI_INLINE void transpose8(__m256i r[8]) {
     __m256i t[8];
     for (int i = 0; i < 8; i += 4) {
         __m256i a = _mm256_unpacklo_epi32(r[i], r[i + 1]);

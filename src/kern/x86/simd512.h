@@ -10,28 +10,24 @@
 #define QSI_INLINE static inline __attribute__((always_inline, unused))
 
 /* The first n lanes of 16 (n may be outside 0..16). */
-QSI_INLINE __mmask16 mask16(int64_t n)
-{
+QSI_INLINE __mmask16 mask16(int64_t n) {
     if (n >= 16) return 0xffff;
     return n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
 }
 
-QSI_INLINE __mmask32 mask32(int64_t n)
-{
+QSI_INLINE __mmask32 mask32(int64_t n) {
     if (n >= 32) return 0xffffffffu;
     return n <= 0 ? 0 : ((__mmask32)1 << n) - 1;
 }
 
-QSI_INLINE int32_t word(const char *p)
-{
+QSI_INLINE int32_t word(const char *p) {
     int32_t w;
     memcpy(&w, p, 4);
     return w;
 }
 
 /* Rows of 16 words in r, columns out: t[c][i] = r[i][c]. */
-QSI_INLINE void transpose16(__m512i r[16])
-{
+QSI_INLINE void transpose16(__m512i r[16]) {
     __m512i t[16];
     for (int i = 0; i < 16; i += 4) {
         __m512i a = _mm512_unpacklo_epi32(r[i], r[i + 1]);
@@ -57,8 +53,7 @@ QSI_INLINE void transpose16(__m512i r[16])
 
 /* Sixteen floats to bfloat16 in the low halves of words: round to nearest even, NaN kept quiet.
  * (The CPU's own conversion flushes denormals; this does not.) */
-QSI_INLINE __m512i bf16_words(__m512 x)
-{
+QSI_INLINE __m512i bf16_words(__m512 x) {
     __m512i u = _mm512_castps_si512(x);
     __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
@@ -80,22 +75,18 @@ QSI_INLINE vf ld(vm m, const float *p) { return _mm512_maskz_loadu_ps(m, p); }
 QSI_INLINE void st(vm m, float *p, vf v) { _mm512_mask_storeu_ps(p, m, v); }
 QSI_INLINE vf ldu(const float *p) { return _mm512_loadu_ps(p); }
 QSI_INLINE void stu(float *p, vf v) { _mm512_storeu_ps(p, v); }
-QSI_INLINE vf ld_f16(vm m, const uint16_t *p)
-{
+QSI_INLINE vf ld_f16(vm m, const uint16_t *p) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, p));
 }
-QSI_INLINE void st_f16(vm m, uint16_t *p, vf v)
-{
+QSI_INLINE void st_f16(vm m, uint16_t *p, vf v) {
     _mm256_mask_storeu_epi16(
         p, m, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-QSI_INLINE vf ld_bf16(vm m, const uint16_t *p)
-{
+QSI_INLINE vf ld_bf16(vm m, const uint16_t *p) {
     __m512i w = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
 }
-QSI_INLINE void st_bf16(vm m, uint16_t *p, vf v)
-{
+QSI_INLINE void st_bf16(vm m, uint16_t *p, vf v) {
     _mm256_mask_storeu_epi16(p, m, _mm512_cvtepi32_epi16(bf16_words(v)));
 }
 
@@ -113,8 +104,7 @@ QSI_INLINE vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
 QSI_INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
 /* a inside the mask, b outside. */
 QSI_INLINE vf choose(vm m, vf a, vf b) { return _mm512_mask_mov_ps(b, m, a); }
-QSI_INLINE vf nearest(vf a)
-{
+QSI_INLINE vf nearest(vf a) {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 /* p * 2^n for 1/2 < p < 2 and whole n in [-152, 129]. */
@@ -123,8 +113,7 @@ QSI_INLINE vf scale2(vf p, vf n) { return _mm512_scalef_ps(p, n); }
 QSI_INLINE vf swap_pairs(vf a) { return _mm512_permute_ps(a, 0xb1); }
 QSI_INLINE vf evens(vf a) { return _mm512_moveldup_ps(a); }
 QSI_INLINE vf odds(vf a) { return _mm512_movehdup_ps(a); }
-QSI_INLINE vf minus_plus(void)
-{
+QSI_INLINE vf minus_plus(void) {
     return _mm512_castsi512_ps(_mm512_set1_epi64(0x3f800000bf800000ll));
 }
 QSI_INLINE float hsum(vf a) { return _mm512_reduce_add_ps(a); }
@@ -134,8 +123,7 @@ typedef struct vd {
     __m512d a, b;
 } vd;
 QSI_INLINE vd vd_zero(void) { return (vd){_mm512_setzero_pd(), _mm512_setzero_pd()}; }
-QSI_INLINE vd vd_add_sq(vd s, vf v)
-{
+QSI_INLINE vd vd_add_sq(vd s, vf v) {
     __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
     __m512d b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
     return (vd){_mm512_fmadd_pd(a, a, s.a), _mm512_fmadd_pd(b, b, s.b)};
@@ -143,8 +131,7 @@ QSI_INLINE vd vd_add_sq(vd s, vf v)
 QSI_INLINE double vd_sum(vd s) { return _mm512_reduce_add_pd(_mm512_add_pd(s.a, s.b)); }
 
 /* Sums of the lanes of 16 vectors, all by the same tree. */
-QSI_INLINE vf sums_of(const vf v[W])
-{
+QSI_INLINE vf sums_of(const vf v[W]) {
     __m512 t[8], u[4], w[2];
     for (int i = 0; i < 8; i++)
         t[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]),

@@ -1,5 +1,5 @@
-/* Vectors and the optimizer, in the names of simd256.h or simd512.h, one of which the including file
- * has included. Sums use four accumulators of W lanes and one fixed tree, so they depend on n and
+/* Vectors and the optimizer, in the names of simd256.h or simd512.h, one of which the including
+ * file has included. Sums use four accumulators of W lanes and one fixed tree, so they depend on n and
  * the level alone. */
 #ifndef QSI_KERN_VEC_BODY_H
 #define QSI_KERN_VEC_BODY_H
@@ -8,8 +8,7 @@
 
 #include "kern/kern.h"
 
-QSI_INLINE float sum4(const vf s[4])
-{
+QSI_INLINE float sum4(const vf s[4]) {
     return hsum(vadd(vadd(s[0], s[1]), vadd(s[2], s[3])));
 }
 
@@ -18,40 +17,35 @@ QSI_INLINE float sum4(const vf s[4])
         zero(), zero(), zero(), zero()                                                             \
     }
 
-static void f32_to_bf16(const float *x, uint16_t *y, int64_t n)
-{
+static void f32_to_bf16(const float *x, uint16_t *y, int64_t n) {
     for (int64_t i = 0; i < n; i += W) {
         vm m = lanes(n - i);
         st_bf16(m, y + i, ld(m, x + i));
     }
 }
 
-static void bf16_to_f32(const uint16_t *x, float *y, int64_t n)
-{
+static void bf16_to_f32(const uint16_t *x, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i += W) {
         vm m = lanes(n - i);
         st(m, y + i, ld_bf16(m, x + i));
     }
 }
 
-static void f32_to_f16(const float *x, uint16_t *y, int64_t n)
-{
+static void f32_to_f16(const float *x, uint16_t *y, int64_t n) {
     for (int64_t i = 0; i < n; i += W) {
         vm m = lanes(n - i);
         st_f16(m, y + i, ld(m, x + i));
     }
 }
 
-static void f16_to_f32(const uint16_t *x, float *y, int64_t n)
-{
+static void f16_to_f32(const uint16_t *x, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i += W) {
         vm m = lanes(n - i);
         st(m, y + i, ld_f16(m, x + i));
     }
 }
 
-static float dot(const float *x, const float *y, int64_t n)
-{
+static float dot(const float *x, const float *y, int64_t n) {
     vf s[4] = ZERO4;
     int64_t i = 0;
     for (; i + 4 * W <= n; i += 4 * W)
@@ -63,15 +57,13 @@ static float dot(const float *x, const float *y, int64_t n)
     return sum4(s);
 }
 
-static double sum_sq(const float *x, int64_t n)
-{
+static double sum_sq(const float *x, int64_t n) {
     vd s = vd_zero();
     for (int64_t i = 0; i < n; i += W) s = vd_add_sq(s, ld(lanes(n - i), x + i));
     return vd_sum(s);
 }
 
-static void axpy(float a, const float *x, float *y, int64_t n)
-{
+static void axpy(float a, const float *x, float *y, int64_t n) {
     vf va = all(a);
     int64_t i = 0;
     for (; i + W <= n; i += W) stu(y + i, vfma(va, ldu(x + i), ldu(y + i)));
@@ -81,16 +73,14 @@ static void axpy(float a, const float *x, float *y, int64_t n)
     }
 }
 
-static void scale(float a, float *x, int64_t n)
-{
+static void scale(float a, float *x, int64_t n) {
     vf va = all(a);
     int64_t i = 0;
     for (; i + W <= n; i += W) stu(x + i, vmul(va, ldu(x + i)));
     if (i < n) st(lanes(n - i), x + i, vmul(va, ld(lanes(n - i), x + i)));
 }
 
-static void add(const float *x, float *y, int64_t n)
-{
+static void add(const float *x, float *y, int64_t n) {
     int64_t i = 0;
     for (; i + W <= n; i += W) stu(y + i, vadd(ldu(x + i), ldu(y + i)));
     if (i < n) {
@@ -99,8 +89,7 @@ static void add(const float *x, float *y, int64_t n)
     }
 }
 
-static float max(const float *x, int64_t n)
-{
+static float max(const float *x, int64_t n) {
     vf low = all(-INFINITY), m0 = low, m1 = low;
     int64_t i = 0;
     for (; i + 2 * W <= n; i += 2 * W) {
@@ -115,8 +104,7 @@ static float max(const float *x, int64_t n)
 }
 
 static void adamw(float *p, const float *g, float *m, float *v, int64_t n, float clip, float lr,
-                  float b1, float b2, float c1, float c2, float eps, float decay)
-{
+                  float b1, float b2, float c1, float c2, float eps, float decay) {
     const vf vclip = all(clip), vlr = all(lr), vb1 = all(b1), va1 = all(1.0f - b1), vb2 = all(b2);
     const vf va2 = all(1.0f - b2), vc1 = all(c1), vc2 = all(c2), veps = all(eps);
     const vf vdecay = all(decay);
@@ -133,8 +121,7 @@ static void adamw(float *p, const float *g, float *m, float *v, int64_t n, float
     }
 }
 
-QSI_INLINE void fill_vec(qsi_kern *t)
-{
+QSI_INLINE void fill_vec(qsi_kern *t) {
     t->f32_to_bf16 = f32_to_bf16;
     t->bf16_to_f32 = bf16_to_f32;
     t->f32_to_f16 = f32_to_f16;

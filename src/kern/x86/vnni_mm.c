@@ -2,9 +2,9 @@
  *   [k/32][codes] then [k/32][16] half scales
  *   Q8_0 codes: [8][16][4] bytes, code + 128, so that four k of a column make a word
  *   Q4_0 codes: [4][16][4] bytes, k of group g in the low, of group g + 4 in the high nibble
- * The instruction multiplies unsigned by signed bytes: sum (w + z) a = sum w a + z sum a with z 128 or
- * 8, so the sum starts at -z times the sum of the activations, and is exact. A block then adds
- * (float)sum * (scale of a * scale of w) to the one accumulator of its element, blocks ascending. */
+ * The instruction multiplies unsigned by signed bytes: sum (w + z) a = sum w a + z sum a with z 128
+ * or 8, so the sum starts at -z times the sum of the activations, and is exact. A block then adds
+ * (float)sum * (scale of a * scale of w) to the one accumulator of its element, ascending. */
 #include <string.h>
 
 #include "kern/kern_levels.h"
@@ -24,8 +24,7 @@ static size_t bytes_q4_0(int64_t k) { return codes_q4_0(k) + scales(k); }
 /* ---- packing ---- */
 
 /* One block of 16 columns; rows[c] is NULL where there is no column. */
-static void pack_block_q8_0(const char *const rows[NR], int64_t b, char *codes, char *scale)
-{
+static void pack_block_q8_0(const char *const rows[NR], int64_t b, char *codes, char *scale) {
     __m512i v[16];
     uint16_t d[NR] = {0};
     for (int c = 0; c < NR; c++) {
@@ -42,8 +41,7 @@ static void pack_block_q8_0(const char *const rows[NR], int64_t b, char *codes, 
     memcpy(scale, d, sizeof d);
 }
 
-static void pack_block_q4_0(const char *const rows[NR], int64_t b, char *codes, char *scale)
-{
+static void pack_block_q4_0(const char *const rows[NR], int64_t b, char *codes, char *scale) {
     uint32_t w[4][NR] = {{0}};
     uint16_t d[NR] = {0};
     for (int c = 0; c < NR; c++) {
@@ -58,8 +56,7 @@ static void pack_block_q4_0(const char *const rows[NR], int64_t b, char *codes, 
 
 QSI_INLINE void pack(void (*block)(const char *const *, int64_t, char *, char *), size_t code_bytes,
                      size_t panel, const char *src, int64_t ld_col, int64_t n, int64_t k,
-                     int64_t p0, int64_t p1, char *dst)
-{
+                     int64_t p0, int64_t p1, char *dst) {
     int64_t nb = k / BLOCK;
     for (int64_t p = p0; p < p1; p++) {
         const char *rows[NR];
@@ -73,14 +70,12 @@ QSI_INLINE void pack(void (*block)(const char *const *, int64_t, char *, char *)
 }
 
 static void pack_q8_0(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                      int64_t p0, int64_t p1, void *dst)
-{
+                      int64_t p0, int64_t p1, void *dst) {
     pack(pack_block_q8_0, 512, bytes_q8_0(k), src, ld_col, n, k, p0, p1, dst);
 }
 
 static void pack_q4_0(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                      int64_t p0, int64_t p1, void *dst)
-{
+                      int64_t p0, int64_t p1, void *dst) {
     pack(pack_block_q4_0, 256, bytes_q4_0(k), src, ld_col, n, k, p0, p1, dst);
 }
 
@@ -97,16 +92,14 @@ typedef struct tile {
     __mmask16 m;
 } tile;
 
-QSI_INLINE float act_d(const char *x)
-{
+QSI_INLINE float act_d(const char *x) {
     float d;
     memcpy(&d, x, 4);
     return d;
 }
 
 /* rows x 16 columns; q4 chooses the codes. */
-QSI_INLINE void tile_body(const int rows, const bool q4, const tile *t)
-{
+QSI_INLINE void tile_body(const int rows, const bool q4, const tile *t) {
     const int shift = q4 ? 3 : 7; /* log2 z */
     const __m512i nibble = _mm512_set1_epi32(0x0f0f0f0f);
     __m512 s[MR];
@@ -181,8 +174,7 @@ static tile_fn *const fns_q4[MR + 1] = {
 
 static void run(tile_fn *const fns[MR + 1], size_t code_bytes, size_t panel, int64_t m, int64_t n,
                 int64_t nb, int64_t p0, int64_t p1, const char *a, size_t lda, const char *packed,
-                float *c, int64_t ldc, bool accumulate)
-{
+                float *c, int64_t ldc, bool accumulate) {
     int64_t blocks = (m + MR - 1) / MR;
     for (int64_t p = p0; p < p1; p++)
         for (int64_t blk = 0; blk < blocks; blk++) {
@@ -196,21 +188,18 @@ static void run(tile_fn *const fns[MR + 1], size_t code_bytes, size_t panel, int
 }
 
 static void run_q8_0(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a,
-                     size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate)
-{
+                     size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate) {
     run(fns_q8, 512, bytes_q8_0(k), m, n, k / BLOCK, p0, p1, a, lda_bytes, packed, c, ldc,
         accumulate);
 }
 
 static void run_q4_0(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a,
-                     size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate)
-{
+                     size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate) {
     run(fns_q4, 256, bytes_q4_0(k), m, n, k / BLOCK, p0, p1, a, lda_bytes, packed, c, ldc,
         accumulate);
 }
 
-void qsi_kern_fill_vnni_mm(qsi_kern *t)
-{
+void qsi_kern_fill_vnni_mm(qsi_kern *t) {
     t->mm[QSI_MM_Q8_0] = (qsi_kern_mm){NR, bytes_q8_0, pack_q8_0, run_q8_0};
     t->mm[QSI_MM_Q4_0] = (qsi_kern_mm){NR, bytes_q4_0, pack_q4_0, run_q4_0};
 }
