@@ -1,0 +1,391 @@
+/* api/api_session and api_model on a tiny random model: opening, generation, scoring, and the
+ * promises of equal results. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "qiusuo/qiusuo.h"
+#include "tiny_model.h"
+
+#define MOE "session_moe.gguf"
+#define DENSE "session_dense.gguf"
+#define VOCAB "session_vocab.gguf"
+#define BROKEN "session_broken.gguf"
+#define NOT_A_NUMBER "session_nan.gguf"
+
+static int write_models(void **state) {
+    tiny_model_opts moe = { .arch = QSI_ARCH_DEEPSEEK, .type = QSI_F32, .seed = 1, .tasks = true };
+    tiny_model_opts dense = { .arch = QSI_ARCH_LLAMA, .type = QSI_Q8_0, .seed = 2, .n_ctx = 64 };
+    tiny_model_opts vocab = { .arch = QSI_ARCH_LLAMA, .vocab_only = true };
+    tiny_model_opts bad = { .arch = QSI_ARCH_DEEPSEEK, .type = QSI_F32, .seed = 1, .nan = true };
+    qs_err err;
+    return tiny_model_write(MOE, &moe, &err) || tiny_model_write(DENSE, &dense, &err) ||
+           tiny_model_write(VOCAB, &vocab, &err) || tiny_model_write(NOT_A_NUMBER, &bad, &err);
+}
+
+static int remove_models(void **state) {
+    unlink(MOE);
+    unlink(DENSE);
+    unlink(VOCAB);
+    unlink(BROKEN);
+    unlink(NOT_A_NUMBER);
+    return 0;
+}
+
+static void open_session(const char *path, int threads, int max_rows, int64_t n_ctx, qs_model **m,
+                         qs_session **s) {
+    qs_model_opts mo;
+    qs_session_opts so;
+    qs_err err;
+    qs_model_opts_init(&mo, sizeof mo);
+    mo.threads = threads;
+    mo.max_rows = max_rows;
+    assert_int_equal(qs_model_open(m, path, &mo, &err), QS_OK);
+    qs_session_opts_init(&so, sizeof so);
+    so.n_ctx = n_ctx;
+    assert_int_equal(qs_session_create(s, *m, &so, &err), QS_OK);
+}
+
+static void close_session(qs_model **m, qs_session **s) {
+    qs_session_free(*s);
+    *s = NULL;
+    qs_model_close(m);
+    assert_null(*m);
+}
+
+/* ---- opening ---------------------------------------------------------------------------------- */
+
+static void test_describe(void **state) {
+    qs_model *m;
+    qs_session *s;
+    open_session(MOE, 1, 0, 0, &m, &s);
+    assert_string_equal(qs_model_name(m), "tiny");
+    assert_string_equal(qs_model_arch(m), "deepseek");
+    assert_string_equal(qs_model_path(m), MOE);
+    assert_string_equal(qs_model_template(m), "deepseek-llm");
+    assert_int_equal(qs_model_threads(m), 1);
+    assert_int_equal(qs_model_n_ctx(m), 256);
+    assert_int_equal(qs_session_n_ctx(s), 256);
+    assert_int_equal(qs_model_n_vocab(m), qs_tokenizer_size(qs_model_tokenizer(m)));
+    assert_true(qs_model_n_params(m) > 100000);
+    assert_string_equal(qs_model_task(m, 0), "poem");
+    assert_string_equal(qs_model_task(m, 2), "translate");
+    assert_null(qs_model_task(m, 3));
+    assert_null(qs_model_task(m, -1));
+    /* the file's own sampling, and the house's where it has none */
+    qs_gen_opts o;
+    qs_gen_opts_init(&o, sizeof o, m);
+    assert_true(o.temp == 0.5 && o.top_p == 0.75 && o.top_k == 20 && o.repeat_penalty == 1.125);
+    assert_true(o.min_p == 0 && o.seed == -1 && o.n_predict == -1 && o.size == sizeof o);
+    close_session(&m, &s);
+    qs_gen_opts_init(&o, sizeof o, NULL);
+    assert_true(o.temp == 0.7 && o.top_p == 0.95 && o.top_k == 0 && o.repeat_penalty == 1);
+    /* a program built against a shorter struct: nothing beyond its size is touched */
+    memset(&o, 0x5a, sizeof o);
+    qs_gen_opts_init(&o, offsetof(qs_gen_opts, min_p), NULL);
+    assert_true(o.size == offsetof(qs_gen_opts, min_p) && o.temp == 0.7 && o.top_p == 0.95);
+    unsigned char rest[sizeof(double)];
+    memcpy(rest, &o.min_p, sizeof rest);
+    for (size_t i = 0; i < sizeof rest; i++) assert_int_equal(rest[i], 0x5a);
+}
+
+static void cut_file(const char *from, const char *to, double share) {
+    FILE *f = fopen(from, "rb"), *g = fopen(to, "wb");
+    assert_non_null(f);
+    assert_non_null(g);
+    fseek(f, 0, SEEK_END);
+    long n = (long)((double)ftell(f) * share);
+    rewind(f);
+    for (long i = 0; i < n; i++) fputc(fgetc(f), g);
+    fclose(f);
+    fclose(g);
+}
+
+static void test_bad_files(void **state) {
+    qs_model *m = NULL;
+    qs_session *s = NULL;
+    qs_model_opts mo;
+    qs_err err = { 0 };
+    assert_int_not_equal(qs_model_open(&m, "no-such-file.gguf", NULL, &err), QS_OK);
+    assert_non_null(strstr(err.text, "no-such-file.gguf"));
+    for (int i = 0; i < 20; i++) {
+        cut_file(MOE, BROKEN, i / 20.0);
+        memset(&err, 0, sizeof err);
+        assert_int_not_equal(qs_model_open(&m, BROKEN, NULL, &err), QS_OK);
+        assert_non_null(strstr(err.text, BROKEN));
+        assert_null(m);
+    }
+    assert_int_equal(qs_model_open(&m, VOCAB, NULL, &err), QS_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "vocabulary"));
+    qs_model_opts_init(&mo, sizeof mo);
+    mo.vocab_only = 1;
+    assert_int_equal(qs_model_open(&m, VOCAB, &mo, &err), QS_OK);
+    assert_int_equal(qs_session_create(&s, m, NULL, &err), QS_E_UNSUPPORTED);
+    qs_model_close(&m);
+    mo.vocab_only = 0;
+    mo.isa = "no-such-level";
+    assert_int_equal(qs_model_open(&m, MOE, &mo, &err), QS_E_ARG);
+    mo.isa = NULL;
+    mo.threads = -1;
+    assert_int_equal(qs_model_open(&m, MOE, &mo, &err), QS_E_ARG);
+}
+
+/* ---- generation ------------------------------------------------------------------------------- */
+
+typedef struct result {
+    qsi_str text;
+    int32_t ids[300];
+    double logprob[300];
+    int n;
+} result;
+
+static int keep_text(void *user, const char *p, size_t n) {
+    result *r = user;
+    return qsi_str_append(&r->text, p, n) != QS_OK;
+}
+
+static int keep_token(void *user, const qs_token *t) {
+    result *r = user;
+    r->ids[r->n] = t->id;
+    r->logprob[r->n++] = t->logprob;
+    return 0;
+}
+
+static void generate(qs_session *s, const char *prompt, int64_t seed, int64_t n_predict, result *r,
+                     qs_gen_stats *st) {
+    qs_gen_opts o;
+    qs_err err;
+    qs_gen_opts_init(&o, sizeof o, NULL);
+    o.seed = seed;
+    o.n_predict = n_predict;
+    o.on_text = keep_text;
+    o.on_token = keep_token;
+    o.user = r;
+    memset(r, 0, sizeof *r);
+    assert_int_equal(qs_generate(s, prompt, strlen(prompt), QS_ENCODE_BOS, &o, st, &err), QS_OK);
+    size_t n;
+    const char *text = qs_session_text(s, &n);
+    assert_int_equal(n, r->text.len);
+    if (n > 0) assert_memory_equal(text, r->text.data, n);
+}
+
+/* Same seed: same ids and bit-equal log-probabilities for any threads, chunk, cache, session. */
+static void test_same_answer(void **state) {
+    static const char *const paths[] = { MOE, DENSE };
+    static const struct {
+        int threads, rows;
+    } ways[] = { { 1, 0 }, { 2, 0 }, { 3, 1 }, { 1, 7 }, { 4, 16 } };
+    const char *prompt = "床前明月光，the moon is bright";
+    for (size_t p = 0; p < 2; p++) {
+        result first = { 0 };
+        for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
+            qs_model *m;
+            qs_session *s;
+            result r, other;
+            qs_gen_stats st;
+            open_session(paths[p], ways[w].threads, ways[w].rows, 0, &m, &s);
+            if (w == 2) { /* a cache that shares a beginning */
+                generate(s, "床前明月光，黄河", 5, 9, &other, &st);
+                qsi_str_release(&other.text);
+            }
+            generate(s, prompt, 42, 30, &r, &st);
+            if (w == 2) assert_true(st.n_cached > 0);
+            assert_int_equal(st.n_generated, r.n);
+            if (w == 0) {
+                first = r;
+                close_session(&m, &s);
+                continue;
+            }
+            assert_int_equal(r.n, first.n);
+            assert_memory_equal(r.ids, first.ids, sizeof r.ids);
+            assert_memory_equal(r.logprob, first.logprob, sizeof r.logprob);
+            assert_int_equal(r.text.len, first.text.len);
+            qsi_str_release(&r.text);
+            generate(s, prompt, 43, 30, &other, &st); /* another seed, another text */
+            assert_true(st.n_cached > 0);
+            assert_true(memcmp(other.ids, first.ids, sizeof other.ids) != 0);
+            qsi_str_release(&other.text);
+            close_session(&m, &s);
+        }
+        qsi_str_release(&first.text);
+    }
+}
+
+static void test_limits(void **state) {
+    qs_model *m;
+    qs_session *s;
+    qs_gen_stats st;
+    qs_err err;
+    result r;
+    qs_gen_opts o;
+    int32_t ids[65] = { 5, 6, 7 }, bad[] = { 1, 100000, 2 };
+    open_session(DENSE, 1, 0, 0, &m, &s);
+    qs_gen_opts_init(&o, sizeof o, m);
+    assert_int_equal(qs_generate_ids(s, ids, 65, &o, &st, &err), QS_E_LIMIT);
+    assert_non_null(strstr(err.text, "65"));
+    assert_int_equal(qs_generate_ids(s, bad, 3, &o, &st, &err), QS_E_ARG);
+    assert_non_null(strstr(err.text, "100000"));
+    assert_int_equal(qs_generate_ids(s, ids, 0, &o, &st, &err), QS_E_STATE);
+    assert_int_equal(qs_generate(s, "ab\xff", 3, 0, &o, &st, &err), QS_E_FORMAT);
+    assert_int_equal(err.offset, 2);
+    /* the whole context is used, and its end is told */
+    o.ignore_end = 1;
+    assert_int_equal(qs_generate_ids(s, ids, 3, &o, &st, &err), QS_OK);
+    assert_int_equal(st.finish, QS_FINISH_CONTEXT);
+    assert_int_equal(qs_session_n_ids(s), 64);
+    assert_int_equal(st.n_generated, 61);
+    assert_int_equal(qs_session_id(s, 1), 6);
+    assert_int_equal(qs_session_id(s, 64), -1);
+    generate(s, "moon", 1, 3, &r, &st);
+    assert_int_equal(st.finish, QS_FINISH_LENGTH);
+    qsi_str_release(&r.text);
+    close_session(&m, &s);
+}
+
+static void test_bias(void **state) {
+    qs_model *m;
+    qs_session *s;
+    qs_gen_stats st;
+    qs_err err;
+    qs_gen_opts o;
+    int32_t prompt[] = { 9, 8, 7 };
+    open_session(MOE, 1, 0, 0, &m, &s);
+    qs_bias only[] = { { 77, 1000 } }, outside[] = { { 1 << 20, 1 } };
+    qs_gen_opts_init(&o, sizeof o, m);
+    o.repeat_penalty = 1;
+    o.n_predict = 12;
+    o.bias = only;
+    o.n_bias = 1;
+    assert_int_equal(qs_generate_ids(s, prompt, 3, &o, &st, &err), QS_OK);
+    assert_int_equal(qs_session_n_ids(s), 15);
+    for (int64_t i = 3; i < 15; i++) assert_int_equal(qs_session_id(s, i), 77);
+    only[0].bias = -INFINITY;
+    assert_int_equal(qs_generate_ids(s, prompt, 3, &o, &st, &err), QS_OK);
+    for (int64_t i = 3; i < qs_session_n_ids(s); i++)
+        assert_int_not_equal(qs_session_id(s, i), 77);
+    o.bias = outside;
+    assert_int_equal(qs_generate_ids(s, prompt, 3, &o, &st, &err), QS_E_ARG);
+    close_session(&m, &s);
+}
+
+static void test_not_a_number(void **state) {
+    qs_model *m;
+    qs_session *s;
+    qs_err err;
+    int32_t ids[] = { 3, 4 };
+    open_session(NOT_A_NUMBER, 1, 0, 0, &m, &s);
+    assert_int_equal(qs_generate_ids(s, ids, 2, NULL, NULL, &err), QS_E_NUMERIC);
+    assert_non_null(strstr(err.text, "layer 1"));
+    close_session(&m, &s);
+}
+
+/* ---- scoring ---------------------------------------------------------------------------------- */
+
+enum { N_SCORED = 40, TOP = 5 };
+typedef struct scored {
+    double logprob[N_SCORED];
+    qs_logprob top[N_SCORED][TOP];
+    int n, stop_at;
+} scored;
+
+static int keep_score(void *user, const qs_score_pos *p) {
+    scored *c = user;
+    assert_int_equal(p->pos, c->n);
+    assert_int_equal(p->n_top, TOP);
+    c->logprob[c->n] = p->logprob;
+    memcpy(c->top[c->n], p->top, sizeof c->top[0]);
+    return ++c->n == c->stop_at;
+}
+
+typedef struct whole {
+    double *logprob; /* [n_vocab] of the next id */
+} whole;
+
+static int keep_all(void *user, const qs_token *t) {
+    whole *w = user;
+    for (int32_t i = 0; i < t->n_top; i++) w->logprob[t->top[i].id] = t->top[i].logprob;
+    return 0;
+}
+
+/* Brute force: each prefix alone through a fresh session, the whole distribution that follows it. */
+static void check_scores(const char *path, int threads) {
+    qs_model *m;
+    qs_session *s, *fresh;
+    qs_err err;
+    int32_t ids[N_SCORED];
+    scored got = { 0 };
+    open_session(path, threads, 0, 0, &m, &s);
+    int32_t n_vocab = qs_model_n_vocab(m);
+    whole w = { malloc((size_t)n_vocab * sizeof(double)) };
+    for (int i = 0; i < N_SCORED; i++) ids[i] = (i * 37 + i * i * 11) % n_vocab;
+    assert_int_equal(qs_score(s, ids, N_SCORED, TOP, keep_score, &got, &err), QS_OK);
+    assert_int_equal(got.n, N_SCORED);
+    assert_true(isnan(got.logprob[0]));
+    for (int n = 1; n < N_SCORED; n++) {
+        qs_gen_opts o;
+        qs_gen_opts_init(&o, sizeof o, NULL);
+        o.temp = 0;
+        o.n_predict = 1;
+        o.ignore_end = 1; /* so that there is a token to hear of */
+        o.top_logprobs = n_vocab;
+        o.on_token = keep_all;
+        o.user = &w;
+        assert_int_equal(qs_session_create(&fresh, m, NULL, &err), QS_OK);
+        assert_int_equal(qs_generate_ids(fresh, ids, (size_t)n, &o, NULL, &err), QS_OK);
+        qs_session_free(fresh);
+        double sum = 0;
+        for (int32_t i = 0; i < n_vocab; i++) sum += exp(w.logprob[i]);
+        assert_true(fabs(sum - 1) < 1e-9);
+        assert_true(got.logprob[n] == w.logprob[ids[n]]);
+        int better[TOP] = { 0 };
+        for (int k = 0; k < TOP; k++) {
+            qs_logprob t = got.top[n - 1][k];
+            assert_true(t.logprob == w.logprob[t.id]);
+            for (int32_t i = 0; i < n_vocab; i++)
+                better[k] += w.logprob[i] > t.logprob || (w.logprob[i] == t.logprob && i < t.id);
+            assert_int_equal(better[k], k);
+        }
+    }
+    free(w.logprob);
+    close_session(&m, &s);
+}
+
+static void test_score_brute_force(void **state) {
+    check_scores(MOE, 1);
+    check_scores(DENSE, 2);
+}
+
+static void test_score_limits(void **state) {
+    qs_model *m;
+    qs_session *s;
+    qs_err err;
+    int32_t ids[65] = { 0 }, bad[] = { 1, 2, -1 };
+    scored got = { .stop_at = 3 };
+    open_session(DENSE, 1, 0, 0, &m, &s);
+    assert_int_equal(qs_score(s, ids, 65, TOP, keep_score, &got, &err), QS_E_LIMIT);
+    assert_int_equal(qs_score(s, bad, 3, TOP, keep_score, &got, &err), QS_E_ARG);
+    assert_non_null(strstr(err.text, "position 2"));
+    assert_int_equal(got.n, 0);
+    assert_int_equal(qs_score(s, ids, 40, TOP, keep_score, &got, &err), QS_E_CANCELLED);
+    assert_int_equal(got.n, 3);
+    close_session(&m, &s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_describe),          cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_same_answer),       cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_bias),              cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_score_brute_force), cmocka_unit_test(test_score_limits),
+    };
+    return cmocka_run_group_tests(tests, write_models, remove_models);
+}

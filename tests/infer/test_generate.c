@@ -1,0 +1,293 @@
+/* infer/generate on a scripted model that writes a given text: pieces, stop strings, limits, the end,
+ * biases, callbacks. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fake_model.h"
+#include "infer/generate.h"
+
+static qsi_vocab *vocab;
+
+static int make_vocab(void **state) {
+    static const char text[] = "the moon is bright, the moon is round. 床前明月光，疑是地上霜。";
+    qsi_bpe_trainer *t;
+    qs_status st = qsi_bpe_trainer_create(&t, "deepseek-llm", NULL);
+    for (int i = 0; i < 4 && st == QS_OK; i++)
+        st = qsi_bpe_trainer_add(t, text, sizeof text - 1, NULL);
+    if (st == QS_OK) st = qsi_bpe_trainer_finish(t, 290, NULL, NULL, &vocab, NULL);
+    qsi_bpe_trainer_free(t);
+    return st == QS_OK ? 0 : -1;
+}
+
+static int free_vocab(void **state) {
+    qsi_vocab_free(vocab);
+    return 0;
+}
+
+/* Everything one scripted generation needs. */
+typedef struct script {
+    fake_model f;
+    qsi_engine *e;
+    qsi_seq seq;
+    qsi_sampler *sm;
+    qsi_rng rng;
+    qsi_ids answer;      /* what the model writes, then its end token for ever */
+    size_t n_prompt;
+    qsi_str heard;       /* all text pieces */
+    int n_pieces, n_tokens, stop_after_pieces, stop_after_tokens;
+    qsi_gen_opts o;
+    qsi_gen g;
+} script;
+
+static int32_t next_id(void *user, const int32_t *ids, int32_t n) {
+    script *s = user;
+    size_t i = (size_t)n - s->n_prompt;
+    return (size_t)n >= s->n_prompt && i < s->answer.len ? s->answer.data[i] : qsi_vocab_eos(vocab);
+}
+
+static int hear_text(void *user, const char *p, size_t n) {
+    script *s = user;
+    assert_true(n > 0 && qsi_utf8_valid(p, n, NULL));
+    assert_int_equal(qsi_str_append(&s->heard, p, n), QS_OK);
+    return ++s->n_pieces == s->stop_after_pieces;
+}
+
+static int hear_token(void *user, const qsi_gen_token *t) {
+    script *s = user;
+    assert_int_equal(t->id, s->answer.data[s->n_tokens]);
+    qsi_slice b = qsi_vocab_bytes(vocab, t->id);
+    assert_int_equal(t->n_text, b.n);
+    assert_memory_equal(t->text, b.p, b.n);
+    assert_int_equal(t->n_top, s->o.top_logprobs);
+    if (t->n_top > 0) {
+        assert_int_equal(t->top[0].id, t->id);
+        assert_true(t->top[0].logprob == t->logprob);
+    }
+    return ++s->n_tokens == s->stop_after_tokens;
+}
+
+static void begin(script *s, const char *answer, int64_t n_ctx) {
+    static const int32_t prompt[] = { 1, 2, 3 };
+    memset(s, 0, sizeof *s);
+    fake_model_init(&s->f, qsi_vocab_size(vocab), 8, n_ctx, 8);
+    s->f.next = next_id;
+    s->f.user = s;
+    assert_int_equal(qsi_engine_create(&s->e, &s->f.runner, 1, NULL), QS_OK);
+    assert_int_equal(qsi_seq_init(&s->seq, s->e, NULL), QS_OK);
+    assert_int_equal(qsi_sampler_create(&s->sm, qsi_vocab_size(vocab), NULL), QS_OK);
+    qsi_rng_init(&s->rng, 1);
+    assert_int_equal(qsi_encode(vocab, answer, strlen(answer), 0, &s->answer, NULL), QS_OK);
+    s->n_prompt = 3;
+    assert_int_equal(qsi_seq_push(&s->seq, prompt, 3, NULL), QS_OK);
+    s->o = (qsi_gen_opts){ .n_predict = -1, .on_text = hear_text, .user = s };
+    qsi_sampling_default(&s->o.sampling);
+}
+
+static void go(script *s, const atomic_int *cancel) {
+    assert_int_equal(qsi_gen_init(&s->g, &s->o, &s->seq, s->sm, vocab, &s->rng, NULL), QS_OK);
+    assert_int_equal(qsi_gen_run(&s->g, cancel, NULL, NULL), QS_OK);
+    assert_true(s->g.done);
+    /* what was heard piece by piece is the text */
+    assert_int_equal(s->heard.len, s->g.text.len);
+    if (s->heard.len > 0) assert_memory_equal(s->heard.data, s->g.text.data, s->heard.len);
+}
+
+static void end(script *s) {
+    qsi_gen_release(&s->g);
+    qsi_seq_release(&s->seq);
+    qsi_engine_free(s->e);
+    qsi_sampler_free(s->sm);
+    qsi_ids_release(&s->answer);
+    qsi_str_release(&s->heard);
+    fake_model_release(&s->f);
+}
+
+static void check_text(const script *s, const char *want) {
+    assert_string_equal(s->g.text.data ? s->g.text.data : "", want);
+}
+
+static void test_whole_answer(void **state) {
+    static const char *const answers[] = { "the moon is bright", "床前明月光，疑是地上霜。",
+                                           "αβ 𝒳 émoji 😀!", "" };
+    for (size_t i = 0; i < QSI_COUNT(answers); i++) {
+        script s;
+        begin(&s, answers[i], 256);
+        s.o.on_token = hear_token;
+        s.o.top_logprobs = (int32_t)i;
+        go(&s, NULL);
+        check_text(&s, answers[i]);
+        assert_int_equal(s.g.finish, QSI_FINISH_END);
+        assert_int_equal(s.seq.n_ids, 3 + s.answer.len); /* the end token is not in the sequence */
+        assert_int_equal(s.n_tokens, s.answer.len);
+        assert_int_equal(qsi_gen_exact_ids(&s.g), s.answer.len);
+        /* one step for the prompt, one for each id but not for those nobody reads */
+        assert_int_equal(s.f.n_steps, 1 + (int)s.answer.len);
+        end(&s);
+    }
+}
+
+static void test_strip_space(void **state) {
+    script s;
+    begin(&s, " the moon", 256);
+    s.o.strip_space = true;
+    go(&s, NULL);
+    check_text(&s, "the moon");
+    assert_int_equal(qsi_gen_exact_ids(&s.g), s.answer.len);
+    end(&s);
+    begin(&s, "  the moon", 256); /* one space only */
+    s.o.strip_space = true;
+    go(&s, NULL);
+    check_text(&s, " the moon");
+    end(&s);
+    begin(&s, "the  moon", 256);
+    s.o.strip_space = true;
+    go(&s, NULL);
+    check_text(&s, "the  moon");
+    end(&s);
+}
+
+static void test_stop_strings(void **state) {
+    static const char *const stops[] = { "is r", "。" };
+    script s;
+    begin(&s, "the moon is bright, the moon is round.", 256);
+    s.o.stops = stops;
+    s.o.n_stops = 2;
+    go(&s, NULL);
+    check_text(&s, "the moon is bright, the moon ");
+    assert_int_equal(s.g.finish, QSI_FINISH_STOP);
+    int64_t exact = qsi_gen_exact_ids(&s.g);
+    if (exact >= 0) { /* the ids that stand for the text spell it */
+        qsi_str text = { 0 };
+        assert_int_equal(qsi_decode(vocab, s.seq.ids + 3, (size_t)exact, false, &text), QS_OK);
+        assert_string_equal(text.data, "the moon is bright, the moon ");
+        qsi_str_release(&text);
+    }
+    end(&s);
+    begin(&s, "床前明月光，疑是地上霜。the", 256);
+    s.o.stops = stops;
+    s.o.n_stops = 2;
+    go(&s, NULL);
+    check_text(&s, "床前明月光，疑是地上霜");
+    end(&s);
+    /* a beginning of a stop string at the end of the answer is shown */
+    begin(&s, "the moon is", 256);
+    s.o.stops = stops;
+    s.o.n_stops = 2;
+    go(&s, NULL);
+    check_text(&s, "the moon is");
+    assert_int_equal(s.g.finish, QSI_FINISH_END);
+    end(&s);
+    /* at once */
+    begin(&s, "。the", 256);
+    s.o.stops = stops;
+    s.o.n_stops = 2;
+    go(&s, NULL);
+    check_text(&s, "");
+    assert_int_equal(qsi_gen_exact_ids(&s.g), 0);
+    end(&s);
+}
+
+static void test_limits(void **state) {
+    script s;
+    begin(&s, "the moon is bright, the moon is round.", 256);
+    s.o.n_predict = 4;
+    go(&s, NULL);
+    assert_int_equal(s.g.finish, QSI_FINISH_LENGTH);
+    assert_int_equal(s.seq.n_ids, 7);
+    assert_int_equal(s.f.n_steps, 4);
+    end(&s);
+    begin(&s, "the moon", 256);
+    s.o.n_predict = 0;
+    go(&s, NULL);
+    assert_int_equal(s.g.finish, QSI_FINISH_LENGTH);
+    check_text(&s, "");
+    end(&s);
+    begin(&s, "the moon is bright, the moon is round.", 8);
+    go(&s, NULL);
+    assert_int_equal(s.g.finish, QSI_FINISH_CONTEXT);
+    assert_int_equal(s.seq.n_ids, 8);
+    end(&s);
+    /* half a character at the limit comes out as U+FFFD, never as loose bytes */
+    begin(&s, "😀", 256);
+    assert_true(s.answer.len > 1);
+    s.o.n_predict = 1;
+    go(&s, NULL);
+    assert_true(qsi_utf8_valid(s.g.text.data, s.g.text.len, NULL));
+    assert_string_equal(s.g.text.data, "\xef\xbf\xbd");
+    end(&s);
+}
+
+static void test_callbacks_and_cancel(void **state) {
+    script s;
+    begin(&s, "the moon is bright, the moon is round.", 256);
+    s.stop_after_pieces = 3;
+    go(&s, NULL);
+    assert_int_equal(s.g.finish, QSI_FINISH_CALLBACK);
+    assert_int_equal(s.n_pieces, 3);
+    end(&s);
+    begin(&s, "the moon is bright, the moon is round.", 256);
+    s.o.on_token = hear_token;
+    s.stop_after_tokens = 2;
+    go(&s, NULL);
+    assert_int_equal(s.g.finish, QSI_FINISH_CALLBACK);
+    assert_int_equal(s.n_tokens, 2);
+    assert_int_equal(s.seq.n_ids, 5);
+    end(&s);
+    atomic_int cancel = 0;
+    begin(&s, "the moon is bright, the moon is round.", 256);
+    s.f.cancel_at = &cancel;
+    s.f.cancel_step = 5;
+    go(&s, &cancel);
+    assert_int_equal(s.g.finish, QSI_FINISH_CANCELLED);
+    assert_int_equal(s.f.n_steps, 5);
+    end(&s);
+}
+
+static void test_ignore_end(void **state) {
+    script s;
+    begin(&s, "the moon", 256);
+    s.o.ignore_end = true;
+    s.o.n_predict = 60;
+    go(&s, NULL);
+    assert_int_equal(s.g.finish, QSI_FINISH_LENGTH);
+    assert_int_equal(s.seq.n_ids, 63);
+    for (size_t i = 0; i < s.seq.n_ids; i++)
+        assert_false(qsi_vocab_is_end(vocab, s.seq.ids[i]));
+    end(&s);
+}
+
+static void test_bad_settings(void **state) {
+    static const char *const empty[] = { "" };
+    script s;
+    qs_err err;
+    begin(&s, "x", 256);
+    s.o.n_predict = -2;
+    assert_int_equal(qsi_gen_init(&s.g, &s.o, &s.seq, s.sm, vocab, &s.rng, &err), QS_E_ARG);
+    qsi_gen_release(&s.g);
+    s.o.n_predict = 1;
+    s.o.stops = empty;
+    s.o.n_stops = 1;
+    assert_int_equal(qsi_gen_init(&s.g, &s.o, &s.seq, s.sm, vocab, &s.rng, &err), QS_E_ARG);
+    qsi_gen_release(&s.g);
+    s.o.n_stops = 0;
+    s.o.sampling.temp = NAN;
+    assert_int_equal(qsi_gen_init(&s.g, &s.o, &s.seq, s.sm, vocab, &s.rng, &err), QS_E_ARG);
+    end(&s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole_answer),   cmocka_unit_test(test_strip_space),
+        cmocka_unit_test(test_stop_strings),   cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_callbacks_and_cancel), cmocka_unit_test(test_ignore_end),
+        cmocka_unit_test(test_bad_settings),
+    };
+    return cmocka_run_group_tests(tests, make_vocab, free_vocab);
+}
