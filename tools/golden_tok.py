@@ -1,22 +1,31 @@
 #!/usr/bin/env python3
 """Goldens of the tokenizers, from Hugging Face `tokenizers`.
 
-    golden_tok.py pieces > tests/golden/tok/pieces.tsv
-    golden_tok.py ids VOCAB.gguf > tests/golden/tok/ids.tsv
+    golden_tok.py tests/golden/tok
 
-pieces: one line per text: pre-tokenizer, the text's UTF-8 in hex, the pieces' lengths in bytes.
-ids: the text in hex, its ids (no BOS) with the vocabulary of the GGUF file.
+Reads text.txt there (written for this purpose) and writes
+    pieces.tsv       pre-tokenizer, text (UTF-8 in hex), lengths of its pieces in bytes
+    merges.txt       the merges that the reference's trainer learns from the text's ASCII lines
+    tokenizer.json   a small vocabulary from the reference's trainer, with the peculiarities of the
+                     published ones: 13 bytes without a symbol, added tokens of one character
+    ids.tsv          text, ids without BOS; control tokens in the text match
 """
+import json
+import os
 import random
 import sys
 
-from reference import PRETOKENIZERS, code_points, load_reference, read_gguf
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from reference import PRETOKENIZERS, STEPS, code_points, load_reference
 
 POOL = list(" \t\n\r\x0b\x0c\x85\xa0\u1680\u2003\u2028\u2029\u3000\u200b\ufeffaZmÀøüñıſßΩω你好中文日本語かなカナ한국어"
             "एक१२३٣٤0123456789⅐Ⅷ①㊀.,!?;:'\"()[]{}<>|/\\@#$%^&*-_=+~`！？，。、；：“”‘’—…～￥€₿×÷√∞≠→"
             "\u0301\u0308\u20e3\ufe0f\u200d😀😁👨👩👧🇨🇳𐐀𝐀𠀀\U000e0001\u0e33ก\u0e48\u05d0\u0627\u064b")
 WORDS = [" ", "  ", "\n", "\r\n", "\t", "hello", "World", "don't", "12345", "3.14", "你好", "。", "中",
          "\u3000", "naïve", "!!", "...", " (", ")", "©", "x", "\xa0"]
+BOS, EOS, FIM = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜fim▁hole｜>"
+MARKS = [BOS, EOS, FIM, "<｜fim▁", "<|", "[PAD3]", "ÿ", "ü"]
 
 
 def texts(seed, n):
@@ -35,18 +44,61 @@ def texts(seed, n):
             yield "".join(r.choice(WORDS) for _ in range(k))
 
 
-def pieces():
-    for pre, reference in PRETOKENIZERS.items():
-        for text in texts(1, 500):
-            lengths = [len(p.encode()) for p, _ in reference.pre_tokenize_str(text)]
-            print(pre, text.encode().hex(), ",".join(map(str, lengths)), sep="\t")
+def marked_texts(seed, n):
+    """Parts of texts with added tokens between them."""
+    r = random.Random(seed)
+    for text in texts(seed + 1, n):
+        k = r.randrange(len(text))
+        yield text[:k] + r.choice(MARKS) + text[k:]
 
 
-def ids(path):
-    reference = load_reference(read_gguf(path))
-    for text in texts(2, 500):
-        print(text.encode().hex(), " ".join(map(str, reference.encode(text).ids)), sep="\t")
+def train(text, n_vocab):
+    """Tokens and merges of the reference's trainer; the alphabet comes first."""
+    tok = Tokenizer(models.BPE())
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        STEPS["deepseek-llm"] + [pre_tokenizers.ByteLevel(add_prefix_space=False,
+                                                          use_regex=False)])
+    tok.train_from_iterator([text], trainers.BpeTrainer(
+        vocab_size=n_vocab, min_frequency=2, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    merges = json.loads(tok.to_str())["model"]["merges"]
+    vocab = tok.get_vocab()
+    return sorted(vocab, key=vocab.get), [" ".join(m) for m in merges]
+
+
+def small_vocab(text):
+    """Like the published vocabularies: bytes that UTF-8 never has are added tokens instead."""
+    tokens, merges = train(text, 1000)
+    absent = [chr(b) for b in (0xC0, 0xC1, *range(0xF5, 0x100))]
+    ordinary = [t for t in tokens if t not in absent]
+    added = [(BOS, 3), (EOS, 3), (FIM, 4)] + [(c, 4) for c in absent]
+    return {"tokens": ordinary + [t for t, _ in added],
+            "types": [1] * len(ordinary) + [kind for _, kind in added],
+            "merges": merges, "pre": "deepseek-llm"}
+
+
+def write(path, lines):
+    with open(path, "w", encoding="utf-8", newline="\n") as f:
+        f.writelines(line + "\n" for line in lines)
+
+
+def main():
+    folder = sys.argv[1]
+    with open(os.path.join(folder, "text.txt"), encoding="utf-8") as f:
+        text = f.read()
+    write(os.path.join(folder, "pieces.tsv"), (
+        "\t".join([pre, t.encode().hex(),
+                   ",".join(str(len(p.encode())) for p, _ in reference.pre_tokenize_str(t))])
+        for pre, reference in PRETOKENIZERS.items() for t in texts(1, 500)))
+    english = "".join(line for line in text.splitlines(True) if line.isascii())
+    write(os.path.join(folder, "merges.txt"), train(english, 700)[1])
+    reference = load_reference(small_vocab(text))
+    reference.save(os.path.join(folder, "tokenizer.json"), pretty=False)
+    write(os.path.join(folder, "ids.tsv"), (
+        t.encode().hex() + "\t" + " ".join(map(str, reference.encode(t).ids))
+        for source in (text.splitlines(True), texts(2, 300), marked_texts(3, 100))
+        for t in source))
 
 
 if __name__ == "__main__":
-    pieces() if sys.argv[1] == "pieces" else ids(sys.argv[2])
+    main()

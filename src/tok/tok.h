@@ -35,6 +35,10 @@ qs_status qsi_vocab_load_gguf(qsi_vocab **v, const qsi_gguf *g, qs_err *err) QS_
 qs_status qsi_vocab_load_json(qsi_vocab **v, const char *json, size_t n, const char *config,
                               size_t n_config, qs_err *err) QS_MUST_CHECK;
 void qsi_vocab_free(qsi_vocab *v);
+/* A copy of v with fillers [PADn] (user-defined, never matched in text) up to n tokens, as models
+ * have that are wider than their vocabulary. QS_E_RANGE when n is less than v has. */
+qs_status qsi_vocab_padded(qsi_vocab **out, const qsi_vocab *v, int32_t n, qs_err *err)
+    QS_MUST_CHECK;
 /* Writes all tokenizer.ggml.* keys (and the chat template key when there is one). */
 qs_status qsi_vocab_save_gguf(const qsi_vocab *v, qsi_gguf_writer *w, qs_err *err) QS_MUST_CHECK;
 

@@ -4,6 +4,7 @@
  *
  * Source: deepseek-facts 3.1; the byte alphabet is GPT-2's (printable Latin-1 stands for itself, the
  * other bytes for U+0100 and up). Thread: immutable after build. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -346,6 +347,49 @@ qs_status qsi_vocab_build(qsi_vocab **v, const qsi_vocab_spec *s, qs_err *err) {
     n = NULL;
 done:
     qsi_vocab_free(n);
+    return st;
+}
+
+#define FILLER_BYTES 24
+
+/* The arrays of a spec that equals v with room for n tokens. */
+static qs_status copy_spec(const qsi_vocab *v, size_t n, qsi_arena *a, qsi_vocab_spec *s) {
+    qsi_slice *tokens = qsi_arena_alloc(a, n, sizeof(*tokens));
+    uint8_t *types = qsi_arena_alloc(a, n, 1);
+    qsi_slice *left = qsi_arena_alloc(a, (size_t)v->n_merges, sizeof(*left));
+    qsi_slice *right = qsi_arena_alloc(a, (size_t)v->n_merges, sizeof(*right));
+    char *fill = qsi_arena_alloc(a, n - (size_t)v->n, FILLER_BYTES);
+    if (tokens == NULL || types == NULL || left == NULL || right == NULL || fill == NULL)
+        return QS_E_NOMEM;
+    memcpy(tokens, v->text, (size_t)v->n * sizeof(*tokens));
+    memcpy(types, v->type, (size_t)v->n);
+    for (size_t i = (size_t)v->n; i < n; i++, fill += FILLER_BYTES) {
+        tokens[i] = (qsi_slice){fill, (size_t)snprintf(fill, FILLER_BYTES, "[PAD%zu]", i)};
+        types[i] = QSI_TOK_USER;
+    }
+    for (int64_t i = 0; i < v->n_merges; i++) {
+        left[i] = v->text[v->merge_list[i] >> 32];
+        right[i] = v->text[(uint32_t)v->merge_list[i]];
+    }
+    *s = (qsi_vocab_spec){tokens,   types,  (int64_t)n,  left,      right,     v->n_merges,
+                          v->bos,   v->eos, v->pad,      v->add_bos, v->add_eos, v->pre,
+                          v->chat_template};
+    return QS_OK;
+}
+
+qs_status qsi_vocab_padded(qsi_vocab **out, const qsi_vocab *v, int32_t n, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_arena a;
+    qsi_vocab_spec s;
+    qsi_arena_init(&a);
+    if (n < v->n)
+        QS_FAIL(err, QS_E_RANGE, "the vocabulary has %d tokens, more than the model's %d", (int)v->n,
+                (int)n);
+    if (copy_spec(v, (size_t)n, &a, &s) != QS_OK)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory for a vocabulary of %d tokens", (int)n);
+    QS_TRY(qsi_vocab_build(out, &s, err));
+done:
+    qsi_arena_release(&a);
     return st;
 }
 

@@ -4,10 +4,14 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
-#include "tok/tok.h"
+#include "tok/vocab.h"
+#include "tok_golden.h"
+
+static const char *text_path, *merges_path;
 
 static qsi_vocab *learn(const char *text, size_t n, int32_t n_vocab) {
     qsi_bpe_trainer *t = NULL;
@@ -139,9 +143,48 @@ static void can_be_cancelled_and_refused(void **state) {
     qsi_bpe_trainer_free(t);
 }
 
-int main(void) {
+/* The reference's trainer on the same text: characters of one byte, so that the rule about parts of
+ * characters plays no role. */
+static void merges_as_the_reference_does(void **state) {
+    size_t n, n_want, line = 0;
+    char *text = tok_read_file(text_path, &n), *want = tok_read_file(merges_path, &n_want);
+    char *at = want, *merge;
+    qsi_bpe_trainer *t = NULL;
+    qsi_vocab *v = NULL;
+    assert_int_equal(qsi_bpe_trainer_create(&t, "deepseek-llm", NULL), QS_OK);
+    for (char *p = text, *end; *p != '\0'; p = end) {
+        bool ascii = true;
+        end = p + strcspn(p, "\n") + 1;
+        for (const char *q = p; q < end; q++) ascii = ascii && (unsigned char)*q < 0x80;
+        if (ascii)
+            assert_int_equal(qsi_bpe_trainer_add(t, p, (size_t)(end - p), NULL), QS_OK);
+    }
+    assert_int_equal(qsi_bpe_trainer_finish(t, 702, NULL, NULL, &v, NULL), QS_OK);
+    while ((merge = tok_field(&at)) != NULL) {
+        uint64_t key;
+        qsi_slice left, right;
+        size_t k;
+        assert_true((int64_t)line < qsi_vocab_n_merges(v));
+        key = v->merge_list[line++];
+        left = qsi_vocab_text(v, (int32_t)(key >> 32));
+        right = qsi_vocab_text(v, (int32_t)key);
+        k = left.n;
+        assert_int_equal(strlen(merge), left.n + right.n + 1);
+        assert_memory_equal(merge, left.p, k);
+        assert_memory_equal(merge + k + 1, right.p, right.n);
+    }
+    assert_true(line > 100);
+    assert_int_equal(line, qsi_vocab_n_merges(v));
+    qsi_vocab_free(v);
+    qsi_bpe_trainer_free(t);
+    free(text);
+    free(want);
+}
+
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merges_by_count),
+        cmocka_unit_test(merges_as_the_reference_does),
         cmocka_unit_test(breaks_ties_by_the_lower_pair),
         cmocka_unit_test(merges_runs),
         cmocka_unit_test(keeps_characters_together),
@@ -149,5 +192,8 @@ int main(void) {
         cmocka_unit_test(splits_long_pieces),
         cmocka_unit_test(can_be_cancelled_and_refused),
     };
+    if (argc != 3) return 2;
+    text_path = argv[1];
+    merges_path = argv[2];
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
