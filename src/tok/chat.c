@@ -287,7 +287,7 @@ done:
 }
 
 /* The default system text that the file's own template carries: its first string literal that is
- * printed as it is, {{'...'}}. Only \n is an escape there. */
+ * printed as it is, {{'...'}}. A backslash there stands before n, a quote or itself. */
 static qs_status put_file_system(render *r) {
     qs_status st = QS_OK;
     qsi_slice s = r->v->chat_template;
@@ -298,12 +298,9 @@ static qs_status put_file_system(render *r) {
         if (s.p[end] == '\\') end++;
     if (end + 2 >= s.n || memcmp(s.p + end, "'}}", 3) != 0) return QS_OK;
     for (; i < end; i++) {
-        if (s.p[i] == '\\' && s.p[i + 1] == 'n') {
-            QS_TRY(put_text(r, "\n", 1));
-            i++;
-        } else {
-            QS_TRY(put_text(r, s.p + i, 1));
-        }
+        bool escape = s.p[i] == '\\' && i + 1 < end;
+        if (escape) i++;
+        QS_TRY(put_text(r, escape && s.p[i] == 'n' ? "\n" : s.p + i, 1));
     }
 done:
     return st;
