@@ -1,0 +1,67 @@
+/* Files of a long-running job; see runfile.h. */
+#include "sys/runfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "sys/oserr.h"
+
+enum { RETRIES = 20, PAUSE_NS = 100000000 }; /* two seconds */
+
+qs_status qsi_lock_take(qsi_lock *l, const char *path, qs_err *err) {
+    qs_status st = QS_OK;
+    struct flock f = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    l->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (l->fd < 0) return qsi_err_errno(err, errno, "cannot open '%s'", path);
+    /* a process that was just killed may still be on its way out */
+    for (int i = 0; i < RETRIES; i++) {
+        const struct timespec pause = {.tv_nsec = PAUSE_NS};
+        if (fcntl(l->fd, F_SETLK, &f) == 0) return QS_OK;
+        if (errno != EACCES && errno != EAGAIN) break;
+        if (i + 1 < RETRIES) nanosleep(&pause, NULL);
+        else errno = EAGAIN;
+    }
+    if (errno == EACCES || errno == EAGAIN)
+        st = qsi_err_set(err, QS_E_STATE, "'%s' is held by another process", path);
+    else if (errno == ENOLCK || errno == EINVAL) return QS_OK; /* no locks on this file system */
+    else st = qsi_err_errno(err, errno, "cannot lock '%s'", path);
+    qsi_lock_release(l);
+    return st;
+}
+
+void qsi_lock_release(qsi_lock *l) {
+    if (l->fd >= 0) close(l->fd);
+    l->fd = -1;
+}
+
+qs_status qsi_append_open(qsi_append *a, const char *path, qs_err *err) {
+    *a = (qsi_append){.fd = -1, .path = qsi_strdup(path)};
+    if (a->path == NULL) return qsi_err_set(err, QS_E_NOMEM, "out of memory");
+    a->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (a->fd >= 0) return QS_OK;
+    qs_status st = qsi_err_errno(err, errno, "cannot open '%s'", path);
+    qsi_append_close(a);
+    return st;
+}
+
+qs_status qsi_append_write(qsi_append *a, const void *p, size_t n, qs_err *err) {
+    ssize_t k;
+    do k = write(a->fd, p, n);
+    while (k < 0 && errno == EINTR);
+    if (k == (ssize_t)n) return QS_OK;
+    return qsi_err_errno(err, k < 0 ? errno : ENOSPC, "cannot write to '%s'", a->path);
+}
+
+void qsi_append_close(qsi_append *a) {
+    if (a->path != NULL && a->fd >= 0) close(a->fd);
+    qsi_free(a->path);
+    *a = (qsi_append){.fd = -1};
+}
+
+qs_status qsi_file_remove(const char *path, qs_err *err) {
+    if (unlink(path) == 0 || errno == ENOENT) return QS_OK;
+    return qsi_err_errno(err, errno, "cannot remove '%s'", path);
+}
