@@ -53,7 +53,7 @@ class Chat:
     """A fresh chat for every question; `jobs` of them at a time."""
 
     def __init__(self, program, model, jobs, seed, extra=()):
-        self.command = [program, "chat", "-m", model, *extra]
+        self.command = [program, "chat", "-m", model, "--threads", "1", *extra]
         self.jobs, self.seed = jobs, seed
         self.asked = 0
 
@@ -307,7 +307,7 @@ def main(argv):
     ap.add_argument("--tasks", type=int, default=100, help="questions of each other task; 0 leaves them out")
     ap.add_argument("--bits", type=int, default=200, help="documents for bits per character; 0 leaves them out")
     ap.add_argument("--seed", type=int, default=1000)
-    ap.add_argument("--chat-options", default="", help="more options for chat, e.g. '--temp 0.5 --threads 1'")
+    ap.add_argument("--chat-options", default="", help="more options for chat, e.g. '--temp 0.5'")
     a = ap.parse_args(argv)
     os.makedirs(a.out, exist_ok=True)
     start = time.time()

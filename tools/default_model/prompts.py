@@ -238,7 +238,7 @@ POEM_ZH = {
           "{F}{QT}", "{F}：{T}", "{F} {QT}", "{QT} {F}", "{QT}，{F}[。|]", "[写|作|赋|来]首{F}[，|：| |]{QT}[。|]",
           f"{_ZQ}{_ZW}一首{{F}}[，|：| |]{{QT}}{_ZE}", f"{_ZQ}写一首[关于|描写|吟咏|咏]{{T}}的{{F}}{_ZE}",
           "[请|]用{F}[的形式|]写[一写|]{QT}[。|]", f"{_ZQ}以{{QT}}为[题目|题材|主题|诗题][，|]{_ZW}{_N1}{{F}}{_ZE}",
-          "赋{F}一首[，|：]题[曰|为|作]{QT}[。|]", f"题目：{{T}}[，|；|。| ][体裁|形式|要求]：{{F}}[。|]",
+          "[赋|写|作]{F}一首[，|：]题[曰|为|作]{QT}[。|]", "[请|]以{QT}为题[，|][写|作|赋]{F}一首[。|]", f"题目：{{T}}[，|；|。| ][体裁|形式|要求]：{{F}}[。|]",
           f"{_ZQ}就{{QT}}{_ZW}{_N1}{{F}}{_ZE}", "我想要一首{F}[，|]题目[是|叫]{QT}[。|]"],
     "A": [f"{_ZQ}[仿|模仿|仿照|学]{{A}}[，|]{_ZW}{_N1}{{F}}{_ZE}", f"{_ZQ}{_ZW}[一首|首]{{A}}[风格|式]的{{F}}{_ZE}",
           f"{_ZQ}[用|以]{{A}}的[风格|笔法|口吻|笔调|手法][，|]{_ZW}{_N1}{{F}}{_ZE}", "仿{A}{F}[一首|]", "{F}[，|,| ]仿{A}[。|]",
@@ -295,18 +295,20 @@ COUPLET_EN = [
 TO_ZH = [
     (3, "[请|请你|请帮我|帮我|麻烦|]把[这句话|这句|下面的句子|下面这句话|以下句子|以下英文|这句英语|下面的英文]翻译[成|为|成]中文[：|:]{QX}"),
     (3, "[请|请你|]翻译[成|为]中文[：|:|，|]{QX}"), (2, "译[成|为]中文[：|:]{QX}"), (2, "英译[中|汉][：|:]{X}"), (2, "{QX}[用|]中文怎么说？"),
-    (1, "{QX}[是|]什么意思？"), (1, "{QX}翻译[成|为]中文[。|]"), (1, "[请|]将{QX}[译|翻译]成中文[。|]"), (1, "[请|]翻译[：|:]{X}"), (1, "英文：{X} 中文："),
+    (1, "{QX}[是|]什么意思？"), (1, "{QX}翻译[成|为]中文[。|]"), (1, "[请|]将{QX}[译|翻译]成中文[。|]"), (1, "[请|]翻译[一下|][：|:]{X}"), (1, "英文：{X} 中文："),
+    (1, "[请问|]{QX}[用|]汉语怎么说？"), (1, "{QX}的中文[翻译|意思|]是什么？"), (1, "[请|]翻成中文[：|:]{QX}"),
     (6, "[Please t|T|T]ranslate [this |the following |the sentence |this sentence ||]into Chinese[:|.] {QX}"),
-    (3, "Translate [this |]to Chinese: {QX}"), (3, "How do you say {QX} in Chinese?"), (2, "English to Chinese: {X}"), (2, "In Chinese[:|, please:] {QX}"),
+    (3, "Translate [this |]to Chinese: {QX}"), (3, "How [do|would] you say {QX} in Chinese?"), (2, "English to Chinese: {X}"), (2, "In Chinese[:|, please:] {QX}"),
     (2, "Translate {QX} into Chinese[.|]"), (1, "What is {QX} in Chinese?"), (1, "Translate [this |the following |]from English [in|]to Chinese: {X}"),
     (1, "Chinese translation [of|for][:|] {QX}"), (1, "[Could|Can] you translate {QX} into Chinese?"), (1, "Translate: {X}"),
 ]
 TO_EN = [
     (4, "[请|请你|请帮我|帮我|麻烦|]把[这句话|这句|下面的句子|下面这句话|以下句子|以下中文|下面的中文]翻译[成|为|成][英文|英语][：|:]{QX}"),
     (4, "[请|请你|]翻译[成|为][英文|英语][：|:|，|]{QX}"), (2, "译[成|为][英文|英语][：|:]{QX}"), (2, "[中|汉]译英[：|:]{X}"), (4, "{QX}[用|][英语|英文]怎么说？"),
-    (1, "{QX}翻译[成|为][英文|英语][。|]"), (1, "[请|]将{QX}[译|翻译]成[英文|英语][。|]"), (1, "[请|]翻译[：|:]{X}"), (1, "中文：{X} 英文："),
+    (1, "{QX}翻译[成|为][英文|英语][。|]"), (1, "[请|]将{QX}[译|翻译]成[英文|英语][。|]"), (1, "[请|]翻译[一下|][：|:]{X}"), (1, "中文：{X} 英文："),
+    (1, "[请问|]{QX}[用|][英语|英文]怎么讲？"), (1, "{QX}的[英文|英语][翻译|]是什么？"), (1, "[请|]翻成[英文|英语][：|:]{QX}"),
     (6, "[Please t|T|T]ranslate [this |the following |the sentence |this sentence ||]into English[:|.] {QX}"),
-    (3, "Translate [this |]to English: {QX}"), (2, "How do you say {QX} in English?"), (2, "Chinese to English: {X}"), (2, "In English[:|, please:] {QX}"),
+    (3, "Translate [this |]to English: {QX}"), (2, "How [do|would] you say {QX} in English?"), (2, "Chinese to English: {X}"), (2, "In English[:|, please:] {QX}"),
     (2, "Translate {QX} into English[.|]"), (1, "What does {QX} mean[ in English|]?"), (1, "Translate [this |the following |]from Chinese [in|]to English: {X}"),
     (1, "English translation [of|for][:|] {QX}"), (1, "[Could|Can] you translate {QX} into English?"), (1, "Translate: {X}"),
 ]
