@@ -110,7 +110,8 @@ def run_build(name, folder, options, suites, ninja):
     log = os.path.join(ROOT, folder, "meson-logs", "testlog.json")
     if os.path.exists(log):
         os.remove(log)
-    cmd = ["meson", "test", "-C", folder, "--print-errorlogs"]
+    cmd = ["meson", "test", "-C", folder, "--print-errorlogs", "--timeout-multiplier",
+           "10" if options else "4"]
     for s in suites or []:
         cmd += ["--suite", s]
     if wrapper:

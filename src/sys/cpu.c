@@ -112,30 +112,13 @@ static int affinity_count(void) {
     return 1;
 }
 
-/* Lowers *least to the processors that the folder's quota pays for, rounded up. */
 static void least_quota(void *user, const char *folder) {
-    int *least = user;
-    char path[1200], text[64], *end;
-    long long quota, period;
-    snprintf(path, sizeof(path), "%s/cpu.max", folder);
-    if (qsi_small_read(path, text, sizeof(text))) {
-        quota = strtoll(text, &end, 10); /* "max" reads as 0 */
-        period = strtoll(end, NULL, 10);
-    } else {
-        snprintf(path, sizeof(path), "%s/cpu.cfs_quota_us", folder);
-        if (!qsi_small_read(path, text, sizeof(text))) return;
-        quota = strtoll(text, NULL, 10); /* -1: none */
-        snprintf(path, sizeof(path), "%s/cpu.cfs_period_us", folder);
-        if (!qsi_small_read(path, text, sizeof(text))) return;
-        period = strtoll(text, NULL, 10);
-    }
-    if (quota <= 0 || period <= 0) return;
-    long long cpus = (quota + period - 1) / period;
-    if (cpus < *least) *least = (int)cpus;
+    int *least = user, cpus = qsi_cgroup_cpus(folder);
+    if (cpus > 0 && cpus < *least) *least = cpus;
 }
 
 int qsi_cpu_count(void) {
     int n = affinity_count();
-    qsi_cgroup_walk("cpu", least_quota, &n);
+    qsi_cgroup_walk(QSI_CGROUP_LIST, QSI_CGROUP_MOUNT, "cpu", least_quota, &n);
     return n > 0 ? n : 1;
 }

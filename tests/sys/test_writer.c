@@ -1,0 +1,280 @@
+/* Atomic replacement: the target is the old file or the whole new one, whatever happens. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "sys/file.h"
+#include "tmpdir.h"
+
+static void holds(const char *path, const void *want, size_t n) {
+    qsi_str s = {0};
+    assert_int_equal(qsi_file_read(path, SIZE_MAX, &s, NULL), QS_OK);
+    assert_int_equal(s.len, n);
+    assert_memory_equal(s.data, want, n);
+    qsi_str_release(&s);
+}
+
+static const char *fresh(const char *name) {
+    const char *path = tmp_path(name);
+    tmp_write(path, "old", 3);
+    return path;
+}
+
+static void commit_replaces(void **state) {
+    (void)state;
+    const char *path = fresh("a.gguf");
+    int before = tmp_count(tmp_root);
+    qsi_writer *w;
+    qs_err err;
+    assert_int_equal(qsi_writer_open(&w, path, &err), QS_OK);
+    assert_int_equal(tmp_count(tmp_root), before + 1);
+    assert_int_equal(qsi_writer_write(w, "床前", 6, &err), QS_OK);
+    assert_int_equal(qsi_writer_write(w, NULL, 0, &err), QS_OK);
+    assert_int_equal(qsi_writer_write(w, "明月光", 9, &err), QS_OK);
+    assert_int_equal(qsi_writer_pos(w), 15);
+    holds(path, "old", 3);
+    assert_int_equal(qsi_writer_commit(&w, &err), QS_OK);
+    assert_null(w);
+    holds(path, "床前明月光", 15);
+    assert_int_equal(tmp_count(tmp_root), before);
+    unlink(path);
+}
+
+static void abort_leaves_nothing(void **state) {
+    (void)state;
+    const char *path = tmp_path("never");
+    int before = tmp_count(tmp_root);
+    qsi_writer *w;
+    assert_int_equal(qsi_writer_open(&w, path, NULL), QS_OK);
+    assert_int_equal(qsi_writer_write(w, "x", 1, NULL), QS_OK);
+    qsi_writer_abort(&w);
+    assert_null(w);
+    qsi_writer_abort(&w);
+    assert_false(qsi_path_exists(path));
+    assert_int_equal(tmp_count(tmp_root), before);
+}
+
+/* Pieces of all sizes around the buffer's, with patches in between, against a plain array. */
+static void random_writes(void **state) {
+    (void)state;
+    enum { N = 4 << 20 };
+    static const size_t sizes[] = {0, 1, 100, 65536, 262143, 262144, 262145, 700000};
+    uint8_t *want = qsi_calloc(N, 1), *from = qsi_alloc(N, 1);
+    const char *path = tmp_path("random");
+    qsi_rng r;
+    qsi_rng_init(&r, 1);
+    for (int i = 0; i < N; i++) from[i] = (uint8_t)qsi_rng_u64(&r);
+    qsi_writer *w;
+    size_t pos = 0;
+    assert_int_equal(qsi_writer_open(&w, path, NULL), QS_OK);
+    for (;;) {
+        size_t n = sizes[qsi_rng_below(&r, QSI_COUNT(sizes))];
+        if (n > N - pos) break;
+        size_t at = (size_t)qsi_rng_below(&r, N - n + 1);
+        assert_int_equal(qsi_writer_write(w, from + at, n, NULL), QS_OK);
+        memcpy(want + pos, from + at, n);
+        pos += n;
+        assert_int_equal(qsi_writer_pos(w), pos);
+        if (qsi_rng_below(&r, 3) != 0 || pos < 100) continue;
+        size_t off = (size_t)qsi_rng_below(&r, pos - 99);
+        assert_int_equal(qsi_writer_patch(w, off, from, 100, NULL), QS_OK);
+        memcpy(want + off, from, 100);
+    }
+    assert_int_equal(qsi_writer_commit(&w, NULL), QS_OK);
+    holds(path, want, pos);
+    unlink(path);
+    qsi_free(want);
+    qsi_free(from);
+}
+
+static void patch_past_the_end_sticks(void **state) {
+    (void)state;
+    const char *path = fresh("patched");
+    qsi_writer *w;
+    qs_err err;
+    assert_int_equal(qsi_writer_open(&w, path, NULL), QS_OK);
+    assert_int_equal(qsi_writer_write(w, "0123456789", 10, NULL), QS_OK);
+    assert_int_equal(qsi_writer_patch(w, 8, "xy", 2, &err), QS_OK);
+    assert_int_equal(qsi_writer_patch(w, 9, "xy", 2, &err), QS_E_RANGE);
+    assert_int_equal(qsi_writer_write(w, "x", 1, &err), QS_E_RANGE);
+    assert_int_equal(qsi_writer_commit(&w, &err), QS_E_RANGE);
+    assert_null(w);
+    holds(path, "old", 3);
+    assert_int_equal(qsi_writer_open(&w, path, NULL), QS_OK);
+    assert_int_equal(qsi_writer_patch(w, UINT64_MAX, "x", 1, &err), QS_E_RANGE);
+    qsi_writer_abort(&w);
+    unlink(path);
+}
+
+static void full_disk(void **state) {
+    (void)state;
+    const char *path = fresh("full");
+    int before = tmp_count(tmp_root);
+    char *data = qsi_calloc(1, 1 << 20);
+    struct rlimit old, low;
+    getrlimit(RLIMIT_FSIZE, &old);
+    low = old;
+    low.rlim_cur = 700000;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
+    qs_err err, again;
+    qsi_writer *w;
+    assert_int_equal(qsi_writer_open(&w, path, &err), QS_OK);
+    assert_int_equal(qsi_writer_write(w, data, 600000, &err), QS_OK);
+    assert_int_equal(qsi_writer_write(w, data, 600000, &err), QS_E_IO);
+    assert_non_null(strstr(err.text, "full"));
+    assert_non_null(strstr(err.text, "File too large"));
+    assert_int_equal(qsi_writer_write(w, data, 1, &again), QS_E_IO); /* sticks */
+    assert_string_equal(again.text, err.text);
+    assert_int_equal(qsi_writer_commit(&w, &again), QS_E_IO);
+    assert_string_equal(again.text, err.text);
+    /* The same when only the last flush, inside commit, meets the limit. */
+    assert_int_equal(qsi_writer_open(&w, path, &err), QS_OK);
+    assert_int_equal(qsi_writer_write(w, data, 600000, &err), QS_OK);
+    assert_int_equal(qsi_writer_write(w, data, 200000, &err), QS_OK);
+    assert_int_equal(qsi_writer_commit(&w, &err), QS_E_IO);
+    setrlimit(RLIMIT_FSIZE, &old);
+    holds(path, "old", 3);
+    assert_int_equal(tmp_count(tmp_root), before);
+    qsi_free(data);
+    unlink(path);
+}
+
+static void killed_before_commit(void **state) {
+    (void)state;
+    const char *path = fresh("killed");
+    pid_t pid = fork();
+    if (pid == 0) {
+        qsi_writer *w;
+        static char data[1 << 20];
+        if (qsi_writer_open(&w, path, NULL) != QS_OK) _exit(1);
+        if (qsi_writer_write(w, data, sizeof(data), NULL) != QS_OK) _exit(1);
+        kill(getpid(), SIGKILL);
+    }
+    int status = 0;
+    assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    holds(path, "old", 3);
+    /* What it left does not disturb the next writer. */
+    qsi_writer *w;
+    assert_int_equal(qsi_writer_open(&w, path, NULL), QS_OK);
+    assert_int_equal(qsi_writer_write(w, "new", 3, NULL), QS_OK);
+    assert_int_equal(qsi_writer_commit(&w, NULL), QS_OK);
+    holds(path, "new", 3);
+    unlink(path);
+}
+
+static void two_writers_last_commit_wins(void **state) {
+    (void)state;
+    const char *path = tmp_path("two");
+    qsi_writer *a, *b;
+    assert_int_equal(qsi_writer_open(&a, path, NULL), QS_OK);
+    assert_int_equal(qsi_writer_open(&b, path, NULL), QS_OK);
+    assert_int_equal(qsi_writer_write(a, "aaaa", 4, NULL), QS_OK);
+    assert_int_equal(qsi_writer_write(b, "bb", 2, NULL), QS_OK);
+    assert_int_equal(qsi_writer_commit(&b, NULL), QS_OK);
+    holds(path, "bb", 2);
+    assert_int_equal(qsi_writer_commit(&a, NULL), QS_OK);
+    holds(path, "aaaa", 4);
+    unlink(path);
+}
+
+static void links_and_modes(void **state) {
+    (void)state;
+    const char *real = fresh("real"), *link = tmp_path("link");
+    struct stat sb;
+    assert_int_equal(chmod(real, 0640), 0);
+    assert_int_equal(symlink("real", link), 0);
+    qsi_writer *w;
+    assert_int_equal(qsi_writer_open(&w, link, NULL), QS_OK);
+    assert_int_equal(qsi_writer_write(w, "new", 3, NULL), QS_OK);
+    assert_int_equal(qsi_writer_commit(&w, NULL), QS_OK);
+    holds(real, "new", 3);
+    assert_int_equal(lstat(link, &sb), 0);
+    assert_true(S_ISLNK(sb.st_mode));
+    assert_int_equal(stat(real, &sb), 0);
+    assert_int_equal(sb.st_mode & 0777, 0640);
+    unlink(link);
+    unlink(real);
+}
+
+static void refuses(void **state) {
+    (void)state;
+    qsi_writer *w = NULL;
+    qs_err err;
+    assert_int_equal(qsi_writer_open(&w, tmp_root, &err), QS_E_IO);
+    assert_non_null(strstr(err.text, "folder"));
+    assert_int_equal(qsi_writer_open(&w, "/dev/null", &err), QS_E_IO);
+    assert_non_null(strstr(err.text, "regular"));
+    struct stat sb;
+    assert_true(stat("/dev/null", &sb) == 0 && S_ISCHR(sb.st_mode));
+    assert_int_equal(qsi_writer_open(&w, tmp_path("no/such/folder/x"), &err), QS_E_NOTFOUND);
+    assert_non_null(strstr(err.text, "no/such/folder/x"));
+    assert_null(w);
+}
+
+static void in_the_current_folder(void **state) {
+    (void)state;
+    char here[1024];
+    qsi_writer *w;
+    assert_non_null(getcwd(here, sizeof(here)));
+    assert_int_equal(chdir(tmp_root), 0);
+    assert_int_equal(qsi_writer_open(&w, "plain", NULL), QS_OK);
+    assert_int_equal(qsi_writer_write(w, "x", 1, NULL), QS_OK);
+    assert_int_equal(qsi_writer_commit(&w, NULL), QS_OK);
+    holds("plain", "x", 1);
+    unlink("plain");
+    assert_int_equal(chdir(here), 0);
+}
+
+#ifdef QS_DEBUG
+static void nth_allocation_fails(void **state) {
+    (void)state;
+    const char *path = fresh("nth");
+    int before = tmp_count(tmp_root);
+    for (int n = 1;; n++) {
+        qsi_writer *w = NULL;
+        qs_err err;
+        qsi_mem_fail_after(n);
+        qs_status st = qsi_writer_open(&w, path, &err);
+        if (st == QS_OK) st = qsi_writer_write(w, "new", 3, &err);
+        /* Commit renames before its last allocation: then the new file is in place. */
+        if (st == QS_OK) st = qsi_writer_commit(&w, &err);
+        qsi_mem_fail_after(-1);
+        if (w != NULL) qsi_writer_abort(&w);
+        assert_int_equal(tmp_count(tmp_root), before);
+        if (st == QS_OK) break;
+        assert_int_equal(st, QS_E_NOMEM);
+        assert_non_null(strstr(err.text, "nth"));
+    }
+    holds(path, "new", 3);
+    unlink(path);
+}
+#endif
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(commit_replaces),
+        cmocka_unit_test(abort_leaves_nothing),
+        cmocka_unit_test(random_writes),
+        cmocka_unit_test(patch_past_the_end_sticks),
+        cmocka_unit_test(full_disk),
+        cmocka_unit_test(killed_before_commit),
+        cmocka_unit_test(two_writers_last_commit_wins),
+        cmocka_unit_test(links_and_modes),
+        cmocka_unit_test(refuses),
+        cmocka_unit_test(in_the_current_folder),
+#ifdef QS_DEBUG
+        cmocka_unit_test(nth_allocation_fails),
+#endif
+    };
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
+}
