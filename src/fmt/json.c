@@ -4,6 +4,8 @@
 
 #include <jansson.h>
 
+#include "base/str.h"
+
 static qs_status scan(const char *text, size_t n, qsi_json_limits limits, qs_err *err) {
     size_t depth = 0, values = 1;
     bool in_string = false;
@@ -37,6 +39,20 @@ static qs_status scan(const char *text, size_t n, qsi_json_limits limits, qs_err
     return QS_OK;
 }
 
+/* jansson quotes the input in its messages: what a terminal would obey, or is not UTF-8, becomes
+ * '?'. */
+static void make_printable(char *z) {
+    size_t n = strlen(z);
+    for (size_t i = 0; i < n;) {
+        int len = 1;
+        uint32_t cp = qsi_utf8_decode(z + i, n - i, &len);
+        if (cp == QSI_UTF8_BAD || cp < 0x20 || (cp >= 0x7f && cp < 0xa0)) {
+            for (int k = 0; k < len; k++) z[i + (size_t)k] = '?';
+        }
+        i += (size_t)len;
+    }
+}
+
 qs_status qsi_json_parse(qsi_json **root, const char *text, size_t n, qsi_json_limits limits,
                          qs_err *err) {
     qs_status st = QS_OK;
@@ -47,6 +63,7 @@ qs_status qsi_json_parse(qsi_json **root, const char *text, size_t n, qsi_json_l
         QS_FAIL(err, QS_E_NOMEM, "out of memory reading JSON");
     }
     if (j == NULL) {
+        make_printable(why.text);
         QS_TRY(qsi_err_at(err, QS_E_FORMAT, why.position, "bad JSON in line %d, column %d: %s",
                           why.line, why.column, why.text));
     }

@@ -91,11 +91,24 @@ static void values(void **state) {
     qsi_json_free(&j);
 }
 
+/* Messages quote the input: nothing that a terminal would obey may come through. */
+static void messages_are_harmless(void **state) {
+    static const char *const bad[] = {"\x1b[31m", "{\"a\" \x1b[2J}", "[\"a\x1b[0m", "[1,\xc2\x9b" "31m]", "\xff"};
+    for (size_t i = 0; i < QSI_COUNT(bad); i++) {
+        qs_err err = {0};
+        qsi_json *j = NULL;
+        assert_int_equal(qsi_json_parse(&j, bad[i], strlen(bad[i]), QSI_JSON_SMALL, &err), QS_E_FORMAT);
+        for (const char *p = err.text; *p; p++) assert_true((uint8_t)*p >= 0x20 && *p != 0x7f);
+        assert_null(strstr(err.text, "\xc2\x9b"));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_what_is_not_json),
         cmocka_unit_test(limits_hold),
         cmocka_unit_test(values),
+        cmocka_unit_test(messages_are_harmless),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
