@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "qiusuo/qiusuo.h"
 #include "sys/cpu.h"
 #include "sys/file.h"
 #include "train/driver.h"
@@ -32,11 +33,43 @@ static int on_stop(void *user) {
     return o->stop != NULL ? o->stop(o->user) : 0;
 }
 
+/* Notes of the models that samples are taken from are not this run's. */
 static void on_log(void *user, qsi_log_level level, const char *text) {
     const qs_train_opts *o = user;
-    const qs_train_event x = {.kind = level == QSI_LOG_WARN ? QS_TRAIN_WARNING : QS_TRAIN_NOTE,
-                              .text = text};
-    if (o->event != NULL) o->event(o->user, &x);
+    const qs_train_event x = {.kind = QS_TRAIN_WARNING, .text = text};
+    if (o->event != NULL && level == QSI_LOG_WARN) o->event(o->user, &x);
+}
+
+static qs_status on_sample(void *user, const qsi_sample_ask *ask, qsi_str *out, qs_err *err) {
+    const qs_train_opts *o = user;
+    qs_status st = QS_OK;
+    qs_model *m = NULL;
+    qs_session *s = NULL;
+    qs_model_opts mo;
+    qs_gen_opts go;
+    size_t n = strlen(ask->prompt), n_text = 0;
+    qs_model_opts_init(&mo, sizeof(mo));
+    mo.threads = o->threads;
+    mo.isa = o->isa;
+    QS_TRY(qs_model_open(&m, ask->model, &mo, err));
+    QS_TRY(qs_session_create(&s, m, NULL, err));
+    qs_gen_opts_init(&go, sizeof(go), m);
+    go.temp = ask->temp;
+    go.seed = ask->seed;
+    go.n_predict = ask->max_tokens;
+    if (ask->chat) {
+        QS_TRY(qs_chat_add(s, QS_USER, ask->prompt, n, err));
+        QS_TRY(qs_chat_answer(s, &go, NULL, err));
+    } else {
+        QS_TRY(qs_generate(s, ask->prompt, n, QS_ENCODE_BOS, &go, NULL, err));
+    }
+    const char *text = qs_session_text(s, &n_text);
+    if (qsi_str_append(out, text, n_text) != QS_OK)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory for a sample");
+done:
+    qs_session_free(s);
+    qs_model_close(&m);
+    return st;
 }
 
 static qs_status set(qsi_trainconf *c, const char *key, const char *value, qs_err *err) {
@@ -132,7 +165,8 @@ qs_status qs_train(const qs_train_opts *o, qs_train_result *result, qs_err *err)
     QS_TRY(qsi_pool_create(&pool, (int)c.threads, err));
     qsi_train_job job = {.conf = &c, .dir = dir.data, .pool = pool, .isa = isa,
                          .make = qsi_net_model,
-                         .hooks = {.user = &mine, .event = on_event, .stop = on_stop}};
+                         .hooks = {.user = &mine, .event = on_event, .stop = on_stop,
+                                   .sample = on_sample}};
     QS_TRY(qsi_train_run(&job, &r, err));
     *result = (qs_train_result){.step = r.step, .tokens = r.tokens, .params = r.params,
                                 .active_params = r.active_params, .loss = r.loss,

@@ -1,8 +1,11 @@
 /* Files of a long-running job; see runfile.h. */
 #include "sys/runfile.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -59,6 +62,21 @@ void qsi_append_close(qsi_append *a) {
     if (a->path != NULL && a->fd >= 0) close(a->fd);
     qsi_free(a->path);
     *a = (qsi_append){.fd = -1};
+}
+
+/* ".NAME.PID.N.tmp" with NAME beginning with prefix. */
+static bool is_leftover(const char *name, const char *prefix) {
+    size_t n = strlen(name), k = strlen(prefix);
+    return name[0] == '.' && n > k + 5 && strncmp(name + 1, prefix, k) == 0 &&
+           strcmp(name + n - 4, ".tmp") == 0;
+}
+
+void qsi_remove_leftovers(const char *dir, const char *prefix) {
+    DIR *d = opendir(dir);
+    if (d == NULL) return;
+    for (const struct dirent *e = readdir(d); e != NULL; e = readdir(d))
+        if (is_leftover(e->d_name, prefix)) (void)unlinkat(dirfd(d), e->d_name, 0);
+    closedir(d);
 }
 
 qs_status qsi_file_remove(const char *path, qs_err *err) {

@@ -25,6 +25,11 @@ qs_status qsi_append_open(qsi_append *a, const char *path, qs_err *err) QS_MUST_
 qs_status qsi_append_write(qsi_append *a, const void *p, size_t n, qs_err *err) QS_MUST_CHECK;
 void qsi_append_close(qsi_append *a);
 
+/* Removes what writers of files whose names begin with `prefix` left in a folder when their process
+ * was killed (".NAME.PID.N.tmp", see file.h). For an owner who knows that no writer is at work there.
+ * What cannot be removed stays. */
+void qsi_remove_leftovers(const char *dir, const char *prefix);
+
 /* Removes a file; one that does not exist is fine. */
 qs_status qsi_file_remove(const char *path, qs_err *err) QS_MUST_CHECK;
 

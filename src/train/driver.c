@@ -139,6 +139,19 @@ done:
 
 /* ---- starting and resuming ---- */
 
+/* Half-written files of a process that was killed; the lock says that it is gone. */
+static void clean_folder(const run *r) {
+    static const char *const names[] = {"model.gguf.", "log.csv.", "loss.svg.", "vocab.gguf.",
+                                        "train.shard.", "valid.shard."};
+    qsi_str path = {0};
+    for (size_t i = 0; i < QSI_COUNT(names); i++) qsi_remove_leftovers(r->job->dir, names[i]);
+    if (qsi_path_join(&path, r->job->dir, "checkpoints") == QS_OK) {
+        qsi_remove_leftovers(path.data, "step-");
+        qsi_remove_leftovers(path.data, "MANIFEST.");
+    }
+    qsi_str_release(&path);
+}
+
 static qs_status check_same(run *r, const qsi_run_state *s, const char *was, qs_err *err) {
     qs_status st = QS_OK;
     const char *now_line, *was_line;
@@ -250,6 +263,7 @@ static qs_status begin(run *r, qs_err *err) {
     QS_TRY(qsi_export_check(c, &r->type, err));
     QS_TRY(qsi_make_dirs(r->job->dir, err));
     QS_TRY(take_lock(r, err));
+    clean_folder(r);
     QS_TRY(qsi_prepare(&r->p, c, r->job->dir, r->job->pool, on_prepare, r, err));
     int64_t params = qsi_config_params(&r->p.config, NULL);
     QS_TRY(qsi_plan_make(&r->plan, c, r->p.train.n_tokens, params, err));
@@ -437,9 +451,11 @@ static void take_samples(run *r) {
     for (size_t i = 0; i < c->prompts.n && !want_stop(r); i++) {
         qs_err why = {0};
         qsi_str_clear(&text);
-        qs_status st = r->job->hooks.sample(r->job->hooks.user, path.data, c->prompts.v[i],
-                                            c->sample_tokens, c->sample_temp,
-                                            (uint64_t)c->seed, &text, &why);
+        const qsi_sample_ask ask = {.model = path.data, .prompt = c->prompts.v[i],
+                                    .chat = r->p.shard.mask != NULL && r->p.tmpl != NULL,
+                                    .max_tokens = c->sample_tokens, .temp = c->sample_temp,
+                                    .seed = c->seed};
+        qs_status st = r->job->hooks.sample(r->job->hooks.user, &ask, &text, &why);
         if (st != QS_OK) { /* a sample is for people; training goes on without it */
             qsi_log(QSI_LOG_WARN, "no sample: %s", why.text);
             break;

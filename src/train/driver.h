@@ -34,14 +34,20 @@ typedef struct qsi_train_event {
     double left_s;               /* time left, NaN: not known */
 } qsi_train_event;
 
+typedef struct qsi_sample_ask {
+    const char *model, *prompt;
+    bool chat;                   /* the prompt is a user's turn, else text to be continued */
+    int64_t max_tokens, seed;
+    double temp;
+} qsi_sample_ask;
+
 typedef struct qsi_train_hooks {
     void *user;
     void (*event)(void *user, const qsi_train_event *e);
     /* 0: go on; else save, write the model and stop. */
     int (*stop)(void *user);
-    /* Continues a prompt with the model in a file; text appended to out. May be NULL. */
-    qs_status (*sample)(void *user, const char *model, const char *prompt, int64_t max_tokens,
-                        double temp, uint64_t seed, qsi_str *out, qs_err *err);
+    /* Runs the model in a file; its text is appended to out. May be NULL. */
+    qs_status (*sample)(void *user, const qsi_sample_ask *ask, qsi_str *out, qs_err *err);
 } qsi_train_hooks;
 
 typedef struct qsi_train_job {

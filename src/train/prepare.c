@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "sys/file.h"
 
+#define MAX_JSON ((size_t)256 << 20)
 #define VOCAB_KEY "qiusuo.train.text_key"
 
 typedef struct maker {
@@ -27,11 +28,19 @@ static uint64_t mix_text(uint64_t h, const char *s) { return qsi_hash_seed(s, st
 static qs_status vocab_from_file(maker *m, const char *path, qs_err *err) {
     qs_status st = QS_OK;
     qsi_gguf *g = NULL;
-    QS_TRY(qsi_gguf_open(&g, path, err));
-    QS_TRY(qsi_vocab_load_gguf(&m->p->vocab, g, err));
+    qsi_str json = {0};
+    size_t n = strlen(path);
+    if (n > 5 && strcmp(path + n - 5, ".json") == 0) {
+        QS_TRY(qsi_file_read(path, MAX_JSON, &json, err));
+        QS_TRY(qsi_vocab_load_json(&m->p->vocab, json.data, json.len, NULL, 0, err));
+    } else {
+        QS_TRY(qsi_gguf_open(&g, path, err));
+        QS_TRY(qsi_vocab_load_gguf(&m->p->vocab, g, err));
+    }
 done:
     if (st != QS_OK) qsi_err_prefix(err, "vocabulary '%s'", path);
     qsi_gguf_close(&g);
+    qsi_str_release(&json);
     return st;
 }
 
