@@ -1,0 +1,46 @@
+/* Qiusuo: model files as a person handles them. Unstable until 1.0.
+ * Threads: any; one call at a time per file. */
+#ifndef QIUSUO_FILES_H
+#define QIUSUO_FILES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "qiusuo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Called now and then with work done and all work, in bytes; a return other than 0 cancels. */
+typedef int qs_files_progress_fn(void *user, int64_t done, int64_t of);
+
+/* ---- new models ------------------------------------------------------------------------------- */
+
+/* The i-th preset's name and description, NULL after the last. */
+QS_API const char *qs_preset_name(int32_t i);
+QS_API const char *qs_preset_about(int32_t i);
+
+typedef struct qs_init_opts {
+    size_t size;         /* set by init */
+    const char *preset;  /* "deepseek-llm-7b", ... */
+    const char *type;    /* of matrices: "F32", "F16", "BF16", "Q8_0", "Q4_0" (default "F16") */
+    const char *vocab;   /* GGUF, tokenizer.json or folder to copy the vocabulary from; NULL: byte
+                            symbols and numbered unused tokens up to the preset's size */
+    uint64_t seed;
+    int32_t layers;      /* > 0: so many layers instead of the preset's */
+    double std;          /* deviation of the normal distribution of matrices (default 0.006) */
+    qs_files_progress_fn *progress; /* may be NULL */
+    void *user;
+} qs_init_opts;
+QS_API void qs_init_opts_init(qs_init_opts *o, size_t size);
+
+/* Writes a valid GGUF with seeded random weights straight to disk, in bounded memory. The file
+ * appears under its name when it is complete. The same options give the same bytes. 1-d tensors and
+ * routers are F32; rows that are no multiple of the type's block become F16, which the log says. */
+QS_API qs_status qs_init(const qs_init_opts *o, const char *out, qs_err *err) QS_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
