@@ -7,6 +7,7 @@ usage: check_includes.py [ROOT]    prints each violation, exits 1 when there is 
 The rooms and their numbers are those of docs/architecture.md. A file includes its own room and rooms
 with a smaller number. Python's standard library only.
 """
+import fnmatch
 import os
 import re
 import sys
@@ -214,21 +215,26 @@ class Tree:
             seen.setdefault(name, path)
 
     def check_tests(self):
-        """Every src/<room>/.../x.c has tests/<room>/test_x.c or a line in tested_elsewhere.txt."""
-        elsewhere = {}
+        """Every src/<room>/.../x.c has tests/<room>/test_x.c or a line in tested_elsewhere.txt.
+
+        Such a line is "PATTERN: TEST...", where a pattern is a path that may hold * and ?."""
+        elsewhere = []
+        sources = [p for p in self.files("src") if p.endswith(".c")]
         if self.exists(TESTED_ELSEWHERE_FILE):
             for i, line in enumerate(self.read(TESTED_ELSEWHERE_FILE).splitlines(), 1):
                 if not line.strip() or line.startswith("#"):
                     continue
                 source, _, tests = line.partition(":")
-                elsewhere[source.strip()] = tests.split()
-                for t in [source.strip()] + tests.split():
+                elsewhere.append(source.strip())
+                for t in tests.split():
                     if not self.exists(t):
                         self.say(TESTED_ELSEWHERE_FILE, i, f"no such file: {t}")
+                if not fnmatch.filter(sources, source.strip()):
+                    self.say(TESTED_ELSEWHERE_FILE, i, f"no such file: {source.strip()}")
                 if not tests.split():
                     self.say(TESTED_ELSEWHERE_FILE, i, "names no test")
-        for path in self.files("src"):
-            if not path.endswith(".c") or path in elsewhere:
+        for path in sources:
+            if any(fnmatch.fnmatch(path, e) for e in elsewhere):
                 continue
             room, name = self.area(path), os.path.basename(path)
             if not self.exists("tests", room, "test_" + name):
