@@ -62,8 +62,12 @@ done:
 void qsi_rope_prepare(qsi_op *o, const qsi_fwd *f) {
     int64_t hd = f->c->head_dim;
     for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;)
-        for (int64_t t = i; t < qsi_min64(i + QSI_OP_ROWS, f->n); t++)
-            qsi_rope_row(f->cs + t * hd, f->freq, hd, f->pos[t]);
+        for (int64_t t = i; t < qsi_min64(i + QSI_OP_ROWS, f->n); t++) {
+            if (f->pos[t] >= 0 && f->pos[t] < f->n_table)
+                memcpy(f->cs + t * hd, f->cs_table + f->pos[t] * hd, (size_t)hd * sizeof(float));
+            else
+                qsi_rope_row(f->cs + t * hd, f->freq, hd, f->pos[t]);
+        }
     qsi_op_end(o);
 }
 

@@ -94,6 +94,8 @@ typedef struct qsi_fwd {
     int32_t n_segs, n_blocks;
     double *freq;       /* [head_dim / 2] */
     float *cs;          /* [R, head_dim] cos and sin of each row */
+    float *cs_table;    /* [n_table, head_dim] of the first positions; NULL: always computed */
+    int32_t n_table;
     float *partial;     /* [R, d] this rank's part before the sum; NULL with one rank */
     qsi_kv *kv;         /* inference; NULL in training */
     const qsi_kv_table *tables;

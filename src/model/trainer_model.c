@@ -224,6 +224,10 @@ static qs_status buffers_init(qsi_trainer_model *t, qs_err *err) {
         x = t->saves[l].x_out = take(t, R * d, sizeof(float), &ok);
     }
     QS_TRY(qsi_fwd_init(&t->f, &t->ar, c, &t->shard, t->o.comm, &t->w, R, err));
+    t->f.n_table = (int32_t)qsi_min64(R, c->n_ctx);
+    t->f.cs_table = take(t, (int64_t)t->f.n_table * c->head_dim, sizeof(float), &ok);
+    for (int32_t i = 0; ok && i < t->f.n_table; i++)
+        qsi_rope_row(t->f.cs_table + (int64_t)i * c->head_dim, t->f.freq, c->head_dim, i);
     qsi_bwd *b = &t->b;
     *b = (qsi_bwd){.f = &t->f, .kind = t->kind};
     b->dx = take(t, R * d, sizeof(float), &ok);
@@ -419,14 +423,17 @@ static void step(const qsi_worker *w, void *arg) {
     qsi_trainer_model *t = arg;
     qsi_op o;
     op_init(&o, w, t);
+    qsi_mem_guard_begin();
     qsi_op_end(&o); /* zeroes the tickets of the next turn */
     qsi_rope_prepare(&o, &t->f);
     qsi_embed_forward(&o, &t->f, t->x0);
     qsi_layers_forward(&o, &t->f, t->save_ptr);
     qsi_loss_run(&o, &t->f, &t->loss);
-    if (!t->loss.dx) return;
-    qsi_layers_backward(&o, &t->b, t->save_ptr, t->g);
-    qsi_embed_backward(&o, &t->f, t->b.dx, t->g_embed);
+    if (t->loss.dx) {
+        qsi_layers_backward(&o, &t->b, t->save_ptr, t->g);
+        qsi_embed_backward(&o, &t->f, t->b.dx, t->g_embed);
+    }
+    qsi_mem_guard_end();
 }
 
 static qs_status check_batch(const qsi_trainer_model *t, const qsi_train_batch *b, qs_err *err) {
