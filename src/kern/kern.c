@@ -16,6 +16,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_ref_mm(t);
         qsi_kern_fill_ref_vec(t);
         qsi_kern_fill_ref_layer(t);
+        qsi_kern_fill_ref_peak(t);
         break;
 #ifdef QSI_KERN_X86
     case QSI_ISA_AVX2:
@@ -25,6 +26,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_avx2_mm_q(t);
         qsi_kern_fill_avx2_vec(t);
         qsi_kern_fill_avx2_layer(t);
+        qsi_kern_fill_avx2_peak(t);
         break;
     case QSI_ISA_AVX512:
         qsi_kern_fill_avx512_pack(t);
@@ -33,9 +35,16 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_avx512_mm_bf16(t);
         qsi_kern_fill_avx512_vec(t);
         qsi_kern_fill_avx512_layer(t);
+        qsi_kern_fill_avx512_peak(t);
         break;
-    case QSI_ISA_AVX512_VNNI: qsi_kern_fill_vnni_mm(t); break;
-    case QSI_ISA_AVX512_BF16: qsi_kern_fill_avx512bf16_mm(t); break;
+    case QSI_ISA_AVX512_VNNI:
+        qsi_kern_fill_vnni_mm(t);
+        qsi_kern_fill_vnni_peak(t);
+        break;
+    case QSI_ISA_AVX512_BF16:
+        qsi_kern_fill_avx512bf16_mm(t);
+        qsi_kern_fill_avx512bf16_peak(t);
+        break;
 #endif
     default: break;
     }

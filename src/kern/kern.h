@@ -124,6 +124,17 @@ typedef struct qsi_kern {
      * c2 = 1-b2^t are given by the caller. */
     void (*adamw)(float *p, const float *g, float *m, float *v, int64_t n, float clip, float lr,
                   float b1, float b2, float c1, float c2, float eps, float decay);
+
+    /* ---- what the machine can do at this level (op/probe) ----
+     * Each runs `rounds` rounds of independent multiply-adds of the level's widest instruction in
+     * registers, puts something that depends on them into *out and returns the operations done (a
+     * multiply-add is two). bf16 and int8 are those that the level's products can use: a level
+     * without the instruction does them by others. */
+    int64_t (*peak_f32)(int64_t rounds, float *out);
+    int64_t (*peak_bf16)(int64_t rounds, float *out);
+    int64_t (*peak_int8)(int64_t rounds, float *out);
+    /* Reads n bytes once (n % 256 == 0, p 64-byte aligned) and returns something of them. */
+    uint64_t (*read_all)(const void *p, size_t n);
 } qsi_kern;
 
 /* The table of a level at or below what the CPU has (QS_CHECK otherwise). Never NULL; static. */
