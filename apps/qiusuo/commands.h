@@ -10,7 +10,8 @@
     X(score, "score", "log-probabilities of a text") \
     X(tokenize, "tokenize", "ids of a text") \
     X(tokenizer, "tokenizer", "learn a vocabulary (tokenizer train)") \
-    X(train, "train", "train a model on text, or go on with one")
+    X(train, "train", "train a model on text, or go on with one") \
+    X(bench, "bench", "speed against this machine's limits")
 
 #define QSA_DECLARE(suffix, name, summary) int cmd_##suffix(int argc, char **argv);
 QSA_COMMANDS(QSA_DECLARE)

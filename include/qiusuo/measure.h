@@ -1,0 +1,75 @@
+/* Measuring: speed against this machine's limits. Unstable until 1.0.
+ *
+ * A limit is what the machine was measured to do in the same run, right before and after: reading
+ * memory, and multiply-adds of the types that the model's products use. `share` is speed by limit. */
+#ifndef QIUSUO_MEASURE_H
+#define QIUSUO_MEASURE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "qiusuo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct qs_bench_opts {
+    size_t size;         /* set by init */
+    const char *model;   /* GGUF; NULL: no model, machine and training only */
+    int32_t prompt;      /* positions of the prefill test; 0: not run. Default 512 */
+    int32_t gen;         /* steps of the decode test; 0: not run. Default 64 */
+    int32_t depth;       /* positions in the cache before either. Default 0 */
+    int32_t batch;       /* sequences. Default 1 */
+    int32_t threads;     /* 0: the processors this process may use */
+    int32_t train;       /* rows of the training test; 0: not run. Default 2048 */
+    int32_t repeats;     /* of each test, the median counts. Default 5 */
+    const char *isa;     /* cap of the kernels' level; NULL: the highest */
+    /* What is being done, for a progress line; a return other than 0 cancels. May be NULL. */
+    int (*progress)(void *user, const char *what);
+    void *user;
+} qs_bench_opts;
+QS_API void qs_bench_opts_init(qs_bench_opts *o, size_t size);
+
+typedef struct qs_bench_run {
+    const char *test;    /* "prefill", "decode", "train"; static */
+    int32_t n, depth, batch;
+    double tok_s;        /* median of the repeats */
+    double best_tok_s;
+    double limit_tok_s;  /* what the limits allow */
+    double share;        /* tok_s / limit_tok_s; above 1 where weights stay in the caches */
+} qs_bench_run;
+
+#define QS_BENCH_RUNS 4
+typedef struct qs_bench_report {
+    int32_t threads;
+    const char *isa;           /* static */
+    double read_gb_s, int8_gop_s, bf16_gflop_s, fp32_gflop_s; /* all threads together */
+    double drift;              /* how much the limits before and after differed, relatively */
+    char model_name[128];      /* "" without a model */
+    char model_arch[32];
+    int64_t n_params, n_active;
+    int64_t weight_bytes;
+    int32_t n_runs;
+    qs_bench_run runs[QS_BENCH_RUNS];
+} qs_bench_report;
+
+/* Measures. When the limits before and after differ by more than 5 %, it is all done again, up to
+ * three times; the report of least drift counts. Thread: any. */
+QS_API qs_status qs_bench(const qs_bench_opts *o, qs_bench_report *out, qs_err *err) QS_MUST_CHECK;
+
+/* Speed of the kernels on one thread, at every level the CPU has up to o->isa. */
+typedef struct qs_bench_kernel {
+    const char *kernel, *isa, *unit; /* unit "GFLOP/s", "GOP/s" or "GB/s"; static */
+    int64_t m, n, k;                 /* shape of a product; else n values */
+    double value;                    /* median of the repeats */
+    double share;                    /* of this thread's peak of that kind; 0: not compared */
+} qs_bench_kernel;
+typedef void qs_bench_kernel_fn(void *user, const qs_bench_kernel *row);
+QS_API qs_status qs_bench_kernels(const qs_bench_opts *o, qs_bench_kernel_fn *fn, void *user,
+                                  qs_err *err) QS_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

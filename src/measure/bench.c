@@ -1,0 +1,307 @@
+/* The tests: prefill and decode of a model, and a training step. Ids are random (seeded), so that
+ * routing is as wide as in use; every test runs once unmeasured and then `repeats` times. */
+#include "measure/bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "sys/file.h"
+
+#define MAX_REPEATS 101
+#define TRAIN_DOC 80          /* positions of a document in the training test: a poem */
+#define OWN_SHAPE 100000000   /* a model of at most so many weights is trained on in its own shape */
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double qsi_median(double *x, int n) {
+    qsort(x, (size_t)n, sizeof *x, compare);
+    return n % 2 != 0 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
+}
+
+static qs_status tell(const qsi_bench_opts *o, const char *what, qs_err *err) {
+    if (o->progress == NULL || o->progress(o->user, what) == 0) return QS_OK;
+    return qsi_err_set(err, QS_E_CANCELLED, "cancelled");
+}
+
+static double since(int64_t t) { return (double)(qsi_now_ns() - t) * 1e-9; }
+
+/* seconds[] of tokens each; n_runs grows by one. */
+static void put_run(qsi_bench_report *out, const char *test, int32_t n, int32_t depth, int32_t batch,
+                    double tokens, double *seconds, int repeats) {
+    qsi_bench_run *r = &out->runs[out->n_runs++];
+    double median = qsi_median(seconds, repeats);
+    *r = (qsi_bench_run){.test = test, .n = n, .depth = depth, .batch = batch,
+                        .tok_s = tokens / median, .best_tok_s = tokens / seconds[0]};
+}
+
+/* ---- a model ---- */
+
+typedef struct subject {
+    const qsi_bench_opts *o;
+    qsi_model *model;
+    qsi_kv *kv;
+    qsi_kv_table *tables; /* [batch] */
+    qsi_row *rows;        /* [max_rows or batch] */
+    float *logits;        /* [batch, n_vocab] */
+    qsi_rng rng;
+} subject;
+
+static void subject_release(subject *s) {
+    for (int32_t i = 0; s->tables != NULL && i < s->o->batch; i++)
+        qsi_kv_table_release(s->kv, &s->tables[i]);
+    qsi_free(s->tables);
+    qsi_free(s->rows);
+    qsi_free(s->logits);
+    qsi_kv_free(s->kv);
+    qsi_model_close(&s->model);
+}
+
+static qs_status subject_init(subject *s, const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool,
+                              qsi_isa isa, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_model_opts mo = {.pool = pool, .isa = isa};
+    *s = (subject){.o = o};
+    qsi_rng_init(&s->rng, 1);
+    QS_TRY(qsi_model_open(&s->model, g, &mo, err));
+    const qsi_config *c = qsi_model_config(s->model);
+    int64_t n = (int64_t)o->depth + (o->prompt > o->gen ? o->prompt : o->gen) + 1;
+    int64_t pages = (n + QSI_KV_PAGE - 1) / QSI_KV_PAGE * o->batch;
+    if (o->batch > qsi_model_max_rows(s->model))
+        QS_FAIL(err, QS_E_RANGE, "batch %d is more than the %d rows of a step", o->batch,
+                qsi_model_max_rows(s->model));
+    QS_TRY(qsi_kv_create(&s->kv, c, QSI_F16, pages, err));
+    size_t rows = (size_t)qsi_model_max_rows(s->model);
+    s->tables = qsi_calloc((size_t)o->batch, sizeof *s->tables);
+    s->rows = qsi_calloc(rows, sizeof *s->rows);
+    s->logits = qsi_calloc((size_t)o->batch * (size_t)c->n_vocab, sizeof *s->logits);
+    if (s->tables == NULL || s->rows == NULL || s->logits == NULL)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory for %d sequences", o->batch);
+    for (int32_t i = 0; i < o->batch; i++)
+        QS_TRY(qsi_kv_reserve(s->kv, &s->tables[i], n, err));
+done:
+    return st;
+}
+
+static qs_status step(subject *s, int32_t n_rows, qs_err *err) {
+    const qsi_step step = {.rows = s->rows, .n_rows = n_rows, .kv = s->kv, .tables = s->tables,
+                           .n_tables = s->o->batch, .logits = s->logits};
+    return qsi_model_step(s->model, &step, err);
+}
+
+static qsi_row row(subject *s, int32_t seq, int32_t pos, bool logits) {
+    uint64_t n = (uint64_t)qsi_model_config(s->model)->n_vocab;
+    return (qsi_row){.id = (int32_t)qsi_rng_below(&s->rng, n), .seq = seq, .pos = pos,
+                     .logits = logits};
+}
+
+/* n positions of every sequence from `from` on, logits of the last. */
+static qs_status feed(subject *s, int32_t from, int32_t n, qs_err *err) {
+    qs_status st = QS_OK;
+    int32_t chunk = qsi_model_max_rows(s->model);
+    for (int32_t seq = 0; seq < s->o->batch; seq++)
+        for (int32_t at = 0; at < n; at += chunk) {
+            int32_t rows = n - at < chunk ? n - at : chunk;
+            for (int32_t i = 0; i < rows; i++)
+                s->rows[i] = row(s, seq, from + at + i, at + i == n - 1);
+            QS_TRY(step(s, rows, err));
+        }
+done:
+    return st;
+}
+
+static qs_status decode(subject *s, int32_t steps, qs_err *err) {
+    qs_status st = QS_OK;
+    for (int32_t t = 0; t < steps; t++) {
+        for (int32_t seq = 0; seq < s->o->batch; seq++)
+            s->rows[seq] = row(s, seq, s->o->depth + t, true);
+        QS_TRY(step(s, s->o->batch, err));
+    }
+done:
+    return st;
+}
+
+static qs_status test_model(subject *s, qsi_bench_report *out, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_bench_opts *o = s->o;
+    double t[MAX_REPEATS];
+    if (o->depth > 0) {
+        QS_TRY(tell(o, "filling the cache", err));
+        QS_TRY(feed(s, 0, o->depth, err));
+    }
+    if (o->prompt > 0) {
+        QS_TRY(tell(o, "prefill", err));
+        for (int r = -1; r < o->repeats; r++) {
+            int64_t t0 = qsi_now_ns();
+            QS_TRY(feed(s, o->depth, o->prompt, err));
+            if (r >= 0) t[r] = since(t0);
+        }
+        put_run(out, "prefill", o->prompt, o->depth, o->batch, (double)o->prompt * o->batch, t,
+                o->repeats);
+    }
+    if (o->gen > 0) {
+        QS_TRY(tell(o, "decode", err));
+        QS_TRY(decode(s, o->gen < 4 ? o->gen : 4, err));
+        for (int r = 0; r < o->repeats; r++) {
+            int64_t t0 = qsi_now_ns();
+            QS_TRY(decode(s, o->gen, err));
+            t[r] = since(t0);
+        }
+        put_run(out, "decode", o->gen, o->depth, o->batch, (double)o->gen * o->batch, t,
+                o->repeats);
+    }
+done:
+    return st;
+}
+
+/* ---- training ---- */
+
+/* The default model's shape. */
+static const qsi_config default_shape = {
+    .arch = QSI_ARCH_DEEPSEEK, .n_vocab = 10240, .n_layer = 8, .d_model = 256, .n_head = 4,
+    .n_kv_head = 4, .head_dim = 64, .d_ff = 1024, .n_ctx = 1024, .rms_eps = 1e-6f,
+    .rope_theta = 10000.0f, .rope_factor = 1.0f, .n_dense = 1, .n_expert = 8, .n_expert_used = 2,
+    .n_shared = 1, .d_expert = 256, .expert_scale = 1.0f};
+
+static qs_status train_shape(const qsi_gguf *g, qsi_config *c, qs_err *err) {
+    qs_status st = QS_OK;
+    *c = default_shape;
+    if (g == NULL) goto done;
+    qsi_config own;
+    QS_TRY(qsi_config_from_gguf(&own, g, err));
+    if (qsi_config_params(&own, NULL) <= OWN_SHAPE) *c = own;
+done:
+    return st;
+}
+
+static qs_status test_train(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool, qsi_isa isa,
+                            qsi_bench_report *out, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_trainer_model *t = NULL;
+    int32_t *ids = NULL, rows = o->train;
+    double s[MAX_REPEATS];
+    qsi_config c;
+    qsi_train_out result;
+    qsi_train_opts to = {.pool = pool, .isa = isa, .precision = QSI_TRAIN_BF16, .max_rows = rows,
+                         .balance_alpha = 0.001f, .balance_per_seq = true};
+    QS_TRY(tell(o, "training", err));
+    QS_TRY(train_shape(g, &c, err));
+    QS_TRY(qsi_tm_create(&t, &c, &to, err));
+    qsi_tm_init_random(t, 1, 0.006f);
+    qsi_tm_refresh(t);
+    ids = qsi_alloc((size_t)rows * 4, sizeof *ids);
+    if (ids == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory for %d rows", rows);
+    int32_t *targets = ids + rows, *seq = targets + rows, *pos = seq + rows;
+    qsi_rng r;
+    qsi_rng_init(&r, 2);
+    for (int32_t i = 0; i < rows; i++) {
+        ids[i] = (int32_t)qsi_rng_below(&r, (uint64_t)c.n_vocab);
+        targets[i] = (int32_t)qsi_rng_below(&r, (uint64_t)c.n_vocab);
+        seq[i] = i / TRAIN_DOC;
+        pos[i] = i % TRAIN_DOC;
+    }
+    const qsi_train_batch b = {.n_rows = rows, .ids = ids, .seq = seq, .pos = pos,
+                               .targets = targets, .scale = 1.0f / (float)rows};
+    for (int i = -1; i < o->repeats; i++) {
+        int64_t t0 = qsi_now_ns();
+        QS_TRY(qsi_tm_loss(t, &b, true, 1.0f, &result, err));
+        if (i >= 0) s[i] = since(t0);
+    }
+    put_run(out, "train", rows, 0, 1, rows, s, o->repeats);
+done:
+    qsi_free(ids);
+    qsi_tm_free(t);
+    return st;
+}
+
+/* ---- all ---- */
+
+static qs_status describe(const qsi_gguf *g, qsi_bench_report *out, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_config c;
+    qsi_cost cost;
+    qsi_slice name = {0};
+    QS_TRY(qsi_config_from_gguf(&c, g, err));
+    if (qsi_gguf_str(g, "general.name", &name, NULL) != QS_OK) {
+        const char *path = qsi_gguf_path(g), *slash = strrchr(path, '/');
+        name.p = slash != NULL ? slash + 1 : path;
+        name.n = strlen(name.p);
+    }
+    size_t n = name.n < sizeof out->model_name ? name.n : sizeof out->model_name - 1;
+    memcpy(out->model_name, name.p, n);
+    const char *arch = qsi_arch_name(c.arch);
+    n = strlen(arch);
+    if (n < sizeof out->model_arch) memcpy(out->model_arch, arch, n);
+    out->n_params = qsi_config_params(&c, &out->n_active);
+    qsi_cost_of(&cost, &c, g, 2);
+    out->weight_bytes = cost.weight_bytes;
+done:
+    return st;
+}
+
+static qs_status check(const qsi_bench_opts *o, qs_err *err) {
+    qs_status st = QS_OK;
+    if (o->prompt < 0 || o->gen < 0 || o->depth < 0 || o->train < 0 || o->batch < 1 ||
+        o->prompt > 1 << 20 || o->gen > 1 << 20 || o->depth > 1 << 20 || o->train > 1 << 20 ||
+        o->batch > 4096)
+        QS_FAIL(err, QS_E_RANGE, "sizes of the tests: 0 to 1048576 positions, 1 to 4096 sequences");
+    if (o->repeats < 1 || o->repeats > MAX_REPEATS)
+        QS_FAIL(err, QS_E_RANGE, "repeats: 1 to %d", MAX_REPEATS);
+done:
+    return st;
+}
+
+qs_status qsi_bench_tests(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool, qsi_isa isa,
+                          qsi_bench_report *out, qs_err *err) {
+    qs_status st = QS_OK;
+    subject s = {.o = o};
+    QS_TRY(check(o, err));
+    out->n_runs = 0;
+    if (g != NULL) {
+        QS_TRY(describe(g, out, err));
+        if (o->prompt > 0 || o->gen > 0) {
+            QS_TRY(tell(o, "loading", err));
+            QS_TRY(subject_init(&s, o, g, pool, isa, err));
+            QS_TRY(test_model(&s, out, err));
+            subject_release(&s);
+            s = (subject){.o = o};
+        }
+    }
+    if (o->train > 0) QS_TRY(test_train(o, g, pool, isa, out, err));
+done:
+    subject_release(&s);
+    return st;
+}
+
+qs_status qsi_bench_limits(const qsi_gguf *g, const qsi_limits *l, qsi_bench_report *out,
+                           qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_config c, shape;
+    qsi_cost cost = {0}, train_cost;
+    QS_TRY(train_shape(g, &shape, err));
+    qsi_cost_of(&train_cost, &shape, NULL, 2);
+    if (g != NULL) {
+        QS_TRY(qsi_config_from_gguf(&c, g, err));
+        qsi_cost_of(&cost, &c, g, 2);
+    }
+    for (int32_t i = 0; i < out->n_runs; i++) {
+        qsi_bench_run *r = &out->runs[i];
+        double s = 0; /* for n tokens of the batch */
+        if (strcmp(r->test, "prefill") == 0) {
+            s = r->batch * qsi_limit_prefill(&cost, l, r->n, r->depth);
+        } else if (strcmp(r->test, "decode") == 0) {
+            for (int32_t t = 0; t < r->n; t++)
+                s += qsi_limit_decode(&cost, l, r->batch, r->depth + t);
+        } else {
+            s = r->n * qsi_limit_train(&train_cost, l, TRAIN_DOC);
+        }
+        r->limit_tok_s = (double)r->n * r->batch / s;
+        r->share = r->tok_s / r->limit_tok_s;
+    }
+done:
+    return st;
+}

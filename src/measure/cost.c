@@ -1,0 +1,84 @@
+/* Operations and bytes of a model, and the seconds that the machine's limits leave for them. */
+#include <math.h>
+#include <string.h>
+
+#include "measure/bench.h"
+
+static int peak_of(qsi_type t) {
+    switch (t) {
+    case QSI_Q8_0:
+    case QSI_Q4_0: return QSI_PEAK_INT8;
+    case QSI_BF16: return QSI_PEAK_BF16;
+    default: return QSI_PEAK_FP32;
+    }
+}
+
+/* Bytes of a tensor as it is in the file, or in bf16. */
+static double bytes_of(const qsi_tensor_spec *s, const qsi_gguf_tensor *t) {
+    if (t != NULL) return (double)t->bytes;
+    double n = 2;
+    for (int i = 0; i < s->n_dims; i++) n *= (double)s->ne[i];
+    return n;
+}
+
+void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, int cache) {
+    bool tied = g != NULL && qsi_gguf_tensor_find(g, "output.weight") == NULL;
+    *out = (qsi_cost){.experts = c->n_expert, .experts_used = c->n_expert_used};
+    for (size_t i = 0; i < qsi_config_n_tensors(c); i++) {
+        qsi_tensor_spec s;
+        qsi_config_tensor(c, i, &s);
+        const qsi_gguf_tensor *t = g != NULL ? qsi_gguf_tensor_find(g, s.name) : NULL;
+        if (g != NULL && t == NULL) continue;
+        int peak = t != NULL ? peak_of(t->type) : QSI_PEAK_BF16;
+        double n = 1, bytes = bytes_of(&s, t);
+        for (int d = 0; d < s.n_dims; d++) n *= (double)s.ne[d];
+        out->weight_bytes += (int64_t)bytes;
+        bool embed = s.role == QSI_ROLE_EMBED && strcmp(s.name, "output.weight") != 0;
+        if (embed && !tied) continue;
+        if (embed || s.layer < 0) {
+            if (s.role != QSI_ROLE_NORM) out->head_ops[peak] += 2 * n;
+            out->shared_bytes += bytes;
+        } else if (s.role == QSI_ROLE_EXPERTS) {
+            out->layer_ops[peak] += 2 * n * c->n_expert_used / c->n_expert;
+            out->expert_bytes += bytes;
+        } else {
+            if (s.role != QSI_ROLE_NORM) out->layer_ops[peak] += 2 * n;
+            out->shared_bytes += bytes;
+        }
+    }
+    out->attn_ops = 4.0 * c->n_layer * c->n_head * c->head_dim;
+    out->cache_bytes = 2.0 * c->n_layer * c->n_kv_head * c->head_dim * cache;
+}
+
+static double seconds(const double ops[3], const qsi_limits *l) {
+    return (ops[QSI_PEAK_FP32] / l->fp32_gflop_s + ops[QSI_PEAK_BF16] / l->bf16_gflop_s +
+            ops[QSI_PEAK_INT8] / l->int8_gop_s) *
+           1e-9;
+}
+
+double qsi_limit_prefill(const qsi_cost *c, const qsi_limits *l, int64_t n, int64_t depth) {
+    double positions = (double)n * (double)depth + 0.5 * (double)n * (double)(n + 1);
+    double attn[3] = {c->attn_ops * positions, 0, 0};
+    return (double)n * seconds(c->layer_ops, l) + seconds(c->head_ops, l) + seconds(attn, l);
+}
+
+/* Of E experts, B tokens that choose `used` each evenly at random touch E (1 - (1 - used/E)^B). */
+static double touched(const qsi_cost *c, double batch) {
+    if (c->experts <= 0) return 0;
+    return 1 - pow(1 - c->experts_used / c->experts, batch);
+}
+
+double qsi_limit_decode(const qsi_cost *c, const qsi_limits *l, int64_t batch, int64_t depth) {
+    double b = (double)batch, pos = (double)depth + 1;
+    double bytes = c->shared_bytes + c->expert_bytes * touched(c, b) + c->cache_bytes * pos * b;
+    double attn[3] = {c->attn_ops * pos, 0, 0};
+    double ops = b * (seconds(c->layer_ops, l) + seconds(c->head_ops, l) + seconds(attn, l));
+    return fmax(bytes / (l->read_gb_s * 1e9), ops);
+}
+
+double qsi_limit_train(const qsi_cost *c, const qsi_limits *l, int64_t n_pos) {
+    double ops = 0;
+    for (int i = 0; i < 3; i++) ops += 3 * (c->layer_ops[i] + c->head_ops[i]);
+    ops += 3 * c->attn_ops * (double)n_pos / 2;
+    return ops / (l->bf16_gflop_s * 1e9);
+}

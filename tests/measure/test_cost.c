@@ -1,0 +1,78 @@
+/* Operations and bytes, counted by hand for a small shape, and the limits that follow. */
+#include <math.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "measure/bench.h"
+
+static const qsi_config moe = {
+    .arch = QSI_ARCH_DEEPSEEK, .n_vocab = 1000, .n_layer = 3, .d_model = 64, .n_head = 4,
+    .n_kv_head = 2, .head_dim = 16, .d_ff = 128, .n_ctx = 256, .rms_eps = 1e-6f,
+    .rope_theta = 10000.0f, .rope_factor = 1.0f, .n_dense = 1, .n_expert = 8, .n_expert_used = 2,
+    .n_shared = 1, .d_expert = 32, .expert_scale = 1.0f};
+
+/* Weights by hand: attention q, o 64 x 64, k, v 64 x 32; dense 3 x 64 x 128; expert 3 x 64 x 32. */
+#define ATTN (2 * 64 * 64 + 2 * 64 * 32)
+#define DENSE (3 * 64 * 128)
+#define EXPERT (3 * 64 * 32)
+#define ROUTER (64 * 8)
+#define HEAD (64 * 1000)
+#define NORMS (3 * 2 * 64 + 64)
+
+static void test_counts(void **state) {
+    qsi_cost c;
+    qsi_cost_of(&c, &moe, NULL, 2);
+    double used = 3.0 * ATTN + DENSE + 2 * (EXPERT + ROUTER + 2 * EXPERT);
+    assert_float_equal(c.layer_ops[QSI_PEAK_BF16], 2 * used, 1e-6);
+    assert_true(c.layer_ops[QSI_PEAK_FP32] == 0 && c.layer_ops[QSI_PEAK_INT8] == 0);
+    assert_float_equal(c.head_ops[QSI_PEAK_BF16], 2.0 * HEAD, 1e-6);
+    assert_float_equal(c.attn_ops, 4.0 * 3 * 4 * 16, 0);
+    assert_float_equal(c.cache_bytes, 2.0 * 3 * 2 * 16 * 2, 0);
+    double shared = 3.0 * ATTN + DENSE + 2 * (EXPERT + ROUTER) + HEAD + NORMS;
+    assert_float_equal(c.shared_bytes, 2 * shared, 1e-6);
+    assert_float_equal(c.expert_bytes, 2.0 * 2 * 8 * EXPERT, 1e-6);
+    assert_int_equal(c.weight_bytes, 2 * (int64_t)(shared + 2 * 8 * EXPERT + 1000 * 64));
+}
+
+static void test_limits(void **state) {
+    const qsi_limits l = {.read_gb_s = 10, .fp32_gflop_s = 100, .bf16_gflop_s = 200,
+                          .int8_gop_s = 400};
+    qsi_cost c;
+    qsi_cost_of(&c, &moe, NULL, 2);
+    double layers = c.layer_ops[QSI_PEAK_BF16], head = c.head_ops[QSI_PEAK_BF16];
+    /* three tokens after ten positions look at 11 + 12 + 13 positions */
+    double want = (3 * layers + head) / 200e9 + c.attn_ops * 36 / 100e9;
+    assert_float_equal(qsi_limit_prefill(&c, &l, 3, 10), want, want * 1e-12);
+    /* one sequence: two of eight experts, one new position */
+    want = (c.shared_bytes + c.expert_bytes / 4 + c.cache_bytes * 8) / 10e9;
+    assert_float_equal(qsi_limit_decode(&c, &l, 1, 7), want, want * 1e-12);
+    /* three sequences touch 1 - (3/4)^3 of them */
+    want = (c.shared_bytes + c.expert_bytes * 37 / 64 + c.cache_bytes * 24) / 10e9;
+    assert_float_equal(qsi_limit_decode(&c, &l, 3, 7), want, want * 1e-12);
+    /* a thousand are bound by arithmetic */
+    want = 1000 * ((layers + head) / 200e9 + c.attn_ops / 100e9);
+    assert_float_equal(qsi_limit_decode(&c, &l, 1000, 0), want, want * 1e-12);
+    /* 6 a weight, 12 * heads * head_dim * half the positions a layer */
+    want = (3 * (layers + head) + 3 * 12.0 * 4 * 16 * 40) / 200e9;
+    assert_float_equal(qsi_limit_train(&c, &l, 80), want, want * 1e-12);
+}
+
+static void test_median(void **state) {
+    double odd[] = {5, 1, 4}, even[] = {4, 1, 3, 2}, one[] = {7};
+    assert_true(qsi_median(odd, 3) == 4 && odd[0] == 1);
+    assert_true(qsi_median(even, 4) == 2.5);
+    assert_true(qsi_median(one, 1) == 7);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_median),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
