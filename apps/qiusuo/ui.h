@@ -46,7 +46,8 @@ qs_status qsa_check_utf8(const char *text, size_t n, const char *what, qs_err *e
  * flag which the command looks at; a second one before qsa_interrupt_clear ends the program. */
 void qsa_interrupt_init(void);
 void qsa_interrupt_catch(bool on);
-/* What a caught Ctrl-C calls at once, inside the signal handler (fn must be safe there); NULL: nothing. */
+/* What a caught Ctrl-C calls at once, inside the signal handler (fn must be safe there); NULL:
+ * nothing. */
 void qsa_interrupt_call(void (*fn)(void *), void *arg);
 bool qsa_interrupted(void);
 void qsa_interrupt_clear(void);

@@ -181,10 +181,14 @@ static json_t *turn_json(const qsi_api_turn *t) {
     return j;
 }
 
+static int append_json(const char *p, size_t n, void *out) {
+    return qsi_str_append(out, p, n) == QS_OK ? 0 : -1;
+}
+
 qs_status qs_chat_save(const qs_session *s, const char *path, qs_err *err) {
     qs_status st = QS_OK;
     char hash[17];
-    char *text = NULL;
+    qsi_str text = { 0 };
     qsi_writer *w = NULL;
     json_t *root = json_object(), *turns = json_array();
     hash_text(s->model, hash);
@@ -193,15 +197,16 @@ qs_status qs_chat_save(const qs_session *s, const char *path, qs_err *err) {
     json_object_set_new(root, "model", json_string(s->model->name));
     json_object_set_new(root, "vocabulary", json_string(hash));
     if (json_object_set_new(root, "messages", turns) != 0 ||
-        json_array_size(turns) != s->n_turns || !(text = json_dumps(root, JSON_INDENT(1))))
+        json_array_size(turns) != s->n_turns ||
+        json_dump_callback(root, append_json, &text, JSON_INDENT(1)) != 0 ||
+        qsi_str_putc(&text, '\n') != QS_OK)
         QS_FAIL(err, QS_E_NOMEM, "out of memory for the conversation");
     QS_TRY(qsi_writer_open(&w, path, err));
-    QS_TRY(qsi_writer_write(w, text, strlen(text), err));
-    QS_TRY(qsi_writer_write(w, "\n", 1, err));
+    QS_TRY(qsi_writer_write(w, text.data, text.len, err));
     QS_TRY(qsi_writer_commit(&w, err));
 done:
     qsi_writer_abort(&w);
-    free(text);
+    qsi_str_release(&text);
     json_decref(root);
     return st;
 }
