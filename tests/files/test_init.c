@@ -1,0 +1,246 @@
+/* init: files that are what they say, the same for the same seed, and nothing when it fails. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "files/init.h"
+#include "files/presets.h"
+#include "sys/file.h"
+
+#define TEMP "test_init.tmp.gguf"
+#define OTHER "test_init.other.gguf"
+
+static qsi_init_opts options(const char *preset, qsi_type type) {
+    const qsi_preset *p = NULL;
+    qs_err err;
+    assert_int_equal(qsi_preset_find(&p, preset, &err), QS_OK);
+    return (qsi_init_opts){.name = preset, .config = p->config, .type = type, .seed = 1, .std = 0.02f};
+}
+
+static qsi_gguf *write_and_open(const qsi_init_opts *o, const char *path) {
+    qs_err err = {0};
+    qsi_gguf *g = NULL;
+    if (qsi_init_write(o, path, &err) != QS_OK) fail_msg("%s", err.text);
+    assert_int_equal(qsi_gguf_open(&g, path, &err), QS_OK);
+    return g;
+}
+
+static float *decode(const qsi_gguf_tensor *t, int64_t *n) {
+    *n = t->ne[0] * t->ne[1] * t->ne[2];
+    float *x = qsi_alloc((size_t)*n, sizeof *x);
+    assert_non_null(x);
+    qsi_type_get((int32_t)t->type)->decode(t->data, x, *n);
+    return x;
+}
+
+static void every_preset_is_sound(void **state) {
+    qs_err err;
+    const qsi_preset *p = NULL;
+    static const struct { const char *name; int64_t millions; } sizes[] = {
+        {"deepseek-llm-7b", 6910}, {"deepseek-llm-67b", 67425}, {"deepseek-moe-16b", 16376},
+    };
+    for (size_t i = 0; i < qsi_preset_count(); i++) {
+        p = qsi_preset_at(i);
+        assert_int_equal(qsi_config_check(&p->config, &err), QS_OK);
+    }
+    for (size_t i = 0; i < QSI_COUNT(sizes); i++) {
+        assert_int_equal(qsi_preset_find(&p, sizes[i].name, &err), QS_OK);
+        assert_int_equal((qsi_config_params(&p->config, NULL) + 500000) / 1000000, sizes[i].millions);
+    }
+    int64_t active = 0;
+    assert_int_equal(qsi_preset_find(&p, "deepseek-moe-2b", &err), QS_OK);
+    int64_t total = qsi_config_params(&p->config, &active);
+    assert_true(total > 1900000000 && total < 2100000000);   /* 2.0 B */
+    assert_true(active > 250000000 && active < 350000000);   /* 0.3 B */
+    assert_int_equal(qsi_preset_find(&p, "deepseek", &err), QS_E_ARG);
+    assert_non_null(strstr(err.text, "deepseek-moe-16b"));
+}
+
+static void all_types_hold_the_tensors_of_the_configuration(void **state) {
+    static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0, QSI_Q4_0};
+    static const char *const presets[] = {"dense-tiny", "moe-tiny"};
+    for (size_t k = 0; k < QSI_COUNT(types) * QSI_COUNT(presets); k++) {
+        qs_err err;
+        qsi_config c;
+        qsi_init_opts o = options(presets[k % 2], types[k / 2]);
+        qsi_gguf *g = write_and_open(&o, TEMP);
+        assert_int_equal(qsi_config_from_gguf(&c, g, &err), QS_OK);
+        assert_int_equal(qsi_gguf_n_tensors(g), qsi_config_n_tensors(&c));
+        for (size_t i = 0; i < qsi_config_n_tensors(&c); i++) {
+            qsi_tensor_spec spec;
+            qsi_config_tensor(&c, i, &spec);
+            const qsi_gguf_tensor *t = qsi_gguf_tensor_find(g, spec.name);
+            assert_non_null(t);
+            assert_int_equal(t->n_dims, spec.n_dims);
+            for (int d = 0; d < 3; d++) assert_true(t->ne[d] == spec.ne[d]);
+            bool plain = spec.role == QSI_ROLE_NORM || spec.role == QSI_ROLE_ROUTER;
+            assert_int_equal(t->type, plain ? QSI_F32 : types[k / 2]);
+        }
+        qsi_gguf_close(&g);
+    }
+    remove(TEMP);
+}
+
+static void weights_are_normal(void **state) {
+    qsi_init_opts o = options("moe-tiny", QSI_F32);
+    qsi_gguf *g = write_and_open(&o, TEMP);
+    for (size_t i = 0; i < qsi_gguf_n_tensors(g); i++) {
+        const qsi_gguf_tensor *t = qsi_gguf_tensor_at(g, i);
+        int64_t n = 0, beyond = 0;
+        double sum = 0, squares = 0;
+        float *x = decode(t, &n);
+        bool norm = t->n_dims == 1;
+        for (int64_t k = 0; k < n; k++) {
+            if (norm) assert_true(x[k] == 1);
+            sum += (double)x[k];
+            squares += (double)x[k] * (double)x[k];
+            beyond += fabsf(x[k]) > 0.04f; /* two deviations: 4.55 % */
+        }
+        if (!norm) { /* within five standard errors */
+            double share = (double)beyond / (double)n;
+            assert_true(fabs(sum / (double)n) < 5 * 0.02 / sqrt((double)n));
+            assert_true(fabs(squares / (double)n / 0.0004 - 1) < 5 * sqrt(2.0 / (double)n));
+            assert_true(fabs(share - 0.0455) < 5 * sqrt(0.0455 / (double)n));
+        }
+        qsi_free(x);
+    }
+    const qsi_gguf_tensor *q = qsi_gguf_tensor_find(g, "blk.0.attn_q.weight");
+    const qsi_gguf_tensor *k = qsi_gguf_tensor_find(g, "blk.0.attn_k.weight");
+    assert_true(memcmp(q->data, k->data, 64) != 0); /* streams of their own */
+    qsi_gguf_close(&g);
+    remove(TEMP);
+}
+
+static bool same_files(const char *a, const char *b) {
+    qs_err err;
+    qsi_map x, y;
+    assert_int_equal(qsi_map_open(&x, a, &err), QS_OK);
+    assert_int_equal(qsi_map_open(&y, b, &err), QS_OK);
+    bool same = x.size == y.size && memcmp(x.data, y.data, x.size) == 0;
+    qsi_map_close(&x);
+    qsi_map_close(&y);
+    return same;
+}
+
+static void the_seed_decides(void **state) {
+    qs_err err;
+    qsi_init_opts o = options("dense-tiny", QSI_Q8_0);
+    o.config.n_layer = 1;
+    assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_OK);
+    assert_int_equal(qsi_init_write(&o, OTHER, &err), QS_OK);
+    assert_true(same_files(TEMP, OTHER));
+    o.seed = 2;
+    assert_int_equal(qsi_init_write(&o, OTHER, &err), QS_OK);
+    assert_false(same_files(TEMP, OTHER));
+    remove(TEMP);
+    remove(OTHER);
+}
+
+static void a_vocabulary_is_made_or_copied(void **state) {
+    qs_err err;
+    qsi_vocab *v = NULL, *copy = NULL;
+    qsi_init_opts o = options("moe-tiny", QSI_F16);
+    o.config.n_layer = 1;
+    o.config.n_vocab = 300;
+    qsi_gguf *g = write_and_open(&o, TEMP);
+    assert_int_equal(qsi_vocab_load_gguf(&v, g, &err), QS_OK);
+    assert_int_equal(qsi_vocab_size(v), 300);
+    assert_int_equal(qsi_vocab_n_merges(v), 0);
+    assert_int_equal(qsi_vocab_type(v, 299), QSI_TOK_UNUSED);
+    qsi_slice text = qsi_vocab_text(v, 299);
+    assert_true(text.n == 10 && memcmp(text.p, "[unused43]", 10) == 0);
+    for (int b = 0; b < 256; b++) { /* id b is byte b */
+        qsi_slice bytes = qsi_vocab_bytes(v, b);
+        assert_true(bytes.n == 1 && (uint8_t)bytes.p[0] == b);
+    }
+    qsi_ids ids = {0};
+    assert_int_equal(qsi_encode(v, "a 求", 5, 0, &ids, &err), QS_OK);
+    assert_int_equal(ids.len, 5);
+    assert_int_equal(ids.data[0], 'a');
+    qsi_ids_release(&ids);
+    qsi_gguf_close(&g);
+    o.vocab = v;
+    o.config.n_vocab = 999; /* the vocabulary's size counts */
+    g = write_and_open(&o, OTHER);
+    assert_int_equal(qsi_gguf_tensor_find(g, "output.weight")->ne[1], 300);
+    assert_int_equal(qsi_vocab_load_gguf(&copy, g, &err), QS_OK);
+    assert_true(qsi_vocab_hash(v) == qsi_vocab_hash(copy));
+    qsi_gguf_close(&g);
+    qsi_vocab_free(copy);
+    qsi_vocab_free(v);
+    remove(TEMP);
+    remove(OTHER);
+}
+
+static char logged[512];
+static void keep_log(void *user, qsi_log_level level, const char *text) {
+    snprintf(logged, sizeof logged, "%s", text);
+}
+
+static void rows_that_do_not_fit_a_block(void **state) {
+    qsi_init_opts o = options("moe-tiny", QSI_Q4_0);
+    o.config.d_expert = 85;
+    qsi_log_set(keep_log, NULL);
+    qsi_gguf *g = write_and_open(&o, TEMP);
+    qsi_log_set(NULL, NULL);
+    assert_non_null(strstr(logged, "ffn_down_exps"));
+    assert_non_null(strstr(logged, "85 values"));
+    assert_int_equal(qsi_gguf_tensor_find(g, "blk.1.ffn_down_exps.weight")->type, QSI_F16);
+    assert_int_equal(qsi_gguf_tensor_find(g, "blk.1.ffn_up_exps.weight")->type, QSI_Q4_0);
+    qsi_gguf_close(&g);
+    remove(TEMP);
+}
+
+static int cancel_at_half(void *user, int64_t done, int64_t of) {
+    assert_true(done > 0 && done <= of);
+    *(int64_t *)user = of;
+    return done > of / 2;
+}
+
+static void failures_leave_no_file(void **state) {
+    qs_err err = {0};
+    int64_t of = 0;
+    qsi_init_opts o = options("moe-tiny", QSI_F32);
+    remove(TEMP);
+    o.progress = cancel_at_half;
+    o.user = &of;
+    assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_CANCELLED);
+    assert_true(of > 4 * 3000000);
+    o = options("moe-tiny", QSI_F32);
+    o.config.n_vocab = 255;
+    assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_ARG);
+    o = options("moe-tiny", (qsi_type)12);
+    assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_ARG);
+    o = options("moe-tiny", QSI_F32);
+    o.std = NAN;
+    assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_ARG);
+    o = options("moe-tiny", QSI_F32);
+    o.config.n_head = 3;
+    assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_RANGE);
+    o = options("deepseek-llm-67b", QSI_F32); /* 54 TB */
+    o.config.n_layer = 1024;
+    o.config.d_ff = 1 << 19;
+    assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_IO);
+    assert_non_null(strstr(err.text, "GB free"));
+    assert_false(qsi_path_exists(TEMP));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_preset_is_sound),
+        cmocka_unit_test(all_types_hold_the_tensors_of_the_configuration),
+        cmocka_unit_test(weights_are_normal),
+        cmocka_unit_test(the_seed_decides),
+        cmocka_unit_test(a_vocabulary_is_made_or_copied),
+        cmocka_unit_test(rows_that_do_not_fit_a_block),
+        cmocka_unit_test(failures_leave_no_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
