@@ -109,16 +109,45 @@ const char *qsa_nearest(const char *word, const char *const *candidates, size_t 
 
 static bool takes_value(const qsa_opt *o) { return o->kind != QSA_FLAG && o->kind != QSA_UNSET; }
 
+enum { HELP_COLUMN = 26, HELP_WIDTH = 96 };
+
+/* Prints a sentence in lines of at most HELP_WIDTH - HELP_COLUMN bytes, the first where the cursor
+ * is, the others at HELP_COLUMN. */
+static void print_wrapped(const char *text) {
+    const size_t width = HELP_WIDTH - HELP_COLUMN;
+    while (strlen(text) > width) {
+        size_t n = width;
+        while (n > 0 && text[n] != ' ') n--;
+        if (n == 0) n = strcspn(text, " ");
+        if (text[n] == '\0') break;
+        printf("%.*s\n%*s", (int)n, text, HELP_COLUMN, "");
+        text += n + 1;
+    }
+    printf("%s\n", text);
+}
+
 static void print_option(const qsa_opt *o) {
-    enum { COLUMN = 26 };
     char left[96];
     bool both = o->letter != 0 && o->name != NULL;
     char letter[3] = {'-', o->letter, '\0'};
     snprintf(left, sizeof(left), "  %s%s%s%s%s%s", o->letter != 0 ? letter : "    ",
              both ? ", " : "", o->name != NULL ? "--" : "", o->name != NULL ? o->name : "",
              o->value != NULL ? " " : "", o->value != NULL ? o->value : "");
-    if (strlen(left) + 2 > COLUMN) printf("%s\n%*s%s\n", left, COLUMN, "", o->help);
-    else printf("%-*s%s\n", COLUMN, left, o->help);
+    if (strlen(left) + 2 > HELP_COLUMN) printf("%s\n%*s", left, HELP_COLUMN, "");
+    else printf("%-*s", HELP_COLUMN, left);
+    print_wrapped(o->help);
+}
+
+/* Lines of examples, each two columns in. */
+static void print_examples(const char *text) {
+    printf("\nexamples:\n");
+    while (*text != '\0') {
+        size_t n = strcspn(text, "\n");
+        size_t in = strspn(text, " ");
+        if (in > n) in = n;
+        printf("  %.*s\n", (int)(n - in), text + in);
+        text += n + (text[n] == '\n');
+    }
 }
 
 static void print_help(const qsa_cmd *cmd) {
@@ -129,7 +158,7 @@ static void print_help(const qsa_cmd *cmd) {
         if (cmd->opts[i].help != NULL) print_option(&cmd->opts[i]);
     }
     print_option(&(qsa_opt){.letter = 'h', .name = "help", .help = "show this help"});
-    if (cmd->examples != NULL) printf("\nexamples:\n%s", cmd->examples);
+    if (cmd->examples != NULL) print_examples(cmd->examples);
 }
 
 int qsa_usage(const qsa_cmd *cmd, const char *fmt, ...) {

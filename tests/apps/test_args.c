@@ -24,8 +24,10 @@ static const qsa_opt opts[] = {
     QSA_OPT_INT('n', "predict", "N", &n_predict, -1, 1000, NULL),
     QSA_OPT_INT(0, "seed", "N", &any, INT64_MIN, INT64_MAX, "the seed"),
     QSA_OPT_COUNT(0, "tokens", "N", &tokens, 1, INT64_MAX, "how many tokens to train on"),
-    {.letter = 't', .name = "temp", .value = "T", .help = "temperature", .kind = QSA_NUM, .out = &temp,
-     .lo = 0, .hi = 5, .given = &temp_given},
+    {.letter = 't', .name = "temp", .value = "T", .kind = QSA_NUM, .out = &temp, .lo = 0,
+     .hi = 5, .given = &temp_given,
+     .help = "a sentence that does not fit beside its option: the wording is long and says that the "
+             "temperature of the text, from 0 to 5, is what it sets"},
     QSA_OPT_SIZE(0, "memory", "SIZE", &memory, "how much memory"),
     QSA_OPT_LIST('r', "stop", "TEXT", &stops, "stop at this text"),
     QSA_OPT_CHOICE(0, "mode", "fast|exact", &mode, "how"),
@@ -225,7 +227,8 @@ static void sizes_and_counts(void **state) {
         assert_true(qsa_parse_size(sizes[i].text, &b));
         assert_true(b == sizes[i].bytes);
     }
-    static const char *const bad[] = {"", "G", "-1", "+1", "1X", "1GG", "1 G", "1e30", "nan", "99999999T"};
+    static const char *const bad[] = {"",    "G",   "-1",   "+1",  "1X",
+                                      "1GG", "1 G", "1e30", "nan", "99999999T"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         if (qsa_parse_size(bad[i], &b)) fail_msg("'%s' taken as a size", bad[i]);
     }
@@ -248,6 +251,10 @@ static void help(void **state) {
     assert_non_null(strstr(out, "--mode fast|exact"));
     assert_null(strstr(out, "--predict ")); /* an alias stays hidden */
     assert_non_null(strstr(out, "examples:\n  qiusuo try -m x.gguf 诗.txt\n"));
+    assert_non_null(strstr(out, "\n                          and says that the temperature"));
+    for (const char *line = out; *line != '\0'; line += strcspn(line, "\n") + 1) {
+        assert_true(strcspn(line, "\n") <= 96);
+    }
     assert_int_equal(parse("-h", NULL), QSA_EXIT_OK);
 }
 

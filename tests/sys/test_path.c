@@ -13,7 +13,8 @@ static void join(void **state) {
     (void)state;
     static const char *const cases[][3] = {
         {"a", "b", "a/b"},       {"a/", "b", "a/b"},   {"a", "/b", "a/b"},  {"a/", "/b", "a/b"},
-        {"/", "b", "/b"},        {"", "b", "b"},       {"", "/b", "/b"},    {"诗/词", "春.txt", "诗/词/春.txt"},
+        {"/", "b", "/b"},        {"", "b", "b"},       {"", "/b", "/b"},
+        {"诗/词", "春.txt", "诗/词/春.txt"},
     };
     for (size_t i = 0; i < QSI_COUNT(cases); i++) {
         qsi_str s = {0};
