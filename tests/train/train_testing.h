@@ -40,6 +40,9 @@ static inline void remove_tree(const char *path) {
 
 static inline int make_test_dir(void **state) {
     (void)state;
+    /* in memory where there is such a folder: checkpoints are flushed to the disk */
+    snprintf(test_dir, sizeof(test_dir), "/dev/shm/qs-train-XXXXXX");
+    if (mkdtemp(test_dir) != NULL) return 0;
     snprintf(test_dir, sizeof(test_dir), "/tmp/qs-train-XXXXXX");
     return mkdtemp(test_dir) != NULL ? 0 : -1;
 }
@@ -60,6 +63,7 @@ static inline const char *in_dir(const char *name) {
 }
 
 static inline void put_file(const char *path, const void *p, size_t n) {
+    unlink(path); /* truncating a file makes some file systems wait for the disk */
     FILE *f = fopen(path, "wb");
     assert_non_null(f);
     assert_int_equal(fwrite(p, 1, n, f), n);
@@ -72,20 +76,25 @@ static inline void read_all(const char *path, qsi_str *out) {
     if (qsi_file_read(path, (size_t)1 << 30, out, &err) != QS_OK) fail_msg("%s", err.text);
 }
 
-/* ---- the bigram net: logits of the next id = row of the table ---- */
+/* ---- the bigram net: the logit of the next id v after id u is e[u] . o[v]; all the other weights
+ * of a configuration are there too, and stay without a gradient ---- */
 
+#define FAKE_MAX 64
 typedef struct fake_net {
-    int64_t n_vocab;
-    qsi_param p[2];
-    float *row;
+    qsi_config c;
+    qsi_param p[FAKE_MAX];
+    char name[FAKE_MAX][64];
+    size_t n;
+    qsi_param *embed, *head;
+    float *logits;
     int64_t calls, nan_at; /* the nan_at-th backward call gives NaN; 0: never */
 } fake_net;
 
-static inline size_t fake_n(void *self) { (void)self; return 2; }
+static inline size_t fake_n(void *self) { return ((fake_net *)self)->n; }
 static inline qsi_param *fake_param(void *self, size_t i) { return &((fake_net *)self)->p[i]; }
 static inline void fake_init(void *self, uint64_t seed, float std) {
     fake_net *f = self;
-    for (int i = 0; i < 2; i++) {
+    for (size_t i = 0; i < f->n; i++) {
         qsi_rng r;
         qsi_rng_init_stream(&r, seed, (uint64_t)i);
         for (int64_t k = 0; k < f->p[i].n; k++)
@@ -95,39 +104,50 @@ static inline void fake_init(void *self, uint64_t seed, float std) {
 static inline void fake_refresh(void *self) { (void)self; }
 static inline void fake_zero(void *self) {
     fake_net *f = self;
-    for (int i = 0; i < 2; i++) memset(f->p[i].grad, 0, (size_t)f->p[i].n * sizeof(float));
+    for (size_t i = 0; i < f->n; i++)
+        memset(f->p[i].grad, 0, (size_t)f->p[i].n * sizeof(float));
+}
+static inline void fake_row(fake_net *f, int32_t u, int32_t t, float scale, qsi_train_out *out) {
+    int64_t V = f->c.n_vocab, D = f->c.d_model;
+    const float *e = f->embed->master + u * D;
+    float max = -1e30f, *x = f->logits;
+    double sum = 0;
+    for (int64_t v = 0; v < V; v++) {
+        x[v] = 0;
+        for (int64_t d = 0; d < D; d++) x[v] += e[d] * f->head->master[v * D + d];
+        if (x[v] > max) max = x[v];
+    }
+    for (int64_t v = 0; v < V; v++) sum += exp((double)(x[v] - max));
+    out->loss_sum += log(sum) + (double)(max - x[t]);
+    out->n_targets++;
+    for (int64_t v = 0; scale > 0 && v < V; v++) {
+        float g = scale * (float)(exp((double)(x[v] - max)) / sum - (v == t));
+        for (int64_t d = 0; d < D; d++) {
+            f->embed->grad[u * D + d] += g * f->head->master[v * D + d];
+            f->head->grad[v * D + d] += g * e[d];
+        }
+    }
 }
 static inline qs_status fake_loss(void *self, const qsi_train_batch *b, bool backward, float share,
                                   qsi_train_out *out, qs_err *err) {
     fake_net *f = self;
-    int64_t V = f->n_vocab;
     (void)share;
     (void)err;
     *out = (qsi_train_out){0};
     if (backward) f->calls++;
-    for (int32_t r = 0; r < b->n_rows; r++) {
-        double sum = 0, max = -1e30;
-        const float *w = f->p[0].master + (int64_t)b->ids[r] * V, *bias = f->p[1].master;
-        if (b->targets[r] < 0) continue;
-        for (int64_t v = 0; v < V; v++) max = fmax(max, (double)(w[v] + bias[v]));
-        for (int64_t v = 0; v < V; v++) sum += exp((double)(w[v] + bias[v]) - max);
-        out->loss_sum += max + log(sum) - (double)(w[b->targets[r]] + bias[b->targets[r]]);
-        out->n_targets++;
-        for (int64_t v = 0; backward && v < V; v++) {
-            double g = exp((double)(w[v] + bias[v]) - max) / sum - (v == b->targets[r]);
-            f->p[0].grad[(int64_t)b->ids[r] * V + v] += (float)(g * (double)b->scale);
-            f->p[1].grad[v] += (float)(g * (double)b->scale);
-        }
-    }
+    for (int32_t r = 0; r < b->n_rows; r++)
+        if (b->targets[r] >= 0)
+            fake_row(f, b->ids[r], b->targets[r], backward ? b->scale : 0, out);
     if (backward && f->calls == f->nan_at) out->loss_sum = NAN;
     return QS_OK;
 }
 static inline void fake_free(void *self) {
     fake_net *f = self;
-    for (int i = 0; i < 2; i++) {
+    for (size_t i = 0; i < f->n; i++) {
         qsi_free(f->p[i].master);
         qsi_free(f->p[i].grad);
     }
+    qsi_free(f->logits);
     qsi_free(f);
 }
 
@@ -137,21 +157,39 @@ static inline qs_status fake_make(qsi_net *net, const qsi_config *c, const qsi_t
     fake_net *f = qsi_calloc(1, sizeof(*f));
     (void)o;
     (void)err;
-    f->n_vocab = c->n_vocab;
+    f->c = *c;
+    f->n = qsi_config_n_tensors(c);
+    assert_true(f->n <= FAKE_MAX);
     if (user != NULL) f->nan_at = *(const int64_t *)user;
-    f->p[0] = (qsi_param){.name = "token_embd.weight", .n_dims = 2,
-                          .ne = {c->n_vocab, c->n_vocab, 1},
-                          .n = (int64_t)c->n_vocab * c->n_vocab, .decay = true};
-    f->p[1] = (qsi_param){.name = "output_norm.weight", .n_dims = 1, .ne = {c->n_vocab, 1, 1},
-                          .n = c->n_vocab};
-    for (int i = 0; i < 2; i++) {
-        f->p[i].master = qsi_calloc((size_t)f->p[i].n, sizeof(float));
-        f->p[i].grad = qsi_calloc((size_t)f->p[i].n, sizeof(float));
+    f->logits = qsi_calloc((size_t)c->n_vocab, sizeof(float));
+    for (size_t i = 0; i < f->n; i++) {
+        qsi_tensor_spec s;
+        qsi_config_tensor(c, i, &s);
+        qsi_param *p = &f->p[i];
+        memcpy(f->name[i], s.name, sizeof(s.name));
+        *p = (qsi_param){.name = f->name[i], .n_dims = s.n_dims, .n = 1,
+                         .decay = s.role != QSI_ROLE_NORM};
+        for (int d = 0; d < 3; d++) {
+            p->ne[d] = d < s.n_dims ? s.ne[d] : 1;
+            p->n *= p->ne[d];
+        }
+        p->master = qsi_calloc((size_t)p->n, sizeof(float));
+        p->grad = qsi_calloc((size_t)p->n, sizeof(float));
+        if (strcmp(s.name, "token_embd.weight") == 0) f->embed = p;
+        if (strcmp(s.name, "output.weight") == 0) f->head = p;
     }
+    assert_true(f->embed != NULL && f->head != NULL);
     *net = (qsi_net){.self = f, .n_params = fake_n, .param = fake_param, .init_random = fake_init,
                      .refresh = fake_refresh, .zero_grad = fake_zero, .loss = fake_loss,
                      .free = fake_free};
     return QS_OK;
+}
+
+/* The smallest configuration. */
+static inline qsi_config fake_config(int32_t n_vocab) {
+    return (qsi_config){.arch = QSI_ARCH_LLAMA, .n_vocab = n_vocab, .n_layer = 1, .d_model = 8,
+                        .n_head = 1, .n_kv_head = 1, .head_dim = 8, .d_ff = 8, .n_ctx = 16,
+                        .rms_eps = 1e-6f, .rope_theta = 10000, .rope_factor = 1, .expert_scale = 1};
 }
 
 #endif
