@@ -214,11 +214,36 @@ static void test_arguments(void **s) {
     teardown(&f);
 }
 
+/* The n-th allocation fails, for every n: said, and nothing leaks (hooks of QS_DEBUG builds). */
+static void test_memory(void **s) {
+    (void)s;
+    qsi_config c = moe_config(false);
+    qsi_pool *pool = NULL;
+    qs_err err = {0};
+    assert_int_equal(qsi_pool_create(&pool, 1, &err), QS_OK);
+    qsi_train_opts o = {.pool = pool, .isa = QSI_ISA_REF, .precision = QSI_TRAIN_BF16,
+                        .max_rows = 8};
+    for (int64_t n = 1; n < 2000; n++) {
+        qsi_trainer_model *t = NULL;
+        qsi_mem_fail_after(n);
+        qs_status st = qsi_tm_create(&t, &c, &o, &err);
+        qsi_mem_fail_after(-1);
+        if (st == QS_OK) {
+            qsi_tm_free(t);
+            break;
+        }
+        assert_int_equal(st, QS_E_NOMEM);
+        assert_null(t);
+    }
+    qsi_pool_free(pool);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),   cmocka_unit_test(test_moe),
         cmocka_unit_test(test_moe_norm), cmocka_unit_test(test_threads),
         cmocka_unit_test(test_bf16),    cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

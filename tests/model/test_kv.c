@@ -1,0 +1,98 @@
+/* KV pages: taken when first needed, given back, limits, a failed reservation leaves all as it was. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "model/layer.h"
+
+static qsi_config config(void) {
+    return (qsi_config){.n_layer = 2, .n_kv_head = 3, .head_dim = 4};
+}
+
+static void test_pages(void **s) {
+    (void)s;
+    qsi_config c = config();
+    qsi_kv *kv = NULL;
+    qs_err err = {0};
+    qsi_kv_table a = {0}, b = {0};
+    assert_int_equal(qsi_kv_create(&kv, &c, QSI_Q8_0, 4, &err), QS_E_ARG);
+    assert_int_equal(qsi_kv_create(&kv, &c, QSI_F16, 0, &err), QS_E_ARG);
+    assert_int_equal(qsi_kv_create(&kv, &c, QSI_F16, 4, &err), QS_OK);
+    assert_int_equal(qsi_kv_page_bytes(kv), 2 * 2 * 3 * 4 * QSI_KV_PAGE * 2);
+    assert_int_equal(qsi_kv_reserve(kv, &a, 65, &err), QS_OK);
+    assert_int_equal(a.n_pages, 2);
+    assert_int_equal(qsi_kv_reserve(kv, &b, 64, &err), QS_OK);
+    assert_int_equal(b.n_pages, 1);
+    assert_true(a.pages[0] != a.pages[1] && a.pages[0] != b.pages[0] && a.pages[1] != b.pages[0]);
+    assert_int_equal(qsi_kv_reserve(kv, &b, 64 * 3, &err), QS_E_LIMIT); /* one is left, two needed */
+    assert_int_equal(b.n_pages, 1);
+    qsi_kv_truncate(kv, &a, 64);
+    assert_int_equal(a.n_pages, 1);
+    assert_int_equal(qsi_kv_reserve(kv, &b, 64 * 3, &err), QS_OK);
+    assert_int_equal(qsi_kv_reserve(kv, &a, 65, &err), QS_E_LIMIT);
+    qsi_kv_table_release(kv, &a);
+    assert_null(a.pages);
+    assert_int_equal(qsi_kv_reserve(kv, &b, 64 * 4, &err), QS_OK);
+    qsi_kv_table_release(kv, &b);
+    qsi_kv_free(kv);
+}
+
+static void check_store(qsi_type type) {
+    qsi_config c = config();
+    qsi_kv *kv = NULL;
+    qsi_kv_table t = {0};
+    const qsi_kern *k = qsi_kern_get(QSI_ISA_REF);
+    assert_int_equal(qsi_kv_create(&kv, &c, type, 3, NULL), QS_OK);
+    assert_int_equal(qsi_kv_reserve(kv, &t, 130, NULL), QS_OK);
+    /* a value that says where it belongs, exact in half precision */
+    for (int l = 0; l < 2; l++)
+        for (int p = 0; p < 130; p++) {
+            float key[12], value[12];
+            for (int i = 0; i < 12; i++) {
+                key[i] = (float)(p * 8 + l * 4 + i % 4);
+                value[i] = -(float)(p + i / 4 * 256 + l);
+            }
+            qsi_kv_store(kv, k, &t, l, p, key, value);
+        }
+    for (int l = 0; l < 2; l++) {
+        qsi_kv_view v = qsi_kv_layer(kv, &t, l);
+        assert_int_equal(v.f16, type == QSI_F16);
+        for (int p = 0; p < 130; p++)
+            for (int h = 0; h < 3; h++)
+                for (int i = 0; i < 4; i++) {
+                    const char *page = v.page_mem[v.pages[p / QSI_KV_PAGE]];
+                    int64_t at = h * v.head_stride + p % QSI_KV_PAGE * v.ld + i;
+                    float key, value;
+                    if (v.f16) {
+                        key = qsi_f16_to_f32(((const uint16_t *)page)[v.k_off + at]);
+                        value = qsi_f16_to_f32(((const uint16_t *)page)[v.v_off + at]);
+                    } else {
+                        key = ((const float *)page)[v.k_off + at];
+                        value = ((const float *)page)[v.v_off + at];
+                    }
+                    assert_true(key == (float)(p * 8 + l * 4 + i));
+                    assert_true(value == -(float)(p + h * 256 + l));
+                }
+    }
+    qsi_kv_table_release(kv, &t);
+    qsi_kv_free(kv);
+}
+
+static void test_store(void **s) {
+    (void)s;
+    check_store(QSI_F16);
+    check_store(QSI_F32);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_store),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
