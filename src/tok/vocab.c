@@ -125,8 +125,8 @@ static qs_status alloc_tables(qsi_vocab *v, const qsi_vocab_spec *s) {
                                            s->chat_template.n);
     v->chat_template.n = s->chat_template.n;
     if (v->text == NULL || v->bytes == NULL || v->blob == NULL || v->type == NULL ||
-        v->flags == NULL || v->by_text == NULL || v->by_bytes == NULL || v->merges == NULL || v->merge_list == NULL ||
-        v->pre == NULL || v->chat_template.p == NULL)
+        v->flags == NULL || v->by_text == NULL || v->by_bytes == NULL || v->merges == NULL ||
+        v->merge_list == NULL || v->pre == NULL || v->chat_template.p == NULL)
         return QS_E_NOMEM;
     for (size_t i = 0; i < merge_slots; i++) v->merges[i].key = UINT64_MAX;
     for (int i = 0; i < 256; i++) v->byte_id[i] = -1;

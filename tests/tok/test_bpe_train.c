@@ -181,6 +181,28 @@ static void merges_as_the_reference_does(void **state) {
     free(want);
 }
 
+/* The n-th allocation fails, for every n (in builds that can). */
+static void survives_want_of_memory(void **state) {
+    static char text[3000];
+    size_t n_text = random_text(text, sizeof text, 8);
+    for (int64_t n = 1; n < 10000; n++) {
+        qsi_bpe_trainer *t = NULL;
+        qsi_vocab *v = NULL;
+        qs_err err = {0};
+        qs_status st;
+        qsi_mem_fail_after(n);
+        st = qsi_bpe_trainer_create(&t, "deepseek-llm", &err);
+        if (st == QS_OK) st = qsi_bpe_trainer_add(t, text, n_text, &err);
+        if (st == QS_OK) st = qsi_bpe_trainer_finish(t, 300, NULL, NULL, &v, &err);
+        qsi_mem_fail_after(-1);
+        assert_true(st == QS_OK ? v != NULL : st == QS_E_NOMEM && err.code == QS_E_NOMEM);
+        qsi_bpe_trainer_free(t);
+        qsi_vocab_free(v);
+        if (st == QS_OK) return;
+    }
+    fail_msg("never succeeds");
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merges_by_count),
@@ -191,6 +213,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(gives_the_same_vocabulary_twice),
         cmocka_unit_test(splits_long_pieces),
         cmocka_unit_test(can_be_cancelled_and_refused),
+        cmocka_unit_test(survives_want_of_memory),
     };
     if (argc != 3) return 2;
     text_path = argv[1];

@@ -137,6 +137,37 @@ static void equals_the_reference(void **state) {
     free(file);
 }
 
+/* The n-th allocation fails, for every n (in builds that can): said, and nothing lost. */
+static void survives_want_of_memory(void **state) {
+    enum { N = 6000 };
+    char *text = malloc(N);
+    assert_non_null(text);
+    memset(text, 'x', N);
+    for (int64_t n = 1; n < 10000; n++) {
+        qsi_ids ids = {0};
+        qs_err err = {0};
+        qsi_vocab *v = NULL;
+        qs_status st;
+        static tok_fixture f;
+        tok_fixture_init(&f, "deepseek-llm");
+        tok_fixture_bos_eos(&f);
+        qsi_mem_fail_after(n);
+        st = qsi_vocab_build(&v, &f.spec, &err);
+        if (st == QS_OK) st = qsi_encode(v, text, N, QSI_ENC_BOS, &ids, &err);
+        qsi_mem_fail_after(-1);
+        assert_true(st == QS_OK || st == QS_E_NOMEM);
+        assert_int_equal(ids.len, st == QS_OK ? N + 1 : 0);
+        if (st != QS_OK) assert_int_equal(err.code, QS_E_NOMEM);
+        qsi_ids_release(&ids);
+        qsi_vocab_free(v);
+        if (st == QS_OK) {
+            free(text);
+            return;
+        }
+    }
+    fail_msg("never succeeds");
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(added_tokens_match_longest_first),
@@ -145,6 +176,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(fillers_never_match),
         cmocka_unit_test(bad_bytes_are_named_and_nothing_is_added),
         cmocka_unit_test(equals_the_reference),
+        cmocka_unit_test(survives_want_of_memory),
     };
     if (argc != 3) return 2;
     vocab_path = argv[1];
