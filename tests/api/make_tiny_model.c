@@ -1,5 +1,5 @@
-/* make_tiny_model OUT [moe|dense] [f32|f16|bf16|q8_0|q4_0] [seed] [vocab|tasks|nan|ctx=N]...: the
- * small random model as a file, for tests that run the program. */
+/* make_tiny_model OUT [moe|dense] [f32|f16|bf16|q8_0|q4_0] [seed] [vocab|tasks|nan|notemplate|
+ * ctx=N]...: the small random model as a file, for tests that run the program. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +17,7 @@ int main(int argc, char **argv) {
         else if (strcmp(a, "vocab") == 0) o.vocab_only = true;
         else if (strcmp(a, "tasks") == 0) o.tasks = true;
         else if (strcmp(a, "nan") == 0) o.nan = true;
+        else if (strcmp(a, "notemplate") == 0) o.no_template = true;
         else if (strncmp(a, "ctx=", 4) == 0) o.n_ctx = (int32_t)strtol(a + 4, NULL, 10);
         else if (qsi_type_find(a) != NULL) o.type = qsi_type_find(a)->type;
         else o.seed = strtoull(a, NULL, 10);

@@ -2,6 +2,7 @@
 #include "tiny_model.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +84,22 @@ done:
     return st;
 }
 
+/* Gives the key of the chat template another name of the same length. */
+static void hide_template(const char *path) {
+    static const char key[] = "tokenizer.chat_template";
+    FILE *f = fopen(path, "r+b");
+    QS_CHECK(f != NULL);
+    size_t at = 0;
+    for (long pos = 0; at < sizeof key - 1; pos++) {
+        int c = fgetc(f);
+        QS_CHECK(c != EOF);
+        at = c == key[at] ? at + 1 : c == key[0];
+        if (at == sizeof key - 1) fseek(f, pos, SEEK_SET);
+    }
+    fputc('X', f);
+    fclose(f);
+}
+
 qs_status tiny_model_write(const char *path, const tiny_model_opts *o, qs_err *err) {
     qs_status st = QS_OK;
     qsi_vocab *v = NULL;
@@ -106,6 +123,7 @@ qs_status tiny_model_write(const char *path, const tiny_model_opts *o, qs_err *e
         QS_TRY(write_tensor(w, o, &t, i, err));
     }
     QS_TRY(qsi_gguf_finish(&w, err));
+    if (o->no_template) hide_template(path);
 done:
     qsi_gguf_writer_abort(&w);
     qsi_vocab_free(v);

@@ -18,6 +18,7 @@ typedef struct tiny_model_opts {
     bool vocab_only;       /* no tensors */
     bool tasks;            /* qiusuo.tasks and general.sampling.* */
     bool nan;              /* one weight is not a number */
+    bool no_template;      /* no tokenizer.chat_template */
 } tiny_model_opts;
 qs_status tiny_model_write(const char *path, const tiny_model_opts *o, qs_err *err);
 

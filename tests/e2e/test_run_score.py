@@ -214,8 +214,9 @@ class PipedChat(unittest.TestCase):
         self.assertTrue(out)
 
     def test_template_note_once(self):
-        _, err = self.chat("a\nb\nc\n", "--seed", "1")
-        self.assertLessEqual(err.count("template"), 1)
+        for words, times in ((("moe", "f32", "tasks"), 0), (("moe", "f32", "notemplate"), 1)):
+            rc, out, err = run("chat", model(*words), "-n", "4", stdin="a\nb\nc\n")
+            self.assertEqual((rc, err.count(b"chat template")), (0, times))
 
     def test_matches_run(self):
         out, _ = self.chat("hello\n", "--seed", "5", "--system", "be brief")
