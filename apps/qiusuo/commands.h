@@ -6,6 +6,7 @@
 #define QSA_COMMANDS(X) \
     X(chat, "chat", "talk with a model") \
     X(run, "run", "one answer to one prompt") \
+    X(info, "info", "what a model file is") \
     X(init, "init", "a new model with random weights") \
     X(score, "score", "log-probabilities of a text") \
     X(tokenize, "tokenize", "ids of a text") \

@@ -1,7 +1,8 @@
-/* Public API of model files: new models. */
+/* Public API of model files: new models, descriptions. */
 #include <string.h>
 
 #include "base/status.h"
+#include "files/info.h"
 #include "files/init.h"
 #include "files/presets.h"
 #include "files/vocab_file.h"
@@ -53,5 +54,62 @@ qs_status qs_init(const qs_init_opts *opts, const char *out, qs_err *err) {
     QS_TRY(qsi_init_write(&x, out, err));
 done:
     qsi_vocab_free(vocab);
+    return st;
+}
+
+/* What the description found wrong, as a result. */
+static qs_status judge(const qsi_info *x, qs_err *err) {
+    if (x->n_bad > 0) {
+        return qsi_err_set(err, QS_E_NUMERIC,
+                           "'%s' is damaged: tensor %s holds a value that is no number, %zu tensor%s so",
+                           x->path, x->bad[0].name, x->n_bad, x->n_bad == 1 ? " is" : "s are");
+    }
+    if (x->n_problems > 0) {
+        return qsi_err_set(err, QS_E_FORMAT, "'%s': %s", x->path, x->problems[0]);
+    }
+    return QS_OK;
+}
+
+/* {"ok":false,...} for a file that could not be opened. */
+static qs_status damaged_json(qsi_str *s, const char *path, const qs_err *why) {
+    qs_status st = QS_OK;
+    qsi_str clean = {0};
+    QS_TRY(qsi_info_clean(&clean, path, strlen(path), 4096));
+    QS_TRY(qsi_str_puts(s, "{\"ok\":false,\"file\":"));
+    QS_TRY(qsi_str_json(s, clean.data != NULL ? clean.data : "", clean.len));
+    qsi_str_clear(&clean);
+    QS_TRY(qsi_info_clean(&clean, why->text, strlen(why->text), sizeof why->text));
+    QS_TRY(qsi_str_puts(s, ",\"error\":"));
+    QS_TRY(qsi_str_json(s, clean.data != NULL ? clean.data : "", clean.len));
+    QS_TRY(qsi_str_puts(s, "}\n"));
+done:
+    qsi_str_release(&clean);
+    return st;
+}
+
+qs_status qs_info(const char *path, uint32_t flags, qs_text_fn *out, void *out_user,
+                  qs_files_progress_fn *progress, void *progress_user, qs_err *err) {
+    qs_status st = QS_OK, made = QS_OK;
+    qsi_info *x = NULL;
+    qsi_str text = {0};
+    qs_err why = {0};
+    unsigned show = (flags & QS_INFO_TENSORS ? QSI_INFO_SHOW_TENSORS : 0) |
+                    (flags & QS_INFO_KEYS ? QSI_INFO_SHOW_KEYS : 0);
+    st = qsi_info_open(&x, path, &why);
+    if (st == QS_OK && (flags & QS_INFO_VERIFY)) {
+        st = qsi_info_verify(x, progress, progress_user, &why);
+        if (st != QS_OK) qsi_info_close(&x);
+    }
+    if (x != NULL) {
+        made = flags & QS_INFO_JSON ? qsi_info_json(x, show, &text) : qsi_info_text(x, show, &text);
+        st = judge(x, &why);
+    } else if (flags & QS_INFO_JSON) {
+        made = damaged_json(&text, path, &why);
+    }
+    if (made != QS_OK) st = qsi_err_set(&why, made, "out of memory describing '%s'", path);
+    else if (text.len > 0) out(out_user, text.data, text.len);
+    if (st != QS_OK && err != NULL) *err = why;
+    qsi_info_close(&x);
+    qsi_str_release(&text);
     return st;
 }

@@ -488,6 +488,10 @@ const qsi_gguf_tensor *qsi_gguf_tensor_find(const qsi_gguf *g, const char *name)
     return i >= 0 ? &g->tensors[i] : NULL;
 }
 
+void qsi_gguf_drop(const qsi_gguf *g, const qsi_gguf_tensor *t) {
+    if (g->mapped) qsi_map_drop(&g->map, t->offset, t->bytes);
+}
+
 /* ---- values ---- */
 
 const char *qsi_gguf_vt_name(qsi_gguf_vt t) {

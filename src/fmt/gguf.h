@@ -67,6 +67,8 @@ const qsi_gguf_kv *qsi_gguf_find(const qsi_gguf *g, const char *key); /* NULL wh
 size_t qsi_gguf_n_tensors(const qsi_gguf *g);
 const qsi_gguf_tensor *qsi_gguf_tensor_at(const qsi_gguf *g, size_t i);
 const qsi_gguf_tensor *qsi_gguf_tensor_find(const qsi_gguf *g, const char *name);
+/* Gives a tensor's pages back to the system (they are read again when touched). */
+void qsi_gguf_drop(const qsi_gguf *g, const qsi_gguf_tensor *t);
 
 /* Typed reading. Missing key: QS_E_NOTFOUND. Wrong type or out of range: QS_E_FORMAT. Integers of
  * any width are accepted when the value fits. */

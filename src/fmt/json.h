@@ -19,7 +19,8 @@ typedef struct qsi_json_limits {
     size_t bytes, values;
 } qsi_json_limits;
 /* Configuration files: small. */
-#define QSI_JSON_SMALL ((qsi_json_limits){1u << 20, 1u << 16})
+#define QSI_JSON_SMALL_BYTES ((size_t)1 << 20)
+#define QSI_JSON_SMALL ((qsi_json_limits){QSI_JSON_SMALL_BYTES, 1u << 16})
 
 qs_status qsi_json_parse(qsi_json **root, const char *text, size_t n, qsi_json_limits limits,
                          qs_err *err) QS_MUST_CHECK;

@@ -1,0 +1,282 @@
+/* info: sound files are described, contradictions named, damaged values found where they are. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "files/info.h"
+#include "files/init.h"
+#include "files/presets.h"
+#include "fmt/json.h"
+#include "sys/file.h"
+
+#define TEMP "test_info.tmp.gguf"
+
+static qsi_config tiny(void) {
+    const qsi_preset *p = NULL;
+    qs_err err;
+    assert_int_equal(qsi_preset_find(&p, "moe-tiny", &err), QS_OK);
+    qsi_config c = p->config;
+    c.n_layer = 2;
+    return c;
+}
+
+static void write_model(const qsi_config *c, qsi_type type) {
+    qs_err err = {0};
+    qsi_init_opts o = {.name = "t\x1b[31m\xff", .config = *c, .type = type, .std = 0.02f};
+    if (qsi_init_write(&o, TEMP, &err) != QS_OK) fail_msg("%s", err.text);
+}
+
+static qsi_info *open_info(void) {
+    qs_err err = {0};
+    qsi_info *x = NULL;
+    if (qsi_info_open(&x, TEMP, &err) != QS_OK) fail_msg("%s", err.text);
+    return x;
+}
+
+/* Text has no control characters but newlines, JSON parses; returns the JSON. */
+static qsi_json *show(const qsi_info *x, qsi_str *text) {
+    qs_err err = {0};
+    qsi_str json = {0};
+    qsi_json *j = NULL;
+    unsigned all = QSI_INFO_SHOW_KEYS | QSI_INFO_SHOW_TENSORS;
+    assert_int_equal(qsi_info_text(x, all, text), QS_OK);
+    assert_int_equal(qsi_info_json(x, all, &json), QS_OK);
+    assert_true(qsi_utf8_valid(text->data, text->len, NULL));
+    for (size_t i = 0; i < text->len; i++) assert_true((uint8_t)text->data[i] >= 0x20 || text->data[i] == '\n');
+    if (qsi_json_parse(&j, json.data, json.len, QSI_JSON_SMALL, &err) != QS_OK) fail_msg("%s", err.text);
+    qsi_str_release(&json);
+    return j;
+}
+
+static void a_sound_model(void **state) {
+    qsi_config c = tiny();
+    qsi_str text = {0};
+    int64_t n = 0, active = 0;
+    bool ok = false;
+    qs_err err = {0};
+    write_model(&c, QSI_Q8_0);
+    qsi_info *x = open_info();
+    assert_int_equal(x->kind, QSI_INFO_GGUF);
+    assert_int_equal(x->n_problems, 0);
+    assert_string_equal(x->unsupported, "");
+    assert_int_equal(qsi_info_verify(x, NULL, NULL, &err), QS_OK);
+    assert_int_equal(x->n_bad, 0);
+    assert_true(x->checked == qsi_config_params(&c, &active) && x->unchecked == 0);
+    qsi_json *j = show(x, &text);
+    assert_non_null(strstr(text.data, "deepseek: 2 layers"));
+    assert_non_null(strstr(text.data, "8 routed (2 used), 1 shared, width 96"));
+    assert_non_null(strstr(text.data, "t?[31m?"));
+    assert_non_null(strstr(text.data, "all finite"));
+    assert_int_equal(qsi_json_bool(j, "ok", &ok, &err), QS_OK);
+    assert_true(ok);
+    assert_int_equal(qsi_json_i64(j, "params", &n, &err), QS_OK);
+    assert_true(n == qsi_config_params(&c, NULL));
+    assert_int_equal(qsi_json_i64(qsi_json_get(j, "cache"), "bytes_per_position", &n, &err), QS_OK);
+    assert_true(n == 2 * 2 * 2 * 4 * 64);
+    assert_int_equal(qsi_json_size(qsi_json_get(j, "tensors")), qsi_config_n_tensors(&c));
+    int64_t bytes = 0;
+    for (size_t i = 0; i < 2; i++) {
+        const qsi_json *t = qsi_json_at(qsi_json_get(j, "types"), i);
+        assert_int_equal(qsi_json_i64(t, "bytes", &n, &err), QS_OK);
+        bytes += n;
+    }
+    assert_true(bytes > 0 && bytes < (int64_t)x->bytes);
+    qsi_json_free(&j);
+    qsi_str_release(&text);
+    qsi_info_close(&x);
+    assert_null(x);
+    remove(TEMP);
+}
+
+/* Overwrites bytes of one tensor in the file. */
+static void damage(const char *tensor, size_t at, const void *p, size_t n) {
+    qs_err err = {0};
+    qsi_gguf *g = NULL;
+    assert_int_equal(qsi_gguf_open(&g, TEMP, &err), QS_OK);
+    const qsi_gguf_tensor *t = qsi_gguf_tensor_find(g, tensor);
+    assert_non_null(t);
+    long offset = (long)(t->offset + at);
+    assert_true(at + n <= t->bytes);
+    qsi_gguf_close(&g);
+    FILE *f = fopen(TEMP, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, offset, SEEK_SET), 0);
+    assert_int_equal(fwrite(p, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void damaged_values_are_found(void **state) {
+    static const uint8_t nan16[] = {0x01, 0x7c}, inf16[] = {0x00, 0xfc}, nan32[] = {0, 0, 0xc0, 0x7f};
+    static const uint8_t nan_b16[] = {0xc0, 0x7f};
+    static const struct {
+        qsi_type type;
+        const char *tensor;
+        size_t at, n;
+        const uint8_t *p;
+        int64_t first, count;
+        const char *says;
+    } cases[] = {
+        {QSI_Q8_0, "blk.1.ffn_up_exps.weight", 34 * 3, 2, nan16, 96, 32, "NaN at element [96, 0, 0], 32 such"},
+        {QSI_Q4_0, "output.weight", 18 * 4095, 2, inf16, 32 * 4095, 32, "infinity at element [224, 511]"},
+        {QSI_F16, "blk.0.attn_q.weight", 2 * 65535, 2, inf16, 65535, 1, "-infinity at element [255, 255], 1 such value\n"},
+        {QSI_BF16, "token_embd.weight", 2 * 65536, 2, nan_b16, 65536, 1, "NaN at element [0, 256]"},
+        {QSI_F32, "blk.1.ffn_gate_inp.weight", 4 * 257, 4, nan32, 257, 1, "NaN at element [1, 1]"},
+        {QSI_Q8_0, "output_norm.weight", 4 * 255, 4, nan32, 255, 1, "NaN at element [255]"},
+    };
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        qs_err err = {0};
+        qsi_str text = {0};
+        qsi_config c = tiny();
+        write_model(&c, cases[i].type);
+        damage(cases[i].tensor, cases[i].at, cases[i].p, cases[i].n);
+        qsi_info *x = open_info();
+        assert_int_equal(x->n_bad, 0); /* nobody asked yet */
+        assert_int_equal(qsi_info_verify(x, NULL, NULL, &err), QS_OK);
+        assert_int_equal(x->n_bad, 1);
+        assert_string_equal(x->bad[0].name, cases[i].tensor);
+        assert_true(x->bad[0].first == cases[i].first && x->bad[0].count == cases[i].count);
+        qsi_json *j = show(x, &text);
+        if (strstr(text.data, cases[i].says) == NULL) fail_msg("%s", text.data);
+        bool ok = true;
+        assert_int_equal(qsi_json_bool(j, "ok", &ok, &err), QS_OK);
+        assert_false(ok);
+        qsi_json_free(&j);
+        qsi_str_release(&text);
+        qsi_info_close(&x);
+    }
+    remove(TEMP);
+}
+
+typedef enum { SOUND, NO_TENSOR, WRONG_DIMS, EXTRA, NO_KEY, OTHER_ARCH, OTHER_TYPE, FEW_TOKENS } flaw;
+
+/* A model of `tiny` with one flaw; data are zeros. */
+static void write_flawed(flaw f) {
+    qs_err err = {0};
+    qsi_gguf_writer *w = NULL;
+    qsi_gguf *sound = NULL;
+    qsi_config c = tiny();
+    c.n_vocab = 256;
+    write_model(&c, QSI_F16);
+    assert_int_equal(qsi_gguf_open(&sound, TEMP, &err), QS_OK);
+    c.n_vocab = f == FEW_TOKENS ? 300 : 256;
+    uint8_t *zero = qsi_calloc(1 << 20, 1);
+    size_t left = 0;
+    assert_non_null(zero);
+    assert_int_equal(qsi_gguf_writer_open(&w, TEMP, &err), QS_OK);
+    if (f == NO_KEY || f == OTHER_ARCH) {
+        const char *arch = f == NO_KEY ? "deepseek" : "qwen2";
+        assert_int_equal(qsi_gguf_put_str(w, "general.architecture", arch, strlen(arch)), QS_OK);
+    } else {
+        assert_int_equal(qsi_config_put_gguf(&c, w), QS_OK);
+    }
+    for (size_t i = 0; i < qsi_gguf_n_kv(sound); i++) {
+        const qsi_gguf_kv *kv = qsi_gguf_kv_at(sound, i);
+        if (strncmp(kv->key, "tokenizer.", 10) != 0) continue;
+        assert_int_equal(qsi_gguf_put_copy(w, kv), QS_OK);
+    }
+    qsi_gguf_close(&sound);
+    for (size_t i = 0; i < qsi_config_n_tensors(&c); i++) {
+        qsi_tensor_spec t;
+        qsi_type type = QSI_F16;
+        size_t row = 0;
+        qsi_config_tensor(&c, i, &t);
+        if (f == NO_TENSOR && i == 5) continue;
+        if (f == WRONG_DIMS && i == 5) t.ne[0] += 32;
+        if (f == OTHER_TYPE && i == 5) type = (qsi_type)12; /* Q4_K */
+        assert_int_equal(qsi_gguf_declare(w, t.name, type, t.n_dims, t.ne, &err), QS_OK);
+        assert_true(qsi_row_bytes(qsi_type_get((int32_t)type), t.ne[0], &row));
+        left += row * (size_t)(t.ne[1] * t.ne[2]);
+    }
+    if (f == EXTRA) {
+        const int64_t ne[] = {8};
+        assert_int_equal(qsi_gguf_declare(w, "rope_freqs.weight", QSI_F32, 1, ne, &err), QS_OK);
+        left += 32;
+    }
+    for (size_t n = 0; left > 0; left -= n) {
+        n = left < 1 << 20 ? left : 1 << 20;
+        assert_int_equal(qsi_gguf_write(w, zero, n, &err), QS_OK);
+    }
+    assert_int_equal(qsi_gguf_finish(&w, &err), QS_OK);
+    qsi_free(zero);
+}
+
+static void contradictions_are_named(void **state) {
+    static const struct { flaw f; const char *problem, *unsupported; } cases[] = {
+        {SOUND, NULL, NULL},
+        {NO_TENSOR, "tensor blk.0.attn_output.weight is missing", NULL},
+        {WRONG_DIMS, "tensor blk.0.attn_output.weight is 288 x 256, the configuration wants 256 x 256", NULL},
+        {EXTRA, NULL, "1 tensors that its architecture does not have"},
+        {NO_KEY, "deepseek.block_count", NULL},
+        {OTHER_ARCH, NULL, "qwen2"},
+        {OTHER_TYPE, NULL, "Q4_K"},
+        {FEW_TOKENS, "the vocabulary has 256 ids, the model 300", NULL},
+    };
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        qsi_str text = {0};
+        write_flawed(cases[i].f);
+        qsi_info *x = open_info();
+        qsi_json *j = show(x, &text);
+        bool bad = cases[i].problem != NULL;
+        if (bad && (x->n_problems != 1 || strstr(text.data, cases[i].problem) == NULL)) {
+            fail_msg("case %zu: %s", i, text.data);
+        }
+        if (!bad && x->n_problems != 0) fail_msg("case %zu: %s", i, text.data);
+        if (cases[i].unsupported != NULL) {
+            assert_non_null(strstr(x->unsupported, cases[i].unsupported));
+        } else if (!bad) {
+            assert_string_equal(x->unsupported, "");
+        }
+        qsi_json_free(&j);
+        qsi_str_release(&text);
+        qsi_info_close(&x);
+    }
+    remove(TEMP);
+}
+
+static void vocabularies_and_others(void **state) {
+    qs_err err = {0};
+    qsi_info *x = NULL;
+    qsi_str text = {0};
+    qsi_config c = tiny();
+    qsi_gguf *g = NULL;
+    qsi_gguf_writer *w = NULL;
+    write_model(&c, QSI_F16);
+    assert_int_equal(qsi_gguf_open(&g, TEMP, &err), QS_OK);
+    assert_int_equal(qsi_gguf_writer_open(&w, "test_info.vocab.gguf", &err), QS_OK);
+    for (size_t i = 0; i < qsi_gguf_n_kv(g); i++) {
+        assert_int_equal(qsi_gguf_put_copy(w, qsi_gguf_kv_at(g, i)), QS_OK);
+    }
+    assert_int_equal(qsi_gguf_finish(&w, &err), QS_OK);
+    qsi_gguf_close(&g);
+    assert_int_equal(qsi_info_open(&x, "test_info.vocab.gguf", &err), QS_OK);
+    assert_int_equal(x->kind, QSI_INFO_VOCAB);
+    assert_int_equal(x->n_problems, 0);
+    qsi_json *j = show(x, &text);
+    assert_non_null(strstr(text.data, "GGUF vocabulary without weights"));
+    assert_non_null(strstr(text.data, "512 ids"));
+    qsi_json_free(&j);
+    qsi_str_release(&text);
+    qsi_info_close(&x);
+    remove("test_info.vocab.gguf");
+    remove(TEMP);
+    assert_int_equal(qsi_info_open(&x, "no such file", &err), QS_E_NOTFOUND);
+    assert_int_equal(qsi_info_open(&x, ".", &err), QS_E_NOTFOUND);
+    assert_non_null(strstr(err.text, "config.json"));
+    assert_null(x);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_sound_model),
+        cmocka_unit_test(damaged_values_are_found),
+        cmocka_unit_test(contradictions_are_named),
+        cmocka_unit_test(vocabularies_and_others),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
