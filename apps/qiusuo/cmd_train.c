@@ -120,13 +120,17 @@ static int run(qs_train_opts *o) {
     sigaction(SIGTERM, &sa, NULL);
     qsa_interrupt_catch(true);
     o->user = &d;
+    o->measure_peak = d.terminal;
     o->event = on_event;
     o->stop = on_stop;
     qs_status st = qs_train(o, &r, &err);
     clear_line(&d);
     if (st == QS_E_CANCELLED && terminated) return QSA_EXIT_OK;
     if (st != QS_OK) return qsa_fail(st, &err);
-    if (r.was_finished) return QSA_EXIT_OK;
+    if (r.was_finished) {
+        printf("%s\n", r.model);
+        return QSA_EXIT_OK;
+    }
     if (r.stopped) {
         qsa_say("stopped and saved at step %lld; the same command goes on", (long long)r.step);
         return terminated ? QSA_EXIT_OK : QSA_EXIT_INTERRUPTED;

@@ -47,6 +47,8 @@ typedef struct qs_train_opts { /* zero means: not given */
     int64_t seed;              /* used when seed_given */
     int seed_given;
     int threads;               /* 0: the configuration's, else all processors */
+    int measure_peak;          /* non-zero: measure what the machine can do first (a second), so that
+                                * events say which share of it training reaches */
     const char *const *settings; /* "section.key=value", applied last */
     size_t n_settings;
     void *user;

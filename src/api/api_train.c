@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "op/probe.h"
 #include "qiusuo/qiusuo.h"
 #include "sys/cpu.h"
 #include "sys/file.h"
@@ -38,6 +39,13 @@ static void on_log(void *user, qsi_log_level level, const char *text) {
     const qs_train_opts *o = user;
     const qs_train_event x = {.kind = QS_TRAIN_WARNING, .text = text};
     if (o->event != NULL && level == QSI_LOG_WARN) o->event(o->user, &x);
+}
+
+static double on_peak(void *user, qsi_pool *pool, qsi_isa isa, bool bf16) {
+    const qs_train_opts *o = user;
+    qsi_limits l = {0};
+    if (!o->measure_peak || qsi_probe(pool, isa, &l, NULL) != QS_OK) return 0;
+    return 1e9 * (bf16 ? l.bf16_gflop_s : l.fp32_gflop_s);
 }
 
 static qs_status on_sample(void *user, const qsi_sample_ask *ask, qsi_str *out, qs_err *err) {
@@ -166,7 +174,7 @@ qs_status qs_train(const qs_train_opts *o, qs_train_result *result, qs_err *err)
     qsi_train_job job = {.conf = &c, .dir = dir.data, .pool = pool, .isa = isa,
                          .make = qsi_net_model,
                          .hooks = {.user = &mine, .event = on_event, .stop = on_stop,
-                                   .sample = on_sample}};
+                                   .sample = on_sample, .peak = on_peak}};
     QS_TRY(qsi_train_run(&job, &r, err));
     *result = (qs_train_result){.step = r.step, .tokens = r.tokens, .params = r.params,
                                 .active_params = r.active_params, .loss = r.loss,

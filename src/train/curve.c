@@ -105,14 +105,19 @@ done:
     return st;
 }
 
-/* Exponential mean over about a fortieth of the rows, without the bias of its start. */
+/* The mean over the neighbours on both sides, an eightieth of the rows each, fewer towards the ends:
+ * as many on each side, so that the line does not lag behind the loss. */
 static void smooth_rows(const qsi_log_row *rows, size_t n, double *out) {
-    double keep = 1 - 1 / (1 + (double)n / 40), s = 0, w = 0;
-    if (keep > 0.99) keep = 0.99;
+    size_t half = n / 80 + 1, lo = 0, hi = 0; /* rows [lo, hi) are in sum */
+    double sum = 0;
     for (size_t i = 0; i < n; i++) {
-        s = keep * s + (1 - keep) * rows[i].loss;
-        w = keep * w + (1 - keep);
-        out[i] = s / w;
+        size_t h = i < half ? i : half;
+        if (n - 1 - i < h) h = n - 1 - i;
+        while (hi < i + h + 1) sum += rows[hi++].loss;
+        while (hi > i + h + 1) sum -= rows[--hi].loss;
+        while (lo < i - h) sum -= rows[lo++].loss;
+        while (lo > i - h) sum += rows[--lo].loss;
+        out[i] = sum / (double)(2 * h + 1);
     }
 }
 
@@ -128,13 +133,16 @@ static void loss_range(const qsi_log_row *rows, const double *smooth, size_t n, 
     y->hi = hi + pad;
 }
 
-static qs_status legend(qsi_str *o, const qsi_log_row *rows, const double *smooth, size_t n) {
+static qs_status legend(qsi_str *o, const qsi_log_row *rows, size_t n) {
     qs_status st = QS_OK;
     char b[96];
     double val = NAN;
     for (size_t i = 0; i < n; i++)
         if (!isnan(rows[i].val_loss)) val = rows[i].val_loss;
-    snprintf(b, sizeof(b), "training %.3f", smooth[n - 1]);
+    double last = 0;
+    size_t k = n < 20 ? n : 20;
+    for (size_t i = n - k; i < n; i++) last += rows[i].loss / (double)k;
+    snprintf(b, sizeof(b), "training %.3f", last);
     QS_TRY(qsi_str_printf(o, "<path class=\"s\" d=\"M%.0f 60h24\"/>\n", W - 210));
     QS_TRY(text(o, W - 178, 64, "start", b));
     if (!isnan(val)) {
@@ -165,7 +173,7 @@ static qs_status draw(const qsi_log_row *rows, const double *smooth, size_t n, q
     QS_TRY(text(o, LEFT - 8, BOTTOM, "end", "0"));
     QS_TRY(text(o, LEFT, LR_TOP - 8, "start", "learning rate"));
     QS_TRY(text(o, W - RIGHT, H - 8, "end", "step"));
-    QS_TRY(legend(o, rows, smooth, n));
+    QS_TRY(legend(o, rows, n));
 done:
     return st;
 }

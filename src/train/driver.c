@@ -37,8 +37,8 @@ typedef struct run {
     int64_t saved_step;      /* of the last checkpoint; -1: none */
     int64_t saved_ns;
     double smooth, smooth_w; /* running mean of the loss, for people only */
-    double last_val;
-    bool stopped;
+    double last_val, peak;
+    bool stopped, bf16;
 } run;
 
 static void send(const run *r, const qsi_train_event *e) {
@@ -230,14 +230,14 @@ static qs_status make_net(run *r, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_trainconf *c = r->job->conf;
     const qsi_kern *kern = qsi_kern_get(r->job->isa);
-    bool bf16 = strcmp(c->precision, "bf16") == 0 ||
-                (strcmp(c->precision, "auto") == 0 && kern->bf16_native);
+    r->bf16 = strcmp(c->precision, "bf16") == 0 ||
+              (strcmp(c->precision, "auto") == 0 && kern->bf16_native);
     r->params = qsi_config_params(&r->p.config, &r->active);
     QS_TRY(check_memory(r, err));
     int64_t rows = c->micro_tokens < c->batch_tokens ? c->micro_tokens : c->batch_tokens;
     if (rows < r->p.config.n_ctx) rows = r->p.config.n_ctx;
     qsi_train_opts o = {.pool = r->job->pool, .isa = r->job->isa,
-                        .precision = bf16 ? QSI_TRAIN_BF16 : QSI_TRAIN_F32, .max_rows = (int)rows,
+                        .precision = r->bf16 ? QSI_TRAIN_BF16 : QSI_TRAIN_F32, .max_rows = (int)rows,
                         .balance_alpha = (float)c->balance_alpha,
                         .balance_per_seq = strcmp(c->balance_per, "sequence") == 0,
                         .comm = qsi_comm_self()};
@@ -279,8 +279,8 @@ static qs_status begin(run *r, qs_err *err) {
     r->dealer.pos = r->s.pos;
     QS_TRY(qsi_path_join(&path, r->job->dir, "log.csv"));
     QS_TRY(qsi_trainlog_open(&r->log, path.data, r->s.step, err));
-    if (found) note(r, "resumed at step %" PRId64, r->s.step);
-    else
+    if (found && share_at(r, &r->s) < 1) note(r, "resumed at step %" PRId64, r->s.step);
+    if (!found)
         note(r, "%.2f M parameters (%.2f M active), vocabulary %d, context %d; text: %" PRId64
              " documents, %" PRId64 " tokens to train on, %" PRId64 " to validate",
              (double)r->params / 1e6, (double)r->active / 1e6, r->p.config.n_vocab,
@@ -386,8 +386,7 @@ static void tell_step(run *r, const qsi_log_row *row, double step_s) {
                            ? 0 : (int64_t)ceil((double)row->step / fmin(share, 1) - 1e-9),
         .smooth = r->smooth / r->smooth_w, .val_loss = row->val_loss, .lr = row->lr,
         .grad_norm = row->grad_norm, .tok_s = row->tok_s, .imbalance = imbalance(r),
-        .peak_share = r->job->peak_flops > 0 ? row->tok_s * token_flops(r) / r->job->peak_flops
-                                             : NAN,
+        .peak_share = r->peak > 0 ? row->tok_s * token_flops(r) / r->peak : NAN,
         .left_s = left < 0 ? 0 : left};
     send(r, &e);
 }
@@ -547,7 +546,11 @@ qs_status qsi_train_run(const qsi_train_job *job, qsi_train_result *result, qs_e
     QS_TRY(begin(r, err));
     done_before = share_at(r, &r->s) >= 1;
     if (done_before) QS_TRY(already_done(r, err));
-    else QS_TRY(loop(r, err));
+    else {
+        if (job->hooks.peak != NULL)
+            r->peak = job->hooks.peak(job->hooks.user, job->pool, job->isa, r->bf16);
+        QS_TRY(loop(r, err));
+    }
     const qsi_log_row *last = r->log.n > 0 ? &r->log.rows[r->log.n - 1] : NULL;
     *result = (qsi_train_result){.step = r->s.step, .tokens = r->s.tokens, .params = r->params,
                                  .active_params = r->active,

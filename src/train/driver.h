@@ -44,6 +44,9 @@ typedef struct qsi_sample_ask {
 typedef struct qsi_train_hooks {
     void *user;
     void (*event)(void *user, const qsi_train_event *e);
+    /* Operations a second that this machine's pool can do at most, in the run's precision; 0: not
+     * known. Asked once, before the first step. May be NULL. */
+    double (*peak)(void *user, qsi_pool *pool, qsi_isa isa, bool bf16);
     /* 0: go on; else save, write the model and stop. */
     int (*stop)(void *user);
     /* Runs the model in a file; its text is appended to out. May be NULL. */
@@ -58,7 +61,6 @@ typedef struct qsi_train_job {
     qsi_net_make *make;
     void *make_user;
     const qsi_comm *comm;        /* over which data is split; NULL: one process */
-    double peak_flops;           /* of the machine in the run's precision; 0: not known */
     qsi_train_hooks hooks;
 } qsi_train_job;
 

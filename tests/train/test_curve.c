@@ -53,8 +53,9 @@ static void sizes(void **state) {
 static void flat_and_strange(void **state) {
     (void)state;
     qsi_str svg = {0};
-    qsi_log_row rows[3] = {{.step = 1, .loss = 2, .val_loss = NAN}, {.step = 2, .loss = 2, .val_loss = NAN},
-                           {.step = 3, .loss = 2, .val_loss = NAN}};
+    const qsi_log_row rows[3] = {{.step = 1, .loss = 2, .val_loss = NAN},
+                                 {.step = 2, .loss = 2, .val_loss = NAN},
+                                 {.step = 3, .loss = 2, .val_loss = NAN}};
     assert_int_equal(qsi_curve_svg(rows, 3, NULL, &svg), QS_OK); /* constant loss, no rate */
     well_formed(svg.data);
     assert_null(strstr(svg.data, "nan"));

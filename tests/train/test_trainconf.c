@@ -148,10 +148,10 @@ static void identity(void **state) {
 /* Pieces of configurations in random order, and random bytes: no crash, no leak, no endless loop. */
 static void garbage(void **state) {
     (void)state;
-    static const char *const parts[] = {"[run]\n", "[train", "]\n", "out", "=", " = ", "\"", "\\", "\n",
-                                        "#", ",", "steps", "1e5", "lr", "[metadata]\n", "[data]\n",
-                                        "train = a, b\n", "\xE6\xB1\x82", "\xff", "stages = 0.5:1\n", "\t",
-                                        "[", "999999999999999999999999", "-", "k"};
+    static const char *const parts[] = {
+        "[run]\n", "[train", "]\n", "out", "=", " = ", "\"", "\\", "\n", "#", ",", "steps", "1e5",
+        "lr", "[metadata]\n", "[data]\n", "train = a, b\n", "\xE6\xB1\x82", "\xff",
+        "stages = 0.5:1\n", "\t", "[", "999999999999999999999999", "-", "k"};
     qsi_rng r;
     qsi_rng_init(&r, 42);
     for (int i = 0; i < 20000; i++) {
