@@ -25,7 +25,7 @@ enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 static void print_help(void) {
     printf("usage: qiusuo COMMAND [ARGUMENTS]\n"
            "\n"
-           "Qiusuo %s trains, runs and serves DeepSeek-family language models.\n"
+           "Qiusuo %s trains and runs DeepSeek-family language models.\n"
            "\n"
            "commands:\n",
            qs_version());
