@@ -67,5 +67,9 @@ qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space
 qs_status qsi_api_add_turn(qs_session *s, qs_role role, const char *text, size_t n,
                            const int32_t *ids, size_t n_ids, qs_err *err) QS_MUST_CHECK;
 void qsi_api_drop_turns(qs_session *s, size_t from);
+/* Appends the turns of a saved conversation. Its ids are used when it names this vocabulary. `into`
+ * needs no model. */
+qs_status qsi_api_parse_chat(qs_session *into, const char *text, size_t n, const char *vocab_hash,
+                             int32_t n_vocab, qs_err *err) QS_MUST_CHECK;
 
 #endif

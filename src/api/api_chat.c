@@ -217,7 +217,7 @@ static int role_of(const char *name) {
     return -1;
 }
 
-/* Ids of a message into *ids (owned by the caller); none when the vocabulary is another one. */
+/* Ids of a message into *ids (owned by the caller). */
 static qs_status read_ids(const json_t *list, int32_t n_vocab, int32_t **ids, size_t *n,
                           qs_err *err) {
     qs_status st = QS_OK;
@@ -236,7 +236,7 @@ done:
     return st;
 }
 
-static qs_status load_message(qs_session *s, const json_t *msg, bool own_ids, qs_err *err) {
+static qs_status load_message(qs_session *s, const json_t *msg, int32_t n_vocab, qs_err *err) {
     qs_status st = QS_OK;
     int32_t *ids = NULL;
     size_t n_ids = 0;
@@ -246,9 +246,8 @@ static qs_status load_message(qs_session *s, const json_t *msg, bool own_ids, qs
         QS_FAIL(err, QS_E_FORMAT, "a message lacks its role (system, user, assistant) or content");
     if (role == QS_SYSTEM && s->n_turns > 0)
         QS_FAIL(err, QS_E_FORMAT, "a system message stands behind the first");
-    if (role == QS_ASSISTANT && own_ids)
-        QS_TRY(read_ids(json_object_get(msg, "ids"), qsi_vocab_size(s->model->tok.vocab), &ids, &n_ids,
-                        err));
+    if (role == QS_ASSISTANT && n_vocab > 0)
+        QS_TRY(read_ids(json_object_get(msg, "ids"), n_vocab, &ids, &n_ids, err));
     QS_TRY(qsi_api_add_turn(s, (qs_role)role, json_string_value(content),
                             json_string_length(content), ids, n_ids, err));
 done:
@@ -256,29 +255,42 @@ done:
     return st;
 }
 
+qs_status qsi_api_parse_chat(qs_session *into, const char *text, size_t n, const char *vocab_hash,
+                             int32_t n_vocab, qs_err *err) {
+    qs_status st = QS_OK;
+    json_error_t je;
+    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
+    if (!root) QS_FAIL(err, QS_E_FORMAT, "not JSON: line %d: %s", je.line, je.text);
+    json_t *list = json_object_get(root, "messages");
+    if (!json_is_array(list))
+        QS_FAIL(err, QS_E_FORMAT, "not a saved conversation: it has no \"messages\"");
+    const char *have = json_string_value(json_object_get(root, "vocabulary"));
+    bool own_ids = have && strcmp(have, vocab_hash) == 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        st = load_message(into, json_array_get(list, i), own_ids ? n_vocab : 0, err);
+        if (st != QS_OK) {
+            qsi_err_prefix(err, "message %zu", i + 1);
+            goto done;
+        }
+    }
+done:
+    json_decref(root);
+    return st;
+}
+
 qs_status qs_chat_load(qs_session *s, const char *path, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str text = { 0 };
-    json_error_t je;
-    json_t *root = NULL;
     char hash[17];
     /* new turns are built aside and take the old ones' place only when all are sound */
-    qs_session aside = { .model = s->model };
+    qs_session aside = { 0 };
     QS_TRY(qsi_file_read(path, MAX_CHAT_FILE, &text, err));
-    root = json_loadb(text.data ? text.data : "", text.len, JSON_REJECT_DUPLICATES, &je);
-    if (!root) QS_FAIL(err, QS_E_FORMAT, "'%s' is not JSON: line %d: %s", path, je.line, je.text);
-    json_t *list = json_object_get(root, "messages");
-    if (!json_is_array(list))
-        QS_FAIL(err, QS_E_FORMAT, "'%s' is no saved conversation: it has no \"messages\"", path);
     hash_text(s->model, hash);
-    const char *have = json_string_value(json_object_get(root, "vocabulary"));
-    bool own_ids = have && strcmp(have, hash) == 0;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        st = load_message(&aside, json_array_get(list, i), own_ids, err);
-        if (st != QS_OK) {
-            qsi_err_prefix(err, "'%s': message %zu", path, i + 1);
-            goto done;
-        }
+    st = qsi_api_parse_chat(&aside, text.data ? text.data : "", text.len, hash,
+                            qsi_vocab_size(s->model->tok.vocab), err);
+    if (st != QS_OK) {
+        qsi_err_prefix(err, "cannot load '%s'", path);
+        goto done;
     }
     qsi_api_drop_turns(s, 0);
     qsi_free(s->turns);
@@ -290,6 +302,5 @@ done:
     qsi_api_drop_turns(&aside, 0);
     qsi_free(aside.turns);
     qsi_str_release(&text);
-    json_decref(root);
     return st;
 }
