@@ -5,8 +5,8 @@
  *   LOAD_B(b, j)       columns 8j .. 8j+8 at b, widened to floats
  *   A_BYTES, LOAD_A(p) bytes of an element of A; eight of them at p, widened to floats
  *
- * A tile is up to 6 rows x 16 columns of C in 12 registers; its rows of A are first copied,
- * [k][rows] floats, to the stack. Every element of C has one accumulator that runs over k in
+ * A tile is up to 6 rows x 16 columns of C in 12 registers; its rows of A are first copied as floats
+ * to the stack, a constant distance apart. Every element of C has one accumulator that runs over k in
  * ascending order: cutting k into chunks stores and reloads it, exactly. */
 #ifndef QSI_KERN_AVX2_MM_H
 #define QSI_KERN_AVX2_MM_H
@@ -18,11 +18,12 @@
 #define MR 6
 #define NR 16
 #define CHUNK 256 /* k a chunk: 6 KiB of A, 16 KiB of a float panel */
+#define ROW (CHUNK + 16)
 #define GROUP 8   /* panels that share a copy of A */
 
 typedef struct tile {
     int64_t steps;
-    const float *a; /* [step][rows] */
+    const float *a; /* rows ROW floats apart */
     const char *b;
     float *acc;     /* [rows][NR], between chunks */
     bool first, last, add;
@@ -38,11 +39,11 @@ QSI_INLINE void tile_body(const int rows, const tile *t) {
         for (int j = 0; j < 2; j++) s[r][j] = t->first ? zero() : ldu(t->acc + r * NR + 8 * j);
     const float *a = t->a;
     const char *b = t->b;
-    for (int64_t i = 0; i < t->steps; i++, a += rows, b += B_BYTES) {
+    for (int64_t i = 0; i < t->steps; i++, a++, b += B_BYTES) {
         vf b0 = LOAD_B(b, 0), b1 = LOAD_B(b, 1);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
-            vf x = all(a[r]);
+            vf x = all(a[r * ROW]);
             s[r][0] = vfma(x, b0, s[r][0]);
             s[r][1] = vfma(x, b1, s[r][1]);
         }
@@ -69,38 +70,28 @@ TILE_FN(6)
 static void (*const tile_fns[MR + 1])(const tile *) = {NULL,   tile_1, tile_2, tile_3,
                                                        tile_4, tile_5, tile_6};
 
-/* dst[step][rows] floats. Whole vectors are stored at a distance of `rows`, each overwriting what
- * the one before wrote past its rows: dst has 8 floats to spare. */
-static void interleave_a(const char *a, size_t lda, int rows, int64_t steps, float *dst) {
+QSI_INLINE void copy_row(float *dst, const char *src, int64_t n) {
     int64_t i = 0;
-    for (; i + 8 <= steps; i += 8) {
-        __m256i v[8];
-        for (int r = 0; r < 8; r++)
-            v[r] = r < rows ? _mm256_castps_si256(LOAD_A(a + (size_t)r * lda + i * A_BYTES))
-                            : _mm256_setzero_si256();
-        transpose8(v);
-#pragma GCC unroll 8
-        for (int s = 0; s < 8; s++, dst += rows) stu(dst, _mm256_castsi256_ps(v[s]));
+    for (; i + 8 <= n; i += 8) stu(dst + i, LOAD_A(src + i * A_BYTES));
+    for (; i < n; i++) {
+        char t[8 * A_BYTES] = {0};
+        memcpy(t, src + i * A_BYTES, A_BYTES);
+        dst[i] = _mm256_cvtss_f32(LOAD_A(t));
     }
-    for (; i < steps; i++)
-        for (int r = 0; r < rows; r++) {
-            char t[8 * A_BYTES] = {0};
-            memcpy(t, a + (size_t)r * lda + i * A_BYTES, A_BYTES);
-            *dst++ = _mm256_cvtss_f32(LOAD_A(t));
-        }
 }
 
 static void run_panels(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const char *a,
                        size_t lda, const char *packed, size_t panel, float *c, int64_t ldc,
                        bool accumulate) {
-    _Alignas(64) float abuf[MR * CHUNK + 8], acc[GROUP][MR * NR];
+    _Alignas(64) float abuf[MR * ROW], acc[GROUP][MR * NR];
     int64_t blocks = (m + MR - 1) / MR;
     for (int64_t g = p0; g < p1; g += GROUP)
         for (int64_t blk = 0; blk < blocks; blk++) {
             int64_t i0 = m * blk / blocks, rows = m * (blk + 1) / blocks - i0;
             for (int64_t k0 = 0; k0 == 0 || k0 < k; k0 += CHUNK) {
                 int64_t nk = k - k0 < CHUNK ? k - k0 : CHUNK;
-                interleave_a(a + (size_t)i0 * lda + k0 * A_BYTES, lda, (int)rows, nk, abuf);
+                for (int64_t r = 0; r < rows; r++)
+                    copy_row(abuf + r * ROW, a + (size_t)(i0 + r) * lda + k0 * A_BYTES, nk);
                 for (int64_t p = g; p < p1 && p < g + GROUP; p++) {
                     tile t = {.steps = nk, .a = abuf, .first = k0 == 0, .last = k0 + nk == k,
                               .add = accumulate, .ldc = ldc, .acc = acc[p - g],

@@ -6,9 +6,10 @@
  *   STEP_MUL(s0, s1, a) adds to the 16-column sums s0, s1 the products with the word of A at a
  *
  * A step takes 4 bytes of each row of A: one float or a pair of bfloat16. A tile is up to 12 rows x
- * 32 columns of C in 24 registers; its rows of A are first copied interleaved, [step][rows], to
- * the stack, so that the loop reads two streams only. Every element of C has one accumulator that
- * runs over the steps in ascending order: cutting k into chunks stores and reloads it, exactly. */
+ * 32 columns of C in 24 registers. Its rows of A are first copied to the stack, at a distance that is
+ * a constant (one pointer reaches them all) and spreads them over the sets of the first cache
+ * whatever lda is. Every element of C has one accumulator that runs over the steps in ascending
+ * order: cutting k into chunks stores and reloads it, exactly. */
 #ifndef QSI_KERN_AVX512_MM_H
 #define QSI_KERN_AVX512_MM_H
 
@@ -20,13 +21,14 @@
 #define MR 12
 #define NR 32
 #define CHUNK 256     /* steps a chunk: 12 KiB of A, 32 KiB of panel */
+#define ROW (CHUNK * 4 + 64)
 #define GROUP 8       /* panels a group when k takes several chunks: 12 KiB of accumulators */
 #define GROUP_MAX 64  /* panels a group otherwise, within GROUP_BYTES */
 #define GROUP_BYTES ((size_t)512 * 1024)
 
 typedef struct tile {
     int64_t steps;
-    const char *a;  /* [step][rows] words */
+    const char *a;  /* rows ROW bytes apart */
     const char *b;
     float *acc;     /* [rows][NR], between chunks */
     bool first, last;
@@ -49,10 +51,10 @@ QSI_INLINE void tile_body(const int rows, const tile *t) {
         s[r][1] = t->first ? _mm512_setzero_ps() : _mm512_load_ps(t->acc + r * NR + 16);
     }
     const char *a = t->a, *b = t->b;
-    for (int64_t i = 0; i < t->steps; i++, a += rows * 4, b += STEP_B) {
+    for (int64_t i = 0; i < t->steps; i++, a += 4, b += STEP_B) {
         STEP_LOAD(b);
 #pragma GCC unroll 12
-        for (int r = 0; r < rows; r++) STEP_MUL(s[r][0], s[r][1], a + r * 4);
+        for (int r = 0; r < rows; r++) STEP_MUL(s[r][0], s[r][1], a + r * ROW);
     }
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
@@ -84,41 +86,24 @@ static void (*const tile_fns[MR + 1])(const tile *) = {
     NULL,   tile_1, tile_2, tile_3, tile_4,  tile_5,  tile_6,
     tile_7, tile_8, tile_9, tile_10, tile_11, tile_12};
 
-/* dst[step][rows] = the words of `rows` rows. Whole vectors are stored at a distance of `rows`
- * words, each overwriting what the one before wrote past its rows: dst has 16 words to spare. */
-static void interleave_a(const char *a, size_t lda, int rows, int64_t steps, char *dst) {
-    if (rows == 1) {
-        memcpy(dst, a, (size_t)steps * 4);
-        return;
-    }
-    for (int64_t i = 0; i < steps; i += 16) {
-        __m512i v[16];
-        __mmask16 m = mask16(steps - i);
-        for (int r = 0; r < 16; r++)
-            v[r] = r < rows ? _mm512_maskz_loadu_epi32(m, a + (size_t)r * lda + i * 4)
-                            : _mm512_setzero_si512();
-        transpose16(v);
-        int64_t left = steps - i;
-#pragma GCC unroll 16
-        for (int s = 0; s < 16; s++) {
-            if (s < left) _mm512_storeu_si512(dst, v[s]);
-            dst += rows * 4;
-        }
-    }
+QSI_INLINE void copy_row(char *dst, const char *src, int64_t words) {
+    for (int64_t i = 0; i < words; i += 16)
+        _mm512_store_si512(dst + i * 4, _mm512_maskz_loadu_epi32(mask16(words - i), src + i * 4));
 }
 
 /* One group of panels [p0, p1), all rows. */
 static void run_group(int64_t m, int64_t n, int64_t steps, int64_t p0, int64_t p1, const char *a,
                       size_t lda, const char *packed, size_t panel, float *c, int64_t ldc,
                       bool accumulate) {
-    _Alignas(64) char abuf[MR * CHUNK * 4 + 64];
+    _Alignas(64) char abuf[MR * ROW];
     _Alignas(64) float acc[GROUP][MR * NR];
     int64_t blocks = (m + MR - 1) / MR;
     for (int64_t blk = 0; blk < blocks; blk++) {
         int64_t i0 = m * blk / blocks, rows = m * (blk + 1) / blocks - i0;
         for (int64_t s0 = 0; s0 == 0 || s0 < steps; s0 += CHUNK) {
             int64_t ns = steps - s0 < CHUNK ? steps - s0 : CHUNK;
-            interleave_a(a + (size_t)i0 * lda + s0 * 4, lda, (int)rows, ns, abuf);
+            for (int64_t r = 0; r < rows; r++)
+                copy_row(abuf + r * ROW, a + (size_t)(i0 + r) * lda + s0 * 4, ns);
             tile t = {.steps = ns, .a = abuf, .first = s0 == 0, .last = s0 + ns == steps,
                       .ldc = ldc, .add = accumulate};
             for (int64_t p = p0; p < p1; p++) {
