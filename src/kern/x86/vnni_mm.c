@@ -12,7 +12,7 @@
 #include "quant/quant.h"
 
 #define NR 16
-#define MR 12
+#define MR 6
 #define BLOCK 32
 
 static size_t codes_q8_0(int64_t k) { return (size_t)(k / BLOCK) * 512; }
@@ -81,15 +81,18 @@ static void pack_q4_0(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, 
 
 /* ---- products ---- */
 
+/* Up to 6 rows x 2 panels: 12 integer and 12 float sums in registers; a word of A is broadcast once
+ * for both panels. */
 typedef struct tile {
     int64_t nb;
     const char *a;
     size_t lda;
     const char *codes, *scale;
+    size_t panel; /* bytes to the next panel */
     float *c;
     int64_t ldc;
     bool add;
-    __mmask16 m;
+    __mmask16 m[2];
 } tile;
 
 QSI_INLINE float act_d(const char *x) {
@@ -98,92 +101,96 @@ QSI_INLINE float act_d(const char *x) {
     return d;
 }
 
-/* rows x 16 columns; q4 chooses the codes. */
-QSI_INLINE void tile_body(const int rows, const bool q4, const tile *t) {
+QSI_INLINE __m512i load_codes(const char *p, int g, bool q4) {
+    if (!q4) return _mm512_load_si512(p + g * 64);
+    __m512i w = _mm512_load_si512(p + g % 4 * 64);
+    return _mm512_and_si512(g < 4 ? w : _mm512_srli_epi32(w, 4), _mm512_set1_epi32(0x0f0f0f0f));
+}
+
+/* rows x np panels of 16 columns; q4 chooses the codes. */
+QSI_INLINE void tile_body(const int rows, const int np, const bool q4, const tile *t) {
     const int shift = q4 ? 3 : 7; /* log2 z */
-    const __m512i nibble = _mm512_set1_epi32(0x0f0f0f0f);
-    __m512 s[MR];
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++) s[r] = _mm512_setzero_ps();
+    __m512 s[MR][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
     const char *a = t->a, *codes = t->codes, *scale = t->scale;
     for (int64_t b = 0; b < t->nb; b++) {
-        __m512i sum[MR];
-#pragma GCC unroll 12
+        __m512i sum[MR][2];
+#pragma GCC unroll 6
         for (int r = 0; r < rows; r++)
-            sum[r] = _mm512_set1_epi32(-(word(a + (size_t)r * t->lda + 4) * (1 << shift)));
+            sum[r][0] = sum[r][1] =
+                _mm512_set1_epi32(-(word(a + (size_t)r * t->lda + 4) * (1 << shift)));
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++) {
-            __m512i w;
-            if (q4) {
-                w = _mm512_load_si512(codes + g % 4 * 64);
-                w = _mm512_and_si512(g < 4 ? w : _mm512_srli_epi32(w, 4), nibble);
-            } else {
-                w = _mm512_load_si512(codes + g * 64);
+            __m512i w0 = load_codes(codes, g, q4);
+            __m512i w1 = np == 2 ? load_codes(codes + t->panel, g, q4) : w0;
+#pragma GCC unroll 6
+            for (int r = 0; r < rows; r++) {
+                __m512i x = _mm512_set1_epi32(word(a + (size_t)r * t->lda + 8 + 4 * g));
+                sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, x);
+                if (np == 2) sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, x);
             }
-#pragma GCC unroll 12
-            for (int r = 0; r < rows; r++)
-                sum[r] = _mm512_dpbusd_epi32(
-                    sum[r], w, _mm512_set1_epi32(word(a + (size_t)r * t->lda + 8 + 4 * g)));
         }
-        __m512 d = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)scale));
-#pragma GCC unroll 12
-        for (int r = 0; r < rows; r++)
-            s[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]),
-                                   _mm512_mul_ps(_mm512_set1_ps(act_d(a + (size_t)r * t->lda)), d),
-                                   s[r]);
+#pragma GCC unroll 2
+        for (int p = 0; p < np; p++) {
+            const char *sc = scale + (size_t)p * t->panel;
+            __m512 d = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)sc));
+#pragma GCC unroll 6
+            for (int r = 0; r < rows; r++) {
+                __m512 ad = _mm512_mul_ps(_mm512_set1_ps(act_d(a + (size_t)r * t->lda)), d);
+                s[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][p]), ad, s[r][p]);
+            }
+        }
         a += sizeof(qsi_act8);
         codes += q4 ? 256 : 512;
         scale += NR * 2;
     }
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++) {
-        float *c = t->c + r * t->ldc;
-        if (t->add) s[r] = _mm512_add_ps(_mm512_maskz_loadu_ps(t->m, c), s[r]);
-        _mm512_mask_storeu_ps(c, t->m, s[r]);
-    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+        for (int p = 0; p < np; p++) {
+            float *c = t->c + r * t->ldc + p * NR;
+            if (t->add) s[r][p] = _mm512_add_ps(_mm512_maskz_loadu_ps(t->m[p], c), s[r][p]);
+            _mm512_mask_storeu_ps(c, t->m[p], s[r][p]);
+        }
 }
 
 typedef void tile_fn(const tile *t);
-#define TILE_FN(rows)                                                                              \
-    static __attribute__((noinline)) void tile_q8_##rows(const tile *t)                            \
-    {                                                                                              \
-        tile_body(rows, false, t);                                                                 \
+#define TILE_FN(rows, np)                                                                          \
+    static __attribute__((noinline)) void tile_q8_##np##_##rows(const tile *t) {                   \
+        tile_body(rows, np, false, t);                                                             \
     }                                                                                              \
-    static __attribute__((noinline)) void tile_q4_##rows(const tile *t)                            \
-    {                                                                                              \
-        tile_body(rows, true, t);                                                                  \
+    static __attribute__((noinline)) void tile_q4_##np##_##rows(const tile *t) {                   \
+        tile_body(rows, np, true, t);                                                              \
     }
-TILE_FN(1)
-TILE_FN(2)
-TILE_FN(3)
-TILE_FN(4)
-TILE_FN(5)
-TILE_FN(6)
-TILE_FN(7)
-TILE_FN(8)
-TILE_FN(9)
-TILE_FN(10)
-TILE_FN(11)
-TILE_FN(12)
-static tile_fn *const fns_q8[MR + 1] = {
-    NULL,      tile_q8_1, tile_q8_2, tile_q8_3,  tile_q8_4,  tile_q8_5, tile_q8_6,
-    tile_q8_7, tile_q8_8, tile_q8_9, tile_q8_10, tile_q8_11, tile_q8_12};
-static tile_fn *const fns_q4[MR + 1] = {
-    NULL,      tile_q4_1, tile_q4_2, tile_q4_3,  tile_q4_4,  tile_q4_5, tile_q4_6,
-    tile_q4_7, tile_q4_8, tile_q4_9, tile_q4_10, tile_q4_11, tile_q4_12};
+#define TILE_FNS(np)                                                                               \
+    TILE_FN(1, np)                                                                                 \
+    TILE_FN(2, np)                                                                                 \
+    TILE_FN(3, np)                                                                                 \
+    TILE_FN(4, np)                                                                                 \
+    TILE_FN(5, np)                                                                                 \
+    TILE_FN(6, np)
+#define TILE_ROW(q, np)                                                                            \
+    {NULL,           tile_##q##_##np##_1, tile_##q##_##np##_2, tile_##q##_##np##_3,                \
+     tile_##q##_##np##_4, tile_##q##_##np##_5, tile_##q##_##np##_6}
+TILE_FNS(1)
+TILE_FNS(2)
+typedef tile_fn *const tile_row[MR + 1];
+static tile_row fns_q8[2] = {TILE_ROW(q8, 1), TILE_ROW(q8, 2)};
+static tile_row fns_q4[2] = {TILE_ROW(q4, 1), TILE_ROW(q4, 2)};
 
-static void run(tile_fn *const fns[MR + 1], size_t code_bytes, size_t panel, int64_t m, int64_t n,
+static void run(const tile_row fns[2], size_t code_bytes, size_t panel, int64_t m, int64_t n,
                 int64_t nb, int64_t p0, int64_t p1, const char *a, size_t lda, const char *packed,
                 float *c, int64_t ldc, bool accumulate) {
     int64_t blocks = (m + MR - 1) / MR;
-    for (int64_t p = p0; p < p1; p++)
+    for (int64_t p = p0; p < p1; p += 2)
         for (int64_t blk = 0; blk < blocks; blk++) {
             int64_t i0 = m * blk / blocks, rows = m * (blk + 1) / blocks - i0;
             const char *codes = packed + (size_t)p * panel;
             tile t = {.nb = nb, .a = a + (size_t)i0 * lda, .lda = lda, .codes = codes,
-                      .scale = codes + code_bytes * (size_t)nb, .c = c + i0 * ldc + p * NR,
-                      .ldc = ldc, .add = accumulate, .m = mask16(n - p * NR)};
-            fns[rows](&t);
+                      .scale = codes + code_bytes * (size_t)nb, .panel = panel,
+                      .c = c + i0 * ldc + p * NR, .ldc = ldc, .add = accumulate,
+                      .m = {mask16(n - p * NR), mask16(n - (p + 1) * NR)}};
+            fns[p + 1 < p1][rows](&t);
         }
 }
 
