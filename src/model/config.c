@@ -20,9 +20,12 @@ enum {
     MAX_SHARED = 1 << 6
 };
 
-static const char *const arch_names[] = {[QSI_ARCH_LLAMA] = "llama", [QSI_ARCH_DEEPSEEK] = "deepseek"};
+static const char *const arch_names[] = {[QSI_ARCH_LLAMA] = "llama",
+                                         [QSI_ARCH_DEEPSEEK] = "deepseek"};
 
-const char *qsi_arch_name(qsi_arch a) { return (unsigned)a < QSI_COUNT(arch_names) ? arch_names[a] : "?"; }
+const char *qsi_arch_name(qsi_arch a) {
+    return (unsigned)a < QSI_COUNT(arch_names) ? arch_names[a] : "?";
+}
 
 /* ---- check ---- */
 
@@ -34,7 +37,8 @@ typedef struct bound {
 static qs_status check_bounds(const qsi_config *c, const bound *b, size_t n, qs_err *err) {
     for (size_t i = 0; i < n; i++) {
         if (b[i].value < b[i].least || b[i].value > b[i].most) {
-            return qsi_err_set(err, QS_E_RANGE, "%s.%s is %" PRId64 ": it must be %" PRId64 " to %" PRId64,
+            return qsi_err_set(err, QS_E_RANGE,
+                               "%s.%s is %" PRId64 ": it must be %" PRId64 " to %" PRId64,
                                qsi_arch_name(c->arch), b[i].key, b[i].value, b[i].least, b[i].most);
         }
     }
