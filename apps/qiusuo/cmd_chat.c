@@ -121,11 +121,15 @@ static void say_hint(const qs_model *m) {
         { "translate", "translate simple sentences", "中英互译简单的句子" },
     };
     char en[256] = "", zh[256] = "";
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+    size_t n = 0, at = 0, n_known = sizeof known / sizeof known[0];
+    for (size_t i = 0; i < n_known; i++) n += has_task(m, known[i].task);
+    for (size_t i = 0; i < n_known; i++) {
         if (!has_task(m, known[i].task)) continue;
+        const char *comma = at == 0 ? "" : at + 1 < n ? ", " : " and ";
         size_t k = strlen(en), z = strlen(zh);
-        snprintf(en + k, sizeof en - k, "%s%s", k > 0 ? ", " : "", known[i].en);
-        snprintf(zh + z, sizeof zh - z, "%s%s", z > 0 ? "、" : "", known[i].zh);
+        snprintf(en + k, sizeof en - k, "%s%s", comma, known[i].en);
+        snprintf(zh + z, sizeof zh - z, "%s%s", at > 0 ? "、" : "", known[i].zh);
+        at++;
     }
     if (en[0] == '\0') return;
     fprintf(stderr, "This small model can %s. Try: Write a five-character quatrain titled 春雨.\n"

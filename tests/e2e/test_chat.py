@@ -37,7 +37,7 @@ class Chat(unittest.TestCase):
         t = Terminal("chat", model("moe", "f32", "tasks"), "-n", "5")
         shown = t.expect(PROMPT)
         self.assertIn("tiny (deepseek", shown)
-        self.assertIn("write classical Chinese poems, complete couplets", shown)
+        self.assertIn("write classical Chinese poems, complete couplets and translate", shown)
         self.assertIn("写古诗词、对对联、中英互译", shown)
         self.ask(t, "hello")
         t.send(b"\x04")  # Ctrl-D
