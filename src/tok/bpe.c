@@ -37,7 +37,8 @@ static qs_status encode_short(const qsi_vocab *v, const char *p, size_t n, qsi_i
     int32_t ids[SCAN_BYTES];
     uint32_t rank[SCAN_BYTES]; /* of the pair (i, i + 1); the last is NO_RANK */
     for (size_t i = 0; i < n; i++) ids[i] = v->byte_id[(unsigned char)p[i]];
-    for (size_t i = 0; i + 1 < n; i++) rank[i] = rank_of(v, ids[i], ids[i + 1]);
+    for (size_t i = 0; i + 1 < n; i++)
+        rank[i] = v->byte_rank[(uint8_t)p[i] << 8 | (uint8_t)p[i + 1]];
     rank[n - 1] = NO_RANK;
     for (;;) {
         size_t best = 0;

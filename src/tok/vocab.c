@@ -100,13 +100,16 @@ done:
 }
 
 static qs_status alloc_tables(qsi_vocab *v, const qsi_vocab_spec *s) {
-    size_t n = (size_t)s->n_tokens, slots = 64, merge_slots = 64;
+    size_t n = (size_t)s->n_tokens, slots = 64, merge_slots = 64, bits = 64;
     size_t blob = 0;
     qsi_arena *a = &v->arena;
     for (size_t i = 0; i < n; i++)
         if (!qsi_add_size(blob, s->tokens[i].n, &blob)) return QS_E_NOMEM;
     while (slots < 2 * n) slots *= 2;
     while (merge_slots < 2 * (size_t)s->n_merges) merge_slots *= 2;
+    while (bits < 8 * (size_t)s->n_merges) bits *= 2;
+    v->merge_bit_mask = (uint32_t)bits - 1;
+    v->merge_bits = qsi_arena_calloc(a, bits / 64, sizeof *v->merge_bits);
     v->n = (int32_t)n;
     v->n_merges = s->n_merges;
     v->hash_mask = (uint32_t)slots - 1;
@@ -120,16 +123,19 @@ static qs_status alloc_tables(qsi_vocab *v, const qsi_vocab_spec *s) {
     v->by_bytes = qsi_arena_calloc(a, slots, sizeof *v->by_bytes);
     v->merges = qsi_arena_alloc(a, merge_slots, sizeof *v->merges);
     v->merge_list = qsi_arena_alloc(a, (size_t)s->n_merges, sizeof *v->merge_list);
+    v->byte_rank = qsi_arena_alloc(a, 65536, sizeof *v->byte_rank);
     v->pre = qsi_arena_strndup(a, s->pre, strlen(s->pre));
     v->chat_template.p = qsi_arena_strndup(a, s->chat_template.p == NULL ? "" : s->chat_template.p,
                                            s->chat_template.n);
     v->chat_template.n = s->chat_template.n;
     if (v->text == NULL || v->bytes == NULL || v->blob == NULL || v->type == NULL ||
         v->flags == NULL || v->by_text == NULL || v->by_bytes == NULL || v->merges == NULL ||
-        v->merge_list == NULL || v->pre == NULL || v->chat_template.p == NULL)
+        v->merge_bits == NULL || v->merge_list == NULL || v->byte_rank == NULL ||
+        v->pre == NULL || v->chat_template.p == NULL)
         return QS_E_NOMEM;
     for (size_t i = 0; i < merge_slots; i++) v->merges[i].key = UINT64_MAX;
     for (int i = 0; i < 256; i++) v->byte_id[i] = -1;
+    memset(v->byte_rank, 0xff, 65536 * sizeof *v->byte_rank);
     return QS_OK;
 }
 
@@ -215,8 +221,8 @@ static qs_status add_merge(qsi_vocab *v, int64_t rank, qsi_slice l, qsi_slice r,
                            qs_err *err) {
     qs_status st = QS_OK;
     int32_t left = find_bpe(v, l.p, l.n), right = find_bpe(v, r.p, r.n), made;
-    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    uint32_t i;
+    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right, h = qsi_merge_hash(key);
+    uint32_t i, bit = (uint32_t)(h >> 20) & v->merge_bit_mask;
     if (left < 0 || right < 0)
         QS_FAIL(err, QS_E_FORMAT, "merge %lld names '%.*s', which is no token", (long long)rank,
                 QUOTED(left < 0 ? l : r));
@@ -227,13 +233,17 @@ static qs_status add_merge(qsi_vocab *v, int64_t rank, qsi_slice l, qsi_slice r,
     if (made < 0)
         QS_FAIL(err, QS_E_FORMAT, "merge %lld ('%.*s' and '%.*s') makes no token", (long long)rank,
                 QUOTED(l), QUOTED(r));
-    for (i = qsi_merge_slot(key, v->merge_mask); v->merges[i].key != UINT64_MAX;
+    for (i = (uint32_t)h & v->merge_mask; v->merges[i].key != UINT64_MAX;
          i = (i + 1) & v->merge_mask)
         if (v->merges[i].key == key)
             QS_FAIL(err, QS_E_FORMAT, "merges %u and %lld are the same ('%.*s' and '%.*s')",
                     (unsigned)v->merges[i].rank, (long long)rank, QUOTED(l), QUOTED(r));
     v->merges[i] = (qsi_merge){key, (uint32_t)rank, made};
+    v->merge_bits[bit >> 6] |= (uint64_t)1 << (bit & 63);
     v->merge_list[rank] = key;
+    if (v->bytes[left].n == 1 && v->bytes[right].n == 1)
+        v->byte_rank[(uint8_t)v->bytes[left].p[0] << 8 | (uint8_t)v->bytes[right].p[0]] =
+            (uint32_t)rank;
 done:
     return st;
 }

@@ -56,6 +56,10 @@ struct qsi_vocab {
     int32_t byte_id[256]; /* -1: the vocabulary lacks this byte */
     qsi_merge *merges;    /* open addressing */
     uint32_t merge_mask;
+    uint64_t *merge_bits; /* filter: a key whose bit is 0 is no merge. Most lookups end here, and the
+                             filter stays in the cache where the table does not */
+    uint32_t merge_bit_mask;
+    uint32_t *byte_rank;  /* rank of the merge of two bytes at [first << 8 | second], or UINT32_MAX */
     uint64_t *merge_list; /* keys by rank */
     int64_t n_merges;
     qsi_trie_node *trie;
@@ -82,17 +86,17 @@ bool qsi_pretok_known(const char *pre);
 /* "left right" -> both; false when it is not two words with one space between them. */
 bool qsi_split_merge(qsi_slice s, qsi_slice *left, qsi_slice *right);
 
-static inline uint32_t qsi_merge_slot(uint64_t key, uint32_t mask)
-{
+static inline uint64_t qsi_merge_hash(uint64_t key) {
     uint64_t h = key * UINT64_C(0x9E3779B97F4A7C15);
-    return (uint32_t)(h >> 32 ^ h >> 12) & mask;
+    return h ^ h >> 32;
 }
 
 /* The merge of two tokens, or NULL. */
-static inline const qsi_merge *qsi_merge_find(const qsi_vocab *v, int32_t left, int32_t right)
-{
-    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    for (uint32_t i = qsi_merge_slot(key, v->merge_mask);; i = (i + 1) & v->merge_mask) {
+static inline const qsi_merge *qsi_merge_find(const qsi_vocab *v, int32_t left, int32_t right) {
+    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right, h = qsi_merge_hash(key);
+    uint32_t bit = (uint32_t)(h >> 20) & v->merge_bit_mask;
+    if (!(v->merge_bits[bit >> 6] >> (bit & 63) & 1)) return NULL;
+    for (uint32_t i = (uint32_t)h & v->merge_mask;; i = (i + 1) & v->merge_mask) {
         const qsi_merge *m = &v->merges[i];
         if (m->key == key) return m;
         if (m->key == UINT64_MAX) return NULL;
