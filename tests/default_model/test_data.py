@@ -101,6 +101,18 @@ class Requests(unittest.TestCase):
         self.assertTrue(all("春望" in s for s in seen))
 
 
+class Mix(unittest.TestCase):
+    def test_shares(self):
+        usual = dict(build_data.parse_mix(""))
+        self.assertAlmostEqual(sum(usual.values()), 1)
+        other = dict(build_data.parse_mix("to_zh=0.45,七古=0"))
+        self.assertAlmostEqual(sum(other.values()), 1)
+        self.assertNotIn("七古", other)
+        self.assertAlmostEqual(other["to_zh"] / other["to_en"], 3)
+        with self.assertRaises(SystemExit):
+            build_data.parse_mix("sonnet=1")
+
+
 class Rhyme(unittest.TestCase):
     def test_classes(self):
         t = rhyme.load_table()

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import struct
 import sys
 import tempfile
 import unittest
@@ -13,6 +14,7 @@ sys.path.insert(0, os.path.join(ROOT, "tools", "default_model"))
 
 import corpus           # noqa: E402
 import rebuild_sources  # noqa: E402
+import set_number       # noqa: E402
 
 TREE = {
     "全唐诗/poet.tang.0.json": [
@@ -79,6 +81,23 @@ class Rebuild(unittest.TestCase):
             self.assertEqual(f.read(), "Hi.\t你好。\tCC-BY 2.0 (France) Attribution: tatoeba.org #2 (CM) & #4 (unknown)\n"
                              "I see you.\t我看见你。\tCC-BY 2.0 (France) Attribution: tatoeba.org #1 (CK) & #3 (w)\n")
         self.assertEqual([p[:2] for p in corpus.read_pairs(self.path("s.tsv.gz"))], [("Hi.", "你好。"), ("I see you.", "我看见你。")])
+
+
+class SetNumber(unittest.TestCase):
+    def test_one_float(self):
+        key = lambda name, kind, value: struct.pack("<Q", len(name)) + name + struct.pack("<I", kind) + value
+        head = b"GGUF" + bytes(20)
+        data = head + key(b"a.temp", 6, struct.pack("<f", 0.5)) + key(b"a.top_k", 4, struct.pack("<I", 3))
+        with tempfile.NamedTemporaryFile() as f:
+            f.write(data)
+            f.flush()
+            set_number.main([f.name, "a.temp=0.25"])
+            after = open_bytes(f.name)
+            self.assertEqual(after, head + key(b"a.temp", 6, struct.pack("<f", 0.25)) + data[-23:])
+            for word in ("a.top_k=1", "b=1"):
+                with self.assertRaises(SystemExit):
+                    set_number.main([f.name, word])
+            self.assertEqual(open_bytes(f.name), after)
 
 
 def open_bytes(path):

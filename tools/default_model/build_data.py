@@ -2,7 +2,8 @@
 """Builds the default model's training text from the two source files.
 
     build_data.py --poems poems.jsonl.gz --pairs sentences-en-zh.tsv.gz --out DIR
-                  [--tokens N] [--files N] [--seed N]
+                  [--tokens N] [--files N] [--seed N] [--mix "couplet=0.1,to_zh=0.3"]
+                  [--first-lines N]
 
 Writes into DIR
     train-01.jsonl ...     chat turns for `qiusuo train`; every file is a fair sample of the whole mix,
@@ -15,7 +16,8 @@ Writes into DIR
     train-pairs.tsv        the training side of the pairs (the evaluation's baselines need it)
     report.json            counts and shares
 
-The same files, --tokens, --files and --seed give the same bytes. Standard library only.
+The same files and options give the same bytes. --mix changes shares of MIX below; together they are
+scaled to 1, so that a later stage of training can weigh what is still weak. Standard library only.
 """
 import argparse
 import collections
@@ -37,6 +39,7 @@ MIX = [("七绝", 0.22), ("五绝", 0.13), ("七律", 0.10), ("五律", 0.09), (
 VALID_TOKENS = 40000
 MAX_TOKENS = 480     # of a conversation, so that it fits a context of 512
 N_TITLES = 200
+FIRST_LINES = 13      # weight of requests with a first line; all kinds of request weigh 100 together
 CHAR_FLOOR = 60      # how often a character of verse stands in the vocabulary's text at least
 N_REQUESTS = 3000    # how many requests of each kind stand there
 
@@ -61,8 +64,9 @@ def cost(doc):
 class Maker:
     """Turns a poem or pair into one training document, with a request drawn at random."""
 
-    def __init__(self, rng, authors):
+    def __init__(self, rng, authors, first_lines):
         self.rng = rng
+        self.first_lines = first_lines
         self.authors = authors      # authors with enough poems to have a manner
 
     def poem(self, p):
@@ -77,7 +81,7 @@ class Maker:
         if themes and rng.random() < 0.07:
             return document(prompts.theme_prompt(rng, p.form, chinese, pick(rng, themes)), answer)
         # what is asked for: the form alone, a title, an author, a first line, or two of them
-        wish = prompts.weighted(rng, [(10, ""), (52, "T"), (8, "A"), (13, "L"), (10, "TA"), (4, "TL"), (3, "AL")])
+        wish = prompts.weighted(rng, [(10, ""), (52, "T"), (8, "A"), (self.first_lines, "L"), (10, "TA"), (4, "TL"), (3, "AL")])
         line = corpus.verses(p.lines)[0]
         if "L" in wish and rng.random() < 0.15:
             line = p.lines[0]
@@ -123,15 +127,15 @@ def fill_share(maker, kind, items, budget, rng):
     return docs, spent
 
 
-def make_mix(poems, pairs, authors, tokens, seed):
+def make_mix(poems, pairs, authors, tokens, seed, mix, first_lines=FIRST_LINES):
     """-> (documents in random order, report per kind)"""
     by_form = collections.defaultdict(list)
     for p in poems:
         by_form[p.form].append(p)
     docs, report = [], {}
-    for kind, share in MIX:
+    for kind, share in mix:
         rng = random.Random(f"{seed} {kind}")
-        maker = Maker(rng, authors)
+        maker = Maker(rng, authors, first_lines)
         if kind == "couplet":
             items = [p for p in poems if p.form in corpus.FORMS.values()]
         elif kind in ("to_zh", "to_en"):
@@ -144,6 +148,18 @@ def make_mix(poems, pairs, authors, tokens, seed):
                         "passes": round(len(made) / max(1, len(items)), 2)}
     shuffle(random.Random(f"{seed} order"), docs)
     return conversations(docs, random.Random(f"{seed} conversations")), report
+
+
+def parse_mix(text):
+    """--mix over MIX, scaled to 1."""
+    shares = dict(MIX)
+    for part in filter(None, text.split(",")):
+        kind, _, share = part.partition("=")
+        if kind.strip() not in shares:
+            sys.exit(f"--mix: no kind '{kind.strip()}'; the kinds are {' '.join(shares)}")
+        shares[kind.strip()] = float(share)
+    total = sum(shares.values())
+    return [(kind, share / total) for kind, share in shares.items() if share > 0]
 
 
 def conversations(docs, rng):
@@ -237,7 +253,10 @@ def main(argv):
     ap.add_argument("--tokens", type=int, default=24_000_000, help="size of the whole mix (estimate)")
     ap.add_argument("--files", type=int, default=6)
     ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--mix", default="", help="shares that differ from the usual ones")
+    ap.add_argument("--first-lines", type=float, default=FIRST_LINES, help="weight of requests with a first line")
     a = ap.parse_args(argv)
+    mix = parse_mix(a.mix)
     os.makedirs(a.out, exist_ok=True)
     out = lambda name: os.path.join(a.out, name)
 
@@ -251,11 +270,11 @@ def main(argv):
     count = collections.Counter(p.author for p in train if p.author)
     authors = {name for name, n in count.items() if n >= 20}
 
-    docs, report = make_mix(train, train_pairs, authors, a.tokens, a.seed)
+    docs, report = make_mix(train, train_pairs, authors, a.tokens, a.seed, mix, a.first_lines)
     per = -(-len(docs) // a.files)
     for i in range(a.files):
         write_jsonl(out(f"train-{i + 1:02d}.jsonl"), docs[i * per:(i + 1) * per])
-    valid, valid_report = make_mix(held, held_pairs, authors, VALID_TOKENS, a.seed)
+    valid, valid_report = make_mix(held, held_pairs, authors, VALID_TOKENS, a.seed, parse_mix(""))
     write_jsonl(out("valid.jsonl"), valid)
 
     titles, firsts, halves = heldout_sets(held, {p.title for p in train}, a.seed)
