@@ -38,9 +38,13 @@ test: $(BUILD)/build.ninja
 	@tools/packages.sh test
 	@python3 tools/run_tests.py --ninja $(NINJA)
 
+# Also leaves the numbers as CSV in bench/: runs.csv and, kernel by kernel, kernels.csv.
 bench: $(BUILD)/build.ninja
 	@$(call build,qiusuo)
-	@$(BUILD)/qiusuo bench $(ARGS)
+	@$(BUILD)/qiusuo bench --csv $(ARGS) >bench/runs.csv
+	@column -s, -t bench/runs.csv 2>/dev/null || cat bench/runs.csv
+	@$(BUILD)/qiusuo bench --kernels --csv >bench/kernels.csv
+	@echo "Written: bench/runs.csv, bench/kernels.csv"
 
 install: all
 	@meson configure $(BUILD) -Dprefix=$(PREFIX) >/dev/null

@@ -43,6 +43,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         break;
     case QSI_ISA_AVX512_BF16:
         qsi_kern_fill_avx512bf16_mm(t);
+        qsi_kern_fill_avx512bf16_vec(t);
         qsi_kern_fill_avx512bf16_peak(t);
         break;
 #endif

@@ -33,6 +33,7 @@ void qsi_kern_fill_avx512_peak(qsi_kern *t);
 void qsi_kern_fill_vnni_mm(qsi_kern *t);
 void qsi_kern_fill_vnni_peak(qsi_kern *t);
 void qsi_kern_fill_avx512bf16_mm(qsi_kern *t);
+void qsi_kern_fill_avx512bf16_vec(qsi_kern *t);
 void qsi_kern_fill_avx512bf16_peak(qsi_kern *t);
 #endif
 

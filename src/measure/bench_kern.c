@@ -8,7 +8,8 @@
 #include "measure/bench.h"
 #include "sys/file.h"
 
-#define WINDOW_S 0.01
+/* Shorter than a time slice, so that the median window is whole also on a busy machine. */
+#define WINDOW_S 0.0005
 #define MAX_REPEATS 101
 
 typedef struct kernels {
@@ -24,12 +25,13 @@ typedef struct kernels {
 
 typedef void call_fn(kernels *s);
 
-/* Seconds a call: the median of `repeats` windows. */
+/* Seconds a call: the median of 4 * `repeats` + 1 windows. */
 static double time_of(kernels *s, call_fn *fn, int repeats) {
-    double t[MAX_REPEATS];
+    double t[4 * MAX_REPEATS + 1];
     int64_t calls = 1;
+    int n = 4 * repeats + 1;
     fn(s);
-    for (int r = 0; r < repeats;) {
+    for (int r = 0; r < n;) {
         int64_t t0 = qsi_now_ns();
         for (int64_t i = 0; i < calls; i++) fn(s);
         double d = (double)(qsi_now_ns() - t0) * 1e-9;
@@ -39,7 +41,7 @@ static double time_of(kernels *s, call_fn *fn, int repeats) {
         }
         t[r++] = d / (double)calls;
     }
-    return qsi_median(t, repeats);
+    return qsi_median(t, n);
 }
 
 /* ---- products ---- */
@@ -87,11 +89,11 @@ static double peak_of(const qsi_kern *k, qsi_mm t) {
                                                          : k->peak_f32;
     double best = 0;
     int64_t rounds = 1000;
-    for (int i = 0; i < 10;) {
+    for (int i = 0; i < 20;) {
         float x = 0.5f;
         int64_t t0 = qsi_now_ns(), ops = fn(rounds, &x);
         double s = (double)(qsi_now_ns() - t0) * 1e-9;
-        if (s < WINDOW_S / 10 && i == 0) {
+        if (s < WINDOW_S && i == 0) {
             rounds *= 2;
             continue;
         }
