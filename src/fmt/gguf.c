@@ -427,25 +427,36 @@ done:
     return st;
 }
 
-qs_status qsi_gguf_open(qsi_gguf **out, const char *path, qs_err *err) {
+qs_status qsi_gguf_open_map(qsi_gguf **out, qsi_map *m, const char *name, qs_err *err) {
     qs_status st = QS_OK;
     qsi_gguf *g = qsi_calloc(1, sizeof *g);
-    if (g == NULL || (g->path = qsi_strdup(path)) == NULL) {
-        QS_FAIL(err, QS_E_NOMEM, "out of memory opening '%s'", path);
+    if (g == NULL || (g->path = qsi_strdup(name)) == NULL) {
+        QS_FAIL(err, QS_E_NOMEM, "out of memory opening '%s'", name);
     }
-    QS_TRY(qsi_map_open(&g->map, path, err));
+    g->map = *m;
+    *m = (qsi_map){.fd = -1};
     g->mapped = true;
     g->data = g->map.data;
     g->size = g->map.size;
     st = parse(g, err);
     if (st != QS_OK) {
-        qsi_err_prefix(err, "cannot open '%s'", path);
+        qsi_err_prefix(err, "cannot open '%s'", name);
         goto done;
     }
     *out = g;
     g = NULL;
 done:
+    qsi_map_close(m);
     qsi_gguf_close(&g);
+    return st;
+}
+
+qs_status qsi_gguf_open(qsi_gguf **out, const char *path, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_map m = {.fd = -1};
+    QS_TRY(qsi_map_open(&m, path, err));
+    QS_TRY(qsi_gguf_open_map(out, &m, path, err));
+done:
     return st;
 }
 

@@ -56,6 +56,10 @@ typedef struct qsi_gguf qsi_gguf;
 qs_status qsi_gguf_open(qsi_gguf **g, const char *path, qs_err *err) QS_MUST_CHECK;
 /* Over bytes the caller keeps alive (fuzzing, tests). */
 qs_status qsi_gguf_open_mem(qsi_gguf **g, const void *data, size_t size, qs_err *err) QS_MUST_CHECK;
+/* Over a mapping, which is taken (closed also on failure); `name` stands for the path in messages. */
+struct qsi_map;
+qs_status qsi_gguf_open_map(qsi_gguf **g, struct qsi_map *m, const char *name, qs_err *err)
+    QS_MUST_CHECK;
 void qsi_gguf_close(qsi_gguf **g);
 uint32_t qsi_gguf_version(const qsi_gguf *g);
 uint32_t qsi_gguf_alignment(const qsi_gguf *g);
@@ -110,8 +114,13 @@ qs_status qsi_gguf_declare(qsi_gguf_writer *w, const char *name, qsi_type type, 
 /* Appends bytes of the current tensor; when its size is reached the next one is current. The first
  * call writes the header. */
 qs_status qsi_gguf_write(qsi_gguf_writer *w, const void *p, size_t n, qs_err *err) QS_MUST_CHECK;
+/* A file without a name in folder `dir`; qsi_gguf_finish_open ends it. */
+qs_status qsi_gguf_writer_open_temp(qsi_gguf_writer **w, const char *dir, qs_err *err) QS_MUST_CHECK;
 /* QS_E_STATE when bytes are missing. Closes in any case. */
 qs_status qsi_gguf_finish(qsi_gguf_writer **w, qs_err *err) QS_MUST_CHECK;
+/* Of a nameless file: opens what was written; it vanishes when *g is closed. Closes w in any case. */
+qs_status qsi_gguf_finish_open(qsi_gguf_writer **w, const char *name, qsi_gguf **g, qs_err *err)
+    QS_MUST_CHECK;
 void qsi_gguf_writer_abort(qsi_gguf_writer **w);
 
 #endif

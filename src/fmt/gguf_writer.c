@@ -46,17 +46,26 @@ static void writer_free(qsi_gguf_writer *w) {
     qsi_free(w);
 }
 
-qs_status qsi_gguf_writer_open(qsi_gguf_writer **out, const char *path, qs_err *err) {
+static qs_status open_any(qsi_gguf_writer **out, const char *path, bool temp, qs_err *err) {
     qs_status st = QS_OK;
     qsi_gguf_writer *w = qsi_calloc(1, sizeof *w);
     if (w == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
     qsi_arena_init(&w->arena);
-    QS_TRY(qsi_writer_open(&w->out, path, err));
+    if (temp) QS_TRY(qsi_writer_open_temp(&w->out, path, err));
+    else QS_TRY(qsi_writer_open(&w->out, path, err));
     *out = w;
     w = NULL;
 done:
     writer_free(w);
     return st;
+}
+
+qs_status qsi_gguf_writer_open(qsi_gguf_writer **w, const char *path, qs_err *err) {
+    return open_any(w, path, false, err);
+}
+
+qs_status qsi_gguf_writer_open_temp(qsi_gguf_writer **w, const char *dir, qs_err *err) {
+    return open_any(w, dir, true, err);
 }
 
 void qsi_gguf_writer_abort(qsi_gguf_writer **pw) {
@@ -313,18 +322,35 @@ done:
     return st;
 }
 
-qs_status qsi_gguf_finish(qsi_gguf_writer **pw, qs_err *err) {
+/* Writes the header if no tensor byte has, and sees that no byte is missing. */
+static qs_status complete(qsi_gguf_writer *w, qs_err *err) {
     qs_status st = QS_OK;
-    qsi_gguf_writer *w = *pw;
     QS_TRY(qsi_gguf_write(w, NULL, 0, err));
     if (w->current < w->n_tensors) {
         const declared *t = &w->tensors[w->current];
         QS_FAIL(err, QS_E_STATE, "tensor %s: %llu of %llu bytes written", t->name,
                 (unsigned long long)w->done, (unsigned long long)t->bytes);
     }
-    QS_TRY(qsi_writer_commit(&w->out, err));
 done:
-    writer_free(w);
-    *pw = NULL;
+    return st;
+}
+
+qs_status qsi_gguf_finish(qsi_gguf_writer **pw, qs_err *err) {
+    qs_status st = QS_OK;
+    QS_TRY(complete(*pw, err));
+    QS_TRY(qsi_writer_commit(&(*pw)->out, err));
+done:
+    qsi_gguf_writer_abort(pw);
+    return st;
+}
+
+qs_status qsi_gguf_finish_open(qsi_gguf_writer **pw, const char *name, qsi_gguf **g, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_map m = {.fd = -1};
+    QS_TRY(complete(*pw, err));
+    QS_TRY(qsi_writer_take_map(&(*pw)->out, &m, err));
+    QS_TRY(qsi_gguf_open_map(g, &m, name, err));
+done:
+    qsi_gguf_writer_abort(pw);
     return st;
 }

@@ -37,6 +37,12 @@ qs_status qsi_writer_patch(qsi_writer *w, uint64_t off, const void *p, size_t n,
     QS_MUST_CHECK;
 qs_status qsi_writer_commit(qsi_writer **w, qs_err *err) QS_MUST_CHECK;
 void qsi_writer_abort(qsi_writer **w);
+/* A file without a name in folder `dir`, for data that is too large for memory: take_map ends the
+ * writing and maps what was written; the bytes vanish with the mapping, or with the process. Such a
+ * writer cannot be committed. */
+qs_status qsi_writer_open_temp(qsi_writer **w, const char *dir, qs_err *err) QS_MUST_CHECK;
+/* Closes w in any case. */
+qs_status qsi_writer_take_map(qsi_writer **w, qsi_map *m, qs_err *err) QS_MUST_CHECK;
 
 bool qsi_path_exists(const char *path);
 bool qsi_path_is_dir(const char *path);

@@ -10,8 +10,10 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,6 +27,7 @@ struct qsi_writer {
     int fd;
     char *path, *temp; /* owned; temp is unlinked unless it was renamed */
     bool temp_made;
+    bool nameless; /* temp was unlinked: the file lives as long as its descriptor */
     uint8_t *buf;
     size_t fill;
     uint64_t flushed;
@@ -74,7 +77,7 @@ done:
 }
 
 /* Opens a new file ".NAME.PID.N.tmp" in the target's folder. */
-static qs_status open_temp(qsi_writer *w, qs_err *err) {
+static qs_status open_temp(qsi_writer *w, int access, qs_err *err) {
     static atomic_uint serial;
     qs_status st = QS_OK;
     qsi_str name = {0};
@@ -84,7 +87,7 @@ static qs_status open_temp(qsi_writer *w, qs_err *err) {
         QS_TRY(qsi_str_append(&name, w->path, dir));
         QS_TRY(qsi_str_printf(&name, ".%.200s.%ld.%u.tmp", w->path + dir, (long)getpid(),
                               atomic_fetch_add(&serial, 1)));
-        w->fd = open(name.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        w->fd = open(name.data, access | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (w->fd < 0 && errno != EEXIST && errno != EINTR) break;
     }
     if (w->fd < 0) QS_TRY(qsi_err_errno(err, errno, "cannot write '%s'", w->path));
@@ -106,12 +109,35 @@ qs_status qsi_writer_open(qsi_writer **out, const char *path, qs_err *err) {
     QS_TRY(resolve_target(path, &w->path, &mode, err));
     w->buf = qsi_alloc(BUFFER_BYTES, 1);
     if (w->buf == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
-    QS_TRY(open_temp(w, err));
+    QS_TRY(open_temp(w, O_WRONLY, err));
     if (mode != 0) (void)!fchmod(w->fd, mode); /* keep the old file's mode where we may */
     *out = w;
     w = NULL;
 done:
     writer_free(w);
+    return st;
+}
+
+/* The temporary file is made as any other and loses its name at once. */
+qs_status qsi_writer_open_temp(qsi_writer **out, const char *dir, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_str path = {0};
+    qsi_writer *w = qsi_calloc(1, sizeof(*w));
+    if (w == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing to '%s'", dir);
+    w->fd = -1;
+    if (qsi_path_join(&path, dir, "qiusuo") != QS_OK || (w->path = qsi_strdup(path.data)) == NULL ||
+        (w->buf = qsi_alloc(BUFFER_BYTES, 1)) == NULL) {
+        QS_FAIL(err, QS_E_NOMEM, "out of memory writing to '%s'", dir);
+    }
+    QS_TRY(open_temp(w, O_RDWR, err));
+    if (unlink(w->temp) != 0) QS_TRY(qsi_err_errno(err, errno, "cannot write to '%s'", dir));
+    w->temp_made = false;
+    w->nameless = true;
+    *out = w;
+    w = NULL;
+done:
+    writer_free(w);
+    qsi_str_release(&path);
     return st;
 }
 
@@ -213,6 +239,7 @@ qs_status qsi_writer_commit(qsi_writer **pw, qs_err *err) {
     qs_status st = QS_OK;
     qsi_writer *w = *pw;
     *pw = NULL;
+    QS_CHECK(!w->nameless);
     if (flush(w) != QS_OK) goto done;
     if (fsync(w->fd) != 0) {
         (void)give_up(w, errno);
@@ -240,4 +267,24 @@ void qsi_writer_abort(qsi_writer **pw) {
     if (*pw == NULL) return;
     writer_free(*pw);
     *pw = NULL;
+}
+
+qs_status qsi_writer_take_map(qsi_writer **pw, qsi_map *m, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_writer *w = *pw;
+    const uint8_t *data = NULL;
+    *pw = NULL;
+    QS_CHECK(w->nameless);
+    if (flush(w) != QS_OK) QS_TRY(report(w, err));
+    if (w->flushed > PTRDIFF_MAX) QS_FAIL(err, QS_E_LIMIT, "too large for this machine");
+    if (w->flushed > 0) {
+        void *p = mmap(NULL, (size_t)w->flushed, PROT_READ, MAP_SHARED, w->fd, 0);
+        if (p == MAP_FAILED) QS_TRY(qsi_err_errno(err, errno, "cannot map a temporary file"));
+        data = p;
+    }
+    *m = (qsi_map){.data = data, .size = (size_t)w->flushed, .fd = w->fd};
+    w->fd = -1;
+done:
+    writer_free(w);
+    return st;
 }

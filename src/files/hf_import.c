@@ -1,0 +1,297 @@
+/* Planning comes first: each tensor of the configuration gets its sources (one, or one per expert) and
+ * every tensor of the folder must be a source of something, so that a bias or a norm this program does
+ * not know is never dropped silently. Then the plan is written in order. */
+#include "files/hf_import.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "files/init.h"
+#include "files/vocab_file.h"
+#include "fmt/json.h"
+#include "fmt/safetensors.h"
+#include "model/model.h"
+#include "sys/file.h"
+
+enum { PIECE = 1 << 16 /* values converted at a time */, NAME_CAP = 160 };
+
+/* Names inside a layer: GGUF "blk.N.<gguf>.weight", folder "model.layers.N.<hf>.weight". %d in hf is
+ * the expert. */
+static const struct layer_name {
+    const char *gguf, *hf;
+} layer_names[] = {
+    {"attn_norm", "input_layernorm"},
+    {"attn_q", "self_attn.q_proj"},
+    {"attn_k", "self_attn.k_proj"},
+    {"attn_v", "self_attn.v_proj"},
+    {"attn_output", "self_attn.o_proj"},
+    {"ffn_norm", "post_attention_layernorm"},
+    {"ffn_gate", "mlp.gate_proj"},
+    {"ffn_up", "mlp.up_proj"},
+    {"ffn_down", "mlp.down_proj"},
+    {"ffn_gate_inp", "mlp.gate"},
+    {"ffn_gate_exps", "mlp.experts.%d.gate_proj"},
+    {"ffn_up_exps", "mlp.experts.%d.up_proj"},
+    {"ffn_down_exps", "mlp.experts.%d.down_proj"},
+    {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
+    {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
+    {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
+};
+
+typedef struct importing {
+    const char *folder;
+    qsi_config config;
+    qsi_st *st;
+    qsi_vocab *vocab;
+    qsi_gguf_writer *w;
+    bool *used;         /* per tensor of the folder */
+    bool tied;          /* the output matrix is the embedding */
+    float *values;      /* [PIECE] */
+    int (*progress)(void *user, int64_t done, int64_t of);
+    void *user;
+    int64_t done, total; /* bytes of sources */
+} importing;
+
+/* ---- reading what is not weights ---- */
+
+static qs_status read_config(importing *x, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_str path = {0}, text = {0};
+    qsi_json *root = NULL;
+    if (qsi_path_join(&path, x->folder, "config.json") != QS_OK) {
+        QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", x->folder);
+    }
+    QS_TRY(qsi_file_read(path.data, QSI_JSON_SMALL_BYTES, &text, err));
+    QS_TRY(qsi_config_from_hf(&x->config, text.data, text.len, err));
+    QS_TRY(qsi_json_parse(&root, text.data, text.len, QSI_JSON_SMALL, err));
+    (void)qsi_json_as_bool(qsi_json_get(root, "tie_word_embeddings"), &x->tied);
+done:
+    qsi_json_free(&root);
+    qsi_str_release(&path);
+    qsi_str_release(&text);
+    return st;
+}
+
+/* The vocabulary, with fillers up to the model's size. */
+static qs_status read_vocab(importing *x, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_vocab *v = NULL;
+    QS_TRY(qsi_vocab_file_load(&v, x->folder, err));
+    if (qsi_vocab_size(v) > x->config.n_vocab) {
+        QS_FAIL(err, QS_E_FORMAT, "tokenizer.json has %d ids, config.json's vocab_size is %d",
+                (int)qsi_vocab_size(v), (int)x->config.n_vocab);
+    }
+    QS_TRY(qsi_vocab_padded(&x->vocab, v, x->config.n_vocab, err));
+done:
+    qsi_vocab_free(v);
+    return st;
+}
+
+/* ---- sources ---- */
+
+static void source_name(const qsi_tensor_spec *t, int expert, char *out, size_t cap) {
+    static const struct layer_name outer[] = {
+        {"token_embd.weight", "model.embed_tokens.weight"},
+        {"output_norm.weight", "model.norm.weight"},
+        {"output.weight", "lm_head.weight"},
+    };
+    const char *part = strrchr(t->name, '.');
+    size_t n = 0;
+    out[0] = '\0';
+    if (t->layer < 0) {
+        for (size_t i = 0; i < QSI_COUNT(outer); i++) {
+            if (strcmp(outer[i].gguf, t->name) == 0) snprintf(out, cap, "%s", outer[i].hf);
+        }
+        return;
+    }
+    const char *begin = strchr(t->name + 4, '.') + 1; /* after "blk.N." */
+    n = (size_t)(part - begin);
+    for (size_t i = 0; i < QSI_COUNT(layer_names); i++) {
+        const char *gguf = layer_names[i].gguf, *hf = layer_names[i].hf, *mark = strchr(hf, '%');
+        if (strlen(gguf) != n || memcmp(gguf, begin, n) != 0) continue;
+        if (mark == NULL) {
+            snprintf(out, cap, "model.layers.%d.%s.weight", (int)t->layer, hf);
+        } else {
+            snprintf(out, cap, "model.layers.%d.%.*s%d%s.weight", (int)t->layer, (int)(mark - hf), hf,
+                     expert, mark + 2);
+        }
+        return;
+    }
+}
+
+/* The folder's tensor that is (an expert of) t, with the right shape and a type of weights. */
+static qs_status find_source(importing *x, const qsi_tensor_spec *t, int expert,
+                             const qsi_st_tensor **out, qs_err *err) {
+    qs_status st = QS_OK;
+    char name[NAME_CAP];
+    int n_dims = t->n_dims == 3 ? 2 : t->n_dims;
+    source_name(t, expert, name, sizeof name);
+    const qsi_st_tensor *s = qsi_st_find(x->st, name);
+    if (s == NULL && x->tied && strcmp(name, "lm_head.weight") == 0) {
+        s = qsi_st_find(x->st, "model.embed_tokens.weight");
+    }
+    if (s == NULL) QS_FAIL(err, QS_E_FORMAT, "tensor %s is missing", name);
+    bool fits = s->n_dims == n_dims;
+    for (int d = 0; fits && d < n_dims; d++) fits = s->shape[n_dims - 1 - d] == t->ne[d];
+    if (!fits && n_dims == 2) {
+        QS_FAIL(err, QS_E_FORMAT, "tensor %s is not %" PRId64 " x %" PRId64 ", as config.json says", name,
+                t->ne[1], t->ne[0]);
+    }
+    if (!fits) {
+        QS_FAIL(err, QS_E_FORMAT, "tensor %s does not hold %" PRId64 " values, as config.json says", name,
+                t->ne[0]);
+    }
+    const qsi_type_info *ti = qsi_type_get((int32_t)s->type);
+    if (ti == NULL || !ti->weights) {
+        QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s is of type %s: F32, F16 and BF16 are supported", name,
+                s->dtype);
+    }
+    x->used[s - qsi_st_at(x->st, 0)] = true;
+    *out = s;
+done:
+    return st;
+}
+
+static qsi_type target_type(const qsi_tensor_spec *t, qsi_type source) {
+    bool fallback = false;
+    return qsi_init_type(t, source, &fallback);
+}
+
+static int n_sources(const qsi_tensor_spec *t) { return t->n_dims == 3 ? (int)t->ne[2] : 1; }
+
+static qs_status declare(importing *x, const qsi_tensor_spec *t, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_st_tensor *first = NULL, *s = NULL;
+    for (int e = 0; e < n_sources(t); e++) {
+        QS_TRY(find_source(x, t, e, &s, err));
+        if (first == NULL) first = s;
+        if (s->type != first->type) {
+            QS_FAIL(err, QS_E_UNSUPPORTED, "tensors %s and %s have different types", first->name,
+                    s->name);
+        }
+        x->total += (int64_t)s->bytes;
+    }
+    QS_TRY(qsi_gguf_declare(x->w, t->name, target_type(t, first->type), t->n_dims, t->ne, err));
+done:
+    return st;
+}
+
+/* Every tensor of the folder must have been used; positions of the rotation may be stored, and are
+ * computed here. */
+static qs_status check_rest(const importing *x, qs_err *err) {
+    for (size_t i = 0; i < qsi_st_n_tensors(x->st); i++) {
+        const qsi_st_tensor *t = qsi_st_at(x->st, i);
+        if (!x->used[i] && strstr(t->name, "rotary_emb.inv_freq") == NULL) {
+            return qsi_err_set(err, QS_E_UNSUPPORTED, "tensor %s is not part of architecture %s", t->name,
+                               qsi_arch_name(x->config.arch));
+        }
+    }
+    return QS_OK;
+}
+
+/* ---- writing ---- */
+
+/* Row r of a permuted matrix: within a head the halves are interleaved, new row 2i is old row i and
+ * new row 2i + 1 is old row i + head_dim / 2. */
+static int64_t permuted_row(int64_t r, int64_t head_dim) {
+    int64_t head = r / head_dim, k = r % head_dim;
+    return head * head_dim + k / 2 + k % 2 * (head_dim / 2);
+}
+
+static qs_status write_permuted(importing *x, const qsi_st_tensor *s, int64_t rows, qs_err *err) {
+    qs_status st = QS_OK;
+    size_t row = s->bytes / (size_t)rows;
+    for (int64_t r = 0; r < rows; r++) {
+        const uint8_t *from = s->data + row * (size_t)permuted_row(r, x->config.head_dim);
+        QS_TRY(qsi_gguf_write(x->w, from, row, err));
+    }
+done:
+    return st;
+}
+
+static qs_status write_as_f32(importing *x, const qsi_st_tensor *s, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_type_info *ti = qsi_type_get((int32_t)s->type);
+    for (int64_t at = 0; at < s->n; at += PIECE) {
+        int64_t n = s->n - at < PIECE ? s->n - at : PIECE;
+        ti->decode(s->data + (size_t)at * (size_t)ti->bytes, x->values, n);
+        QS_TRY(qsi_gguf_write(x->w, x->values, (size_t)n * sizeof *x->values, err));
+    }
+done:
+    return st;
+}
+
+static bool is_rotated(const qsi_tensor_spec *t) {
+    return strstr(t->name, ".attn_q.") != NULL || strstr(t->name, ".attn_k.") != NULL;
+}
+
+static qs_status write_tensor(importing *x, const qsi_tensor_spec *t, qs_err *err) {
+    qs_status st = QS_OK;
+    for (int e = 0; e < n_sources(t); e++) {
+        const qsi_st_tensor *s = NULL;
+        QS_TRY(find_source(x, t, e, &s, err));
+        if (is_rotated(t)) QS_TRY(write_permuted(x, s, t->ne[1], err));
+        else if (target_type(t, s->type) != s->type) QS_TRY(write_as_f32(x, s, err));
+        else QS_TRY(qsi_gguf_write(x->w, s->data, s->bytes, err));
+        qsi_st_drop(x->st, s);
+        x->done += (int64_t)s->bytes;
+        if (x->progress != NULL && x->progress(x->user, x->done, x->total) != 0) {
+            QS_FAIL(err, QS_E_CANCELLED, "cancelled");
+        }
+    }
+done:
+    return st;
+}
+
+static qs_status put_name(importing *x) {
+    size_t n = strlen(x->folder);
+    while (n > 1 && x->folder[n - 1] == '/') n--;
+    size_t begin = n;
+    while (begin > 0 && x->folder[begin - 1] != '/') begin--;
+    return qsi_gguf_put_str(x->w, "general.name", x->folder + begin, n - begin);
+}
+
+static qs_status put_keys(importing *x, qs_err *err) {
+    qs_status st = QS_OK;
+    qs_err why = {0};
+    QS_TRY(qsi_config_put_gguf(&x->config, x->w));
+    QS_TRY(put_name(x));
+    QS_TRY(qsi_vocab_save_gguf(x->vocab, x->w, &why));
+done:
+    if (st != QS_OK) st = qsi_err_set(err, st, "cannot put the keys of '%s' together", x->folder);
+    return st;
+}
+
+qs_status qsi_hf_import(const char *folder, qsi_gguf_writer *w,
+                        int (*progress)(void *user, int64_t done, int64_t of), void *user,
+                        qs_err *err) {
+    qs_status st = QS_OK;
+    importing x = {.folder = folder, .w = w, .progress = progress, .user = user};
+    qsi_tensor_spec t;
+    QS_TRY(read_config(&x, err));
+    QS_TRY(qsi_st_open(&x.st, folder, err));
+    QS_TRY(read_vocab(&x, err));
+    x.used = qsi_calloc(qsi_st_n_tensors(x.st), sizeof *x.used);
+    x.values = qsi_alloc(PIECE, sizeof *x.values);
+    if (x.used == NULL || x.values == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", folder);
+    QS_TRY(put_keys(&x, err));
+    for (size_t i = 0; i < qsi_config_n_tensors(&x.config); i++) {
+        qsi_config_tensor(&x.config, i, &t);
+        QS_TRY(declare(&x, &t, err));
+    }
+    QS_TRY(check_rest(&x, err));
+    for (size_t i = 0; i < qsi_config_n_tensors(&x.config); i++) {
+        qsi_config_tensor(&x.config, i, &t);
+        QS_TRY(write_tensor(&x, &t, err));
+    }
+done:
+    if (st != QS_OK && st != QS_E_CANCELLED) qsi_err_prefix(err, "cannot use '%s'", folder);
+    qsi_vocab_free(x.vocab);
+    qsi_st_close(&x.st);
+    qsi_free(x.used);
+    qsi_free(x.values);
+    return st;
+}

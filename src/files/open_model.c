@@ -1,0 +1,61 @@
+/* Why a converted file and not a view over the safetensors: experts must lie one after another for the
+ * kernels, q and k rows are permuted, so that most of a DeepSeekMoE would have to be copied into memory
+ * anyway; a file lets the system keep only what is used, and the rest of the program knows one format. */
+#include "files/open_model.h"
+
+#include "base/log.h"
+#include "base/str.h"
+#include "files/hf_import.h"
+#include "fmt/safetensors.h"
+#include "sys/file.h"
+
+#define SPARE_BYTES ((uint64_t)64 << 20) /* room left on the disk */
+#define LARGE_BYTES ((uint64_t)256 << 20) /* worth a note */
+
+/* Bytes of the folder's weights: about what the GGUF will need. */
+static qs_status weight_bytes(const char *folder, uint64_t *out, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_st *s = NULL;
+    QS_TRY(qsi_st_open(&s, folder, err));
+    *out = qsi_st_bytes(s);
+    qsi_st_close(&s);
+done:
+    return st;
+}
+
+/* A nameless writer in the first place that has room and may be written. */
+static qs_status open_somewhere(qsi_gguf_writer **w, const char *folder, uint64_t need, qs_err *err) {
+    const char *const places[] = {folder, "/var/tmp", "/tmp"};
+    for (size_t i = 0; i < QSI_COUNT(places); i++) {
+        if (qsi_disk_free(places[i]) < need + SPARE_BYTES) continue;
+        if (qsi_gguf_writer_open_temp(w, places[i], NULL) != QS_OK) continue;
+        if (need >= LARGE_BYTES) {
+            qsi_log(QSI_LOG_NOTE, "'%s' is converted to a temporary file of %.1f GB in '%s'", folder,
+                    (double)need / 1e9, places[i]);
+        }
+        return QS_OK;
+    }
+    return qsi_err_set(err, QS_E_IO,
+                       "using '%s' needs %.1f GB for a temporary file: neither there nor in /var/tmp or "
+                       "/tmp is so much room", folder, (double)(need + SPARE_BYTES) / 1e9);
+}
+
+qs_status qsi_files_open_model_progress(const char *path, qsi_gguf **g,
+                                        int (*progress)(void *user, int64_t done, int64_t of),
+                                        void *user, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_gguf_writer *w = NULL;
+    uint64_t need = 0;
+    if (!qsi_path_is_dir(path)) return qsi_gguf_open(g, path, err);
+    QS_TRY(weight_bytes(path, &need, err));
+    QS_TRY(open_somewhere(&w, path, need, err));
+    QS_TRY(qsi_hf_import(path, w, progress, user, err));
+    QS_TRY(qsi_gguf_finish_open(&w, path, g, err));
+done:
+    qsi_gguf_writer_abort(&w);
+    return st;
+}
+
+qs_status qsi_files_open_model(const char *path, qsi_gguf **g, qs_err *err) {
+    return qsi_files_open_model_progress(path, g, NULL, NULL, err);
+}

@@ -1,0 +1,243 @@
+/* Hugging Face folders run as they should: logits against a float64 computation of what the Hugging
+ * Face classes do (tools/golden_hf.py); folders that contradict themselves are refused. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "files/open_model.h"
+#include "model/model.h"
+#include "sys/file.h"
+#include "tok/tok.h"
+
+#define FOLDER "test_open_model.tmp"
+enum { N_VOCAB = 512 };
+static const char *golden_dir;
+
+static void golden_path(char *out, size_t cap, const char *model, const char *file) {
+    snprintf(out, cap, "%s/%s%s%s", golden_dir, model, file ? "/" : "", file ? file : "");
+}
+
+/* Worst difference between the model's logits and the golden ones. */
+static float worst_difference(const qsi_gguf *g, const char *golden) {
+    qs_err err = {0};
+    qsi_str file = {0};
+    qsi_pool *pool = NULL;
+    qsi_model *m = NULL;
+    qsi_kv *kv = NULL;
+    qsi_kv_table table = {0};
+    qsi_row rows[16];
+    int32_t n = 0;
+    float worst = 0;
+    assert_int_equal(qsi_file_read(golden, 1 << 20, &file, &err), QS_OK);
+    memcpy(&n, file.data, 4);
+    assert_true(n == 8 && file.len == (size_t)(4 + 4 * n + 4 * n * N_VOCAB));
+    assert_int_equal(qsi_pool_create(&pool, 1, &err), QS_OK);
+    qsi_model_opts o = {.pool = pool, .isa = QSI_ISA_REF, .max_rows = 16};
+    if (qsi_model_open(&m, g, &o, &err) != QS_OK) fail_msg("%s", err.text);
+    assert_int_equal(qsi_model_config(m)->n_vocab, N_VOCAB);
+    assert_int_equal(qsi_kv_create(&kv, qsi_model_config(m), QSI_F32, 4, &err), QS_OK);
+    assert_int_equal(qsi_kv_reserve(kv, &table, n, &err), QS_OK);
+    float *logits = qsi_alloc((size_t)n * N_VOCAB, sizeof *logits);
+    assert_non_null(logits);
+    for (int32_t i = 0; i < n; i++) {
+        int32_t id = 0;
+        memcpy(&id, file.data + 4 + 4 * i, 4);
+        rows[i] = (qsi_row){.id = id, .pos = i, .logits = true};
+    }
+    qsi_step step = {.rows = rows, .n_rows = n, .kv = kv, .tables = &table, .n_tables = 1,
+                     .logits = logits};
+    if (qsi_model_step(m, &step, &err) != QS_OK) fail_msg("%s", err.text);
+    for (int32_t i = 0; i < n * N_VOCAB; i++) {
+        float want = 0;
+        memcpy(&want, file.data + 4 + 4 * n + 4 * i, 4);
+        worst = fmaxf(worst, fabsf(want - logits[i]));
+    }
+    qsi_free(logits);
+    qsi_kv_table_release(kv, &table);
+    qsi_kv_free(kv);
+    qsi_model_close(&m);
+    qsi_pool_free(pool);
+    qsi_str_release(&file);
+    return worst;
+}
+
+/* Logits have deviation 1.7; float32 sums over 48 terms through two layers lose about 1e-6 of that. */
+static void folders_answer_as_their_classes(void **state) {
+    static const char *const models[] = {"dense", "moe"};
+    for (size_t i = 0; i < QSI_COUNT(models); i++) {
+        char folder[512], logits[512], **names = NULL;
+        size_t n = 0;
+        qs_err err = {0};
+        qsi_gguf *g = NULL;
+        golden_path(folder, sizeof folder, models[i], NULL);
+        golden_path(logits, sizeof logits, models[i], "logits.f32");
+        if (qsi_files_open_model(folder, &g, &err) != QS_OK) fail_msg("%s", err.text);
+        assert_string_equal(qsi_gguf_path(g), folder);
+        float worst = worst_difference(g, logits);
+        if (!(worst < 5e-5f)) fail_msg("%s: %g", models[i], (double)worst);
+        qsi_vocab *v = NULL;
+        assert_int_equal(qsi_vocab_load_gguf(&v, g, &err), QS_OK);
+        assert_int_equal(qsi_vocab_size(v), N_VOCAB);
+        assert_int_equal(qsi_vocab_bos(v), 484);
+        qsi_vocab_free(v);
+        assert_int_equal(qsi_dir_list(folder, &names, &n, &err), QS_OK);
+        assert_int_equal(n, i == 0 ? 4 : 6); /* nothing was left behind */
+        for (size_t k = 0; k < n; k++) qsi_free(names[k]);
+        qsi_free(names);
+        qsi_gguf_close(&g);
+    }
+}
+
+static void tensors_take_their_places(void **state) {
+    char folder[512];
+    qs_err err = {0};
+    qsi_gguf *g = NULL;
+    golden_path(folder, sizeof folder, "moe", NULL);
+    assert_int_equal(qsi_files_open_model(folder, &g, &err), QS_OK);
+    const qsi_gguf_tensor *exps = qsi_gguf_tensor_find(g, "blk.1.ffn_down_exps.weight");
+    assert_true(exps->n_dims == 3 && exps->ne[0] == 12 && exps->ne[1] == 32 && exps->ne[2] == 5);
+    assert_int_equal(qsi_gguf_tensor_find(g, "blk.0.attn_norm.weight")->type, QSI_F32);
+    assert_int_equal(qsi_gguf_tensor_find(g, "token_embd.weight")->type, QSI_F16);
+    assert_int_equal(qsi_gguf_n_tensors(g), 25);
+    qsi_gguf_close(&g);
+}
+
+/* ---- folders made wrong ---- */
+
+static void clean(void) {
+    static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    for (size_t i = 0; i < QSI_COUNT(names); i++) {
+        char path[128];
+        snprintf(path, sizeof path, FOLDER "/%s", names[i]);
+        remove(path);
+    }
+    rmdir(FOLDER);
+}
+
+static void read_golden(const char *name, qsi_str *out) {
+    char path[512];
+    qs_err err = {0};
+    golden_path(path, sizeof path, "dense", name);
+    if (qsi_file_read(path, 1 << 20, out, &err) != QS_OK) fail_msg("%s", err.text);
+}
+
+static void put_file(const char *name, const char *p, size_t n) {
+    char path[128];
+    snprintf(path, sizeof path, FOLDER "/%s", name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(p, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* The dense golden with `from` replaced by `to` (same length in the header of the weights). */
+static void put_changed(const char *name, const char *from, const char *to) {
+    qsi_str s = {0}, changed = {0};
+    read_golden(name, &s);
+    const char *at = NULL;
+    for (size_t i = 0; from != NULL && at == NULL && i + strlen(from) <= s.len; i++) {
+        if (memcmp(s.data + i, from, strlen(from)) == 0) at = s.data + i;
+    }
+    assert_true(from == NULL || at != NULL);
+    if (at != NULL) {
+        assert_int_equal(qsi_str_append(&changed, s.data, (size_t)(at - s.data)), QS_OK);
+        assert_int_equal(qsi_str_puts(&changed, to), QS_OK);
+        at += strlen(from);
+        assert_int_equal(qsi_str_append(&changed, at, (size_t)(s.data + s.len - at)), QS_OK);
+        put_file(name, changed.data, changed.len);
+    } else {
+        put_file(name, s.data, s.len);
+    }
+    qsi_str_release(&s);
+    qsi_str_release(&changed);
+}
+
+static void contradictions_are_refused(void **state) {
+    static const struct { const char *file, *from, *to; qs_status st; const char *says; } cases[] = {
+        {"config.json", "\"hidden_size\": 32", "\"hidden_size\": 64", QS_E_FORMAT,
+         "model.embed_tokens.weight is not 512 x 64"},
+        {"config.json", "\"intermediate_size\": 48", "\"intermediate_size\": 64", QS_E_FORMAT,
+         "model.layers.0.mlp.gate_proj.weight is not 64 x 32"},
+        {"config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", QS_E_FORMAT,
+         "model.layers.2.input_layernorm.weight is missing"},
+        {"config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1", QS_E_UNSUPPORTED,
+         "model.layers.1."},
+        {"config.json", "\"vocab_size\": 512", "\"vocab_size\": 400", QS_E_FORMAT, "500 ids"},
+        {"config.json", "\"llama\"", "\"qwen2\"", QS_E_UNSUPPORTED, "qwen2"},
+        {"config.json", "\"model_type\"", "\"model_kind\"", QS_E_NOTFOUND, "model_type"},
+        {"model.safetensors", "layers.1.input_layernorm", "layers.1.input_layernorX", QS_E_FORMAT,
+         "model.layers.1.input_layernorm.weight is missing"},
+        {"model.safetensors", "{\"dtype\":\"F32\",\"shape\":[512,32]",
+         "{\"dtype\":\"I32\",\"shape\":[512,32]", QS_E_UNSUPPORTED, "type I32"},
+        {"tokenizer.json", "{", "", QS_E_FORMAT, "tokenizer.json"},
+    };
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
+        qs_err err = {0};
+        qsi_gguf *g = NULL;
+        clean();
+        assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
+        for (size_t k = 0; k < QSI_COUNT(files); k++) {
+            bool it = strcmp(files[k], cases[i].file) == 0;
+            put_changed(files[k], it ? cases[i].from : NULL, cases[i].to);
+        }
+        qs_status st = qsi_files_open_model(FOLDER, &g, &err);
+        if (st != cases[i].st || strstr(err.text, cases[i].says) == NULL) {
+            fail_msg("case %zu: %d, '%s'", i, (int)st, err.text);
+        }
+        assert_null(g);
+    }
+    qs_err err = {0};
+    qsi_gguf *g = NULL;
+    clean();
+    assert_int_equal(qsi_files_open_model(FOLDER, &g, &err), QS_E_NOTFOUND);
+    assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
+    assert_int_equal(qsi_files_open_model(FOLDER, &g, &err), QS_E_NOTFOUND);
+    put_changed("model.safetensors", NULL, NULL);
+    assert_int_equal(qsi_files_open_model(FOLDER, &g, &err), QS_E_NOTFOUND);
+    assert_non_null(strstr(err.text, "config.json"));
+    put_changed("config.json", NULL, NULL);
+    assert_int_equal(qsi_files_open_model(FOLDER, &g, &err), QS_E_NOTFOUND);
+    assert_non_null(strstr(err.text, "tokenizer.json"));
+    put_changed("tokenizer.json", NULL, NULL);
+    assert_int_equal(qsi_files_open_model(FOLDER, &g, &err), QS_OK);
+    qsi_gguf_close(&g);
+    clean();
+}
+
+static int cancel(void *user, int64_t done, int64_t of) {
+    assert_true(done > 0 && done <= of);
+    return 1;
+}
+
+static void a_conversion_can_be_cancelled(void **state) {
+    char folder[512];
+    qs_err err = {0};
+    qsi_gguf *g = NULL;
+    golden_path(folder, sizeof folder, "moe", NULL);
+    assert_int_equal(qsi_files_open_model_progress(folder, &g, cancel, NULL, &err), QS_E_CANCELLED);
+    assert_null(g);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2) {
+        fprintf(stderr, "usage: test_open_model FOLDER\n");
+        return 2;
+    }
+    golden_dir = argv[1];
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(folders_answer_as_their_classes),
+        cmocka_unit_test(tensors_take_their_places),
+        cmocka_unit_test(contradictions_are_refused),
+        cmocka_unit_test(a_conversion_can_be_cancelled),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
