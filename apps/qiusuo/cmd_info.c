@@ -28,9 +28,10 @@ int cmd_info(int argc, char **argv) {
     const qsa_cmd cmd = {
         .name = "info",
         .synopsis = "FILE [--tensors] [--keys] [--verify] [--json]",
-        .about = "Describes a model file without loading it: GGUF, safetensors, tokenizer.json or a "
-                 "Hugging Face\nfolder. The exit code is 1 when the file is damaged, and the message "
-                 "says what is wrong with it.\n",
+        .about =
+            "Describes a model file without loading it: GGUF, safetensors, tokenizer.json or a "
+            "Hugging Face\nfolder. The exit code is 1 when the file is damaged, and the message "
+            "says what is wrong with it.\n",
         .examples = "qiusuo info model.gguf\n"
                     "qiusuo info model.gguf --verify\n"
                     "qiusuo info model.gguf --tensors --json | jq '.tensors[].name'\n",

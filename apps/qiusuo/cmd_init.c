@@ -32,7 +32,8 @@ static void preset_list(char *buf, size_t cap) {
         "\n"
         "Presets:\n");
     for (int32_t i = 0; qs_preset_name(i) != NULL && n < cap; i++) {
-        n += (size_t)snprintf(buf + n, cap - n, "  %-18s %s\n", qs_preset_name(i), qs_preset_about(i));
+        n += (size_t)snprintf(buf + n, cap - n, "  %-18s %s\n", qs_preset_name(i),
+                              qs_preset_about(i));
     }
 }
 
@@ -60,10 +61,17 @@ int cmd_init(int argc, char **argv) {
     preset_choices(choices, sizeof choices);
     preset_list(about, sizeof about);
     const qsa_opt opts[] = {
-        {.name = "preset", .value = "NAME", .help = "the model's shape (see above)", .kind = QSA_STR,
-         .out = &o.preset, .choices = choices},
-        {.name = "type", .value = "T", .help = "type of the matrices: F32, F16 (default), BF16, Q8_0, Q4_0",
-         .kind = QSA_STR, .out = &o.type},
+        {.name = "preset",
+         .value = "NAME",
+         .help = "the model's shape (see above)",
+         .kind = QSA_STR,
+         .out = &o.preset,
+         .choices = choices},
+        {.name = "type",
+         .value = "T",
+         .help = "type of the matrices: F32, F16 (default), BF16, Q8_0, Q4_0",
+         .kind = QSA_STR,
+         .out = &o.type},
         QSA_OPT_STR(0, "vocab", "FILE", &o.vocab,
                     "copy the vocabulary of this GGUF, tokenizer.json or folder; without one, byte "
                     "symbols and numbered unused tokens"),
@@ -77,9 +85,10 @@ int cmd_init(int argc, char **argv) {
         .name = "init",
         .synopsis = "--preset NAME --type T [--vocab FILE] [--seed N] [--layers N] -o OUT",
         .about = about,
-        .examples = "qiusuo init --preset moe-tiny --type Q8_0 -o tiny.gguf\n"
-                    "qiusuo init --preset deepseek-moe-16b --type BF16 --vocab vocab.gguf --layers 2 "
-                    "-o two.gguf\n",
+        .examples =
+            "qiusuo init --preset moe-tiny --type Q8_0 -o tiny.gguf\n"
+            "qiusuo init --preset deepseek-moe-16b --type BF16 --vocab vocab.gguf --layers 2 "
+            "-o two.gguf\n",
         .opts = opts,
         .n_opts = sizeof opts / sizeof opts[0],
     };

@@ -15,7 +15,7 @@ extern "C" {
 /* Called now and then with work done and all work, in bytes; a return other than 0 cancels. */
 typedef int qs_files_progress_fn(void *user, int64_t done, int64_t of);
 
-/* ---- new models ------------------------------------------------------------------------------- */
+/* ---- new models -------------------------------------------------------------------------------- */
 
 /* The i-th preset's name and description, NULL after the last. */
 QS_API const char *qs_preset_name(int32_t i);
@@ -40,7 +40,7 @@ QS_API void qs_init_opts_init(qs_init_opts *o, size_t size);
  * routers are F32; rows that are no multiple of the type's block become F16, which the log says. */
 QS_API qs_status qs_init(const qs_init_opts *o, const char *out, qs_err *err) QS_MUST_CHECK;
 
-/* ---- what a file is --------------------------------------------------------------------------- */
+/* ---- what a file is ---------------------------------------------------------------------------- */
 
 enum {
     QS_INFO_JSON = 1,    /* one JSON object instead of lines for people */

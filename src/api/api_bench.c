@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "api/api.h"
+#include "files/open_model.h"
 #include "measure/bench.h"
 #include "qiusuo/measure.h"
 
@@ -78,7 +79,7 @@ qs_status qs_bench(const qs_bench_opts *opts, qs_bench_report *out, qs_err *err)
     const qsi_bench_opts in = inner(&o);
     QS_TRY(qsi_isa_parse(o.isa != NULL ? o.isa : "auto", &isa, err));
     QS_TRY(qsi_pool_create(&pool, o.threads, err));
-    if (o.model != NULL) QS_TRY(qsi_gguf_open(&g, o.model, err));
+    if (o.model != NULL) QS_TRY(qsi_files_open_model(o.model, &g, err));
     for (int i = 0; i < TRIES && best.drift > DRIFT_MAX; i++) {
         QS_TRY(once(&in, g, pool, isa, &r, err));
         if (r.drift < best.drift) best = r;

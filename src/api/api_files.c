@@ -36,12 +36,15 @@ qs_status qs_init(const qs_init_opts *opts, const char *out, qs_err *err) {
     qsi_vocab *vocab = NULL;
     const qsi_preset *preset = NULL;
     const qs_init_opts o = whole_opts(opts);
-    if (o.preset == NULL || o.type == NULL) QS_FAIL(err, QS_E_ARG, "a preset and a type are needed");
+    if (o.preset == NULL || o.type == NULL)
+        QS_FAIL(err, QS_E_ARG, "a preset and a type are needed");
     QS_TRY(qsi_preset_find(&preset, o.preset, err));
     const qsi_type_info *ti = qsi_type_find(o.type);
     if (ti == NULL || !ti->weights) {
-        QS_FAIL(err, QS_E_ARG, "no type for weights is called '%.40s'; there are F32, F16, BF16, Q8_0, "
-                "Q4_0", o.type);
+        QS_FAIL(err, QS_E_ARG,
+                "no type for weights is called '%.40s'; there are F32, F16, BF16, Q8_0, "
+                "Q4_0",
+                o.type);
     }
     qsi_init_opts x = {.name = preset->name, .config = preset->config, .type = ti->type,
                        .seed = o.seed, .std = (float)o.std, .progress = o.progress, .user = o.user};
@@ -60,9 +63,10 @@ done:
 /* What the description found wrong, as a result. */
 static qs_status judge(const qsi_info *x, qs_err *err) {
     if (x->n_bad > 0) {
-        return qsi_err_set(err, QS_E_NUMERIC,
-                           "'%s' is damaged: tensor %s holds a value that is no number, %zu tensor%s so",
-                           x->path, x->bad[0].name, x->n_bad, x->n_bad == 1 ? " is" : "s are");
+        return qsi_err_set(
+            err, QS_E_NUMERIC,
+            "'%s' is damaged: tensor %s holds a value that is no number, %zu tensor%s so", x->path,
+            x->bad[0].name, x->n_bad, x->n_bad == 1 ? " is" : "s are");
     }
     if (x->n_problems > 0) {
         return qsi_err_set(err, QS_E_FORMAT, "'%s': %s", x->path, x->problems[0]);

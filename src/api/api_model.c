@@ -4,6 +4,7 @@
 #include "api/api.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "files/open_model.h"
 #include "sys/cpu.h"
 #include "sys/file.h"
 
@@ -172,7 +173,7 @@ qs_status qs_model_open(qs_model **out, const char *path, const qs_model_opts *o
     if (!m) QS_FAIL(err, QS_E_NOMEM, "out of memory");
     if (o.threads < 0) QS_FAIL(err, QS_E_ARG, "%d threads: 0 (all) or a number", (int)o.threads);
     QS_TRY(qsi_isa_parse(o.isa ? o.isa : "auto", &m->isa, err));
-    QS_TRY(qsi_gguf_open(&m->g, path, err));
+    QS_TRY(qsi_files_open_model_progress(path, &m->g, o.progress, o.user, err));
     st = qsi_vocab_load_gguf(&m->tok.vocab, m->g, err);
     if (st != QS_OK) {
         qsi_err_prefix(err, "cannot use '%s'", path);

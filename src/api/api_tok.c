@@ -3,75 +3,20 @@
 
 #include "api/api.h"
 #include "base/mem.h"
-#include "fmt/gguf.h"
+#include "files/vocab_file.h"
 #include "qiusuo/tokenizer.h"
-#include "sys/file.h"
 #include "tok/tok.h"
-
-#define JSON_MAX ((size_t)256 << 20)
 
 struct qs_decoder {
     qsi_detok detok;
     qsi_str text;
 };
 
-static qs_status load_gguf(qsi_vocab **v, const char *path, qs_err *err) {
-    qs_status st = QS_OK;
-    qsi_gguf *g = NULL;
-    QS_TRY(qsi_gguf_open(&g, path, err));
-    st = qsi_vocab_load_gguf(v, g, err);
-    if (st != QS_OK) qsi_err_prefix(err, "cannot use '%s'", path);
-done:
-    qsi_gguf_close(&g);
-    return st;
-}
-
-/* The file beside `path` of that name, or one in the folder `path`; missing gives an empty string
- * when it may be missing. */
-static qs_status read_beside(const char *path, bool folder, const char *name, bool may_miss,
-                             qsi_str *out, qs_err *err) {
-    qs_status st = QS_OK;
-    qsi_str dir = {0}, file = {0};
-    const char *slash = strrchr(path, '/');
-    size_t n = folder ? strlen(path) : slash == NULL ? 0 : (size_t)(slash - path) + 1;
-    if ((n == 0 ? qsi_str_puts(&dir, ".") : qsi_str_append(&dir, path, n)) != QS_OK ||
-        qsi_path_join(&file, dir.data, name) != QS_OK)
-        QS_FAIL(err, QS_E_NOMEM, "out of memory");
-    if (may_miss && !qsi_path_exists(file.data)) goto done;
-    QS_TRY(qsi_file_read(file.data, JSON_MAX, out, err));
-done:
-    qsi_str_release(&dir);
-    qsi_str_release(&file);
-    return st;
-}
-
-static qs_status load_json(qsi_vocab **v, const char *path, bool folder, qs_err *err) {
-    qs_status st = QS_OK;
-    qsi_str json = {0}, config = {0};
-    if (folder) QS_TRY(read_beside(path, true, "tokenizer.json", false, &json, err));
-    else QS_TRY(qsi_file_read(path, JSON_MAX, &json, err));
-    QS_TRY(read_beside(path, folder, "tokenizer_config.json", true, &config, err));
-    st = qsi_vocab_load_json(v, json.data == NULL ? "" : json.data, json.len, config.data,
-                             config.len, err);
-    if (st != QS_OK) qsi_err_prefix(err, "cannot use '%s'", path);
-done:
-    qsi_str_release(&json);
-    qsi_str_release(&config);
-    return st;
-}
-
-static bool is_json_name(const char *path) {
-    size_t n = strlen(path);
-    return n > 5 && strcmp(path + n - 5, ".json") == 0;
-}
-
 qs_status qs_tokenizer_open(qs_tokenizer **t, const char *path, qs_err *err) {
     qs_status st = QS_OK;
     qs_tokenizer *n = qsi_calloc(1, sizeof(*n));
     if (n == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory");
-    if (qsi_path_is_dir(path)) QS_TRY(load_json(&n->vocab, path, true, err));
-    else if (is_json_name(path)) QS_TRY(load_json(&n->vocab, path, false, err));
-    else QS_TRY(load_gguf(&n->vocab, path, err));
+    QS_TRY(qsi_vocab_file_load(&n->vocab, path, err));
     *t = n;
     n = NULL;
 done:

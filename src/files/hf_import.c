@@ -1,6 +1,6 @@
-/* Planning comes first: each tensor of the configuration gets its sources (one, or one per expert) and
- * every tensor of the folder must be a source of something, so that a bias or a norm this program does
- * not know is never dropped silently. Then the plan is written in order. */
+/* Planning comes first: each tensor of the configuration gets its sources (one, or one per expert)
+ * and every tensor of the folder must be a source of something, so that a bias or a norm this
+ * program does not know is never dropped silently. Then the plan is written in order. */
 #include "files/hf_import.h"
 
 #include <inttypes.h>
@@ -18,8 +18,8 @@
 
 enum { PIECE = 1 << 16 /* values converted at a time */, NAME_CAP = 160 };
 
-/* Names inside a layer: GGUF "blk.N.<gguf>.weight", folder "model.layers.N.<hf>.weight". %d in hf is
- * the expert. */
+/* Names inside a layer: GGUF "blk.N.<gguf>.weight", folder "model.layers.N.<hf>.weight". %d in hf
+ * is the expert. */
 static const struct layer_name {
     const char *gguf, *hf;
 } layer_names[] = {
@@ -115,8 +115,8 @@ static void source_name(const qsi_tensor_spec *t, int expert, char *out, size_t 
         if (mark == NULL) {
             snprintf(out, cap, "model.layers.%d.%s.weight", (int)t->layer, hf);
         } else {
-            snprintf(out, cap, "model.layers.%d.%.*s%d%s.weight", (int)t->layer, (int)(mark - hf), hf,
-                     expert, mark + 2);
+            snprintf(out, cap, "model.layers.%d.%.*s%d%s.weight", (int)t->layer, (int)(mark - hf),
+                     hf, expert, mark + 2);
         }
         return;
     }
@@ -137,17 +137,17 @@ static qs_status find_source(importing *x, const qsi_tensor_spec *t, int expert,
     bool fits = s->n_dims == n_dims;
     for (int d = 0; fits && d < n_dims; d++) fits = s->shape[n_dims - 1 - d] == t->ne[d];
     if (!fits && n_dims == 2) {
-        QS_FAIL(err, QS_E_FORMAT, "tensor %s is not %" PRId64 " x %" PRId64 ", as config.json says", name,
-                t->ne[1], t->ne[0]);
+        QS_FAIL(err, QS_E_FORMAT, "tensor %s is not %" PRId64 " x %" PRId64 ", as config.json says",
+                name, t->ne[1], t->ne[0]);
     }
     if (!fits) {
-        QS_FAIL(err, QS_E_FORMAT, "tensor %s does not hold %" PRId64 " values, as config.json says", name,
-                t->ne[0]);
+        QS_FAIL(err, QS_E_FORMAT, "tensor %s does not hold %" PRId64 " values, as config.json says",
+                name, t->ne[0]);
     }
     const qsi_type_info *ti = qsi_type_get((int32_t)s->type);
     if (ti == NULL || !ti->weights) {
-        QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s is of type %s: F32, F16 and BF16 are supported", name,
-                s->dtype);
+        QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s is of type %s: F32, F16 and BF16 are supported",
+                name, s->dtype);
     }
     x->used[s - qsi_st_at(x->st, 0)] = true;
     *out = s;
@@ -185,8 +185,8 @@ static qs_status check_rest(const importing *x, qs_err *err) {
     for (size_t i = 0; i < qsi_st_n_tensors(x->st); i++) {
         const qsi_st_tensor *t = qsi_st_at(x->st, i);
         if (!x->used[i] && strstr(t->name, "rotary_emb.inv_freq") == NULL) {
-            return qsi_err_set(err, QS_E_UNSUPPORTED, "tensor %s is not part of architecture %s", t->name,
-                               qsi_arch_name(x->config.arch));
+            return qsi_err_set(err, QS_E_UNSUPPORTED, "tensor %s is not part of architecture %s",
+                               t->name, qsi_arch_name(x->config.arch));
         }
     }
     return QS_OK;
@@ -276,7 +276,8 @@ qs_status qsi_hf_import(const char *folder, qsi_gguf_writer *w,
     QS_TRY(read_vocab(&x, err));
     x.used = qsi_calloc(qsi_st_n_tensors(x.st), sizeof *x.used);
     x.values = qsi_alloc(PIECE, sizeof *x.values);
-    if (x.used == NULL || x.values == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", folder);
+    if (x.used == NULL || x.values == NULL)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", folder);
     QS_TRY(put_keys(&x, err));
     for (size_t i = 0; i < qsi_config_n_tensors(&x.config); i++) {
         qsi_config_tensor(&x.config, i, &t);

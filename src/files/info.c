@@ -107,7 +107,8 @@ static void compare_tensors(qsi_info *x) {
         const qsi_gguf_tensor *t = qsi_gguf_tensor_find(x->g, want.name);
         if (t == NULL) {
             /* an output matrix that is missing is the embedding's twin */
-            if (strcmp(want.name, "output.weight") != 0) add_problem(x, "tensor %s is missing", want.name);
+            if (strcmp(want.name, "output.weight") != 0)
+                add_problem(x, "tensor %s is missing", want.name);
             continue;
         }
         found++;
@@ -169,7 +170,8 @@ static qs_status open_folder(qsi_info *x, qs_err *err) {
     qsi_str file = {0}, text = {0};
     qs_err why = {0};
     x->kind = QSI_INFO_FOLDER;
-    if (qsi_path_join(&file, x->path, "config.json") != QS_OK) QS_FAIL(err, QS_E_NOMEM, "out of memory");
+    if (qsi_path_join(&file, x->path, "config.json") != QS_OK)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory");
     if (!qsi_path_exists(file.data)) {
         QS_FAIL(err, QS_E_NOTFOUND, "folder '%s' holds no config.json: not a model", x->path);
     }

@@ -1,5 +1,5 @@
-/* What a model file is: gathered once, shown as text or JSON. Nothing is loaded: mappings only, memory
- * stays small whatever the file claims. Thread: any; an info has one owner. */
+/* What a model file is: gathered once, shown as text or JSON. Nothing is loaded: mappings only,
+ * memory stays small whatever the file claims. Thread: any; an info has one owner. */
 #ifndef QSI_FILES_INFO_H
 #define QSI_FILES_INFO_H
 

@@ -91,7 +91,8 @@ static qs_status text_config(const qsi_info *x, qsi_str *s) {
         QS_TRY(qsi_str_puts(s, " used for a token, embedding not counted)\n"));
     }
     QS_TRY(label(s, "context"));
-    QS_TRY(qsi_str_printf(s, "%d positions, rotation base %g", (int)c->n_ctx, (double)c->rope_theta));
+    QS_TRY(
+        qsi_str_printf(s, "%d positions, rotation base %g", (int)c->n_ctx, (double)c->rope_theta));
     if (c->rope_scaling == QSI_ROPE_LINEAR) {
         QS_TRY(qsi_str_printf(s, ", scaled by %g", (double)c->rope_factor));
     }
@@ -111,7 +112,8 @@ static qs_status text_types(const qsi_info *x, qsi_str *s) {
         QS_TRY(label(s, i == 0 ? "types" : ""));
         QS_TRY(qsi_str_printf(s, "%-6s ", t->name));
         QS_TRY(put_count(s, t->values));
-        QS_TRY(qsi_str_printf(s, " values in %" PRId64 " tensor%s, ", t->tensors, t->tensors == 1 ? "" : "s"));
+        QS_TRY(qsi_str_printf(s, " values in %" PRId64 " tensor%s, ", t->tensors,
+                              t->tensors == 1 ? "" : "s"));
         QS_TRY(put_size(s, t->bytes));
         QS_TRY(qsi_str_putc(s, '\n'));
     }
@@ -197,7 +199,8 @@ static qs_status text_state(const qsi_info *x, qsi_str *s) {
         QS_TRY(label(s, "damaged"));
         QS_TRY(qsi_str_printf(s, "tensor %s: %s at element ", b->name, bad_word(b->value)));
         QS_TRY(put_element(s, x, b));
-        QS_TRY(qsi_str_printf(s, ", %" PRId64 " such value%s\n", b->count, b->count == 1 ? "" : "s"));
+        QS_TRY(
+            qsi_str_printf(s, ", %" PRId64 " such value%s\n", b->count, b->count == 1 ? "" : "s"));
     }
     for (size_t i = 0; i < x->n_problems; i++) {
         QS_TRY(qsi_str_printf(s, "%-*s%s\n", LABEL, "problem", x->problems[i]));
@@ -381,7 +384,8 @@ static qs_status json_state(const qsi_info *x, qsi_str *s) {
     QS_TRY(qsi_str_puts(s, ",\"problems\":["));
     for (size_t i = 0; i < x->n_problems; i++) {
         if (i > 0) QS_TRY(qsi_str_putc(s, ','));
-        QS_TRY(qsi_str_json(s, x->problems[i], qsi_utf8_whole(x->problems[i], strlen(x->problems[i]))));
+        QS_TRY(qsi_str_json(s, x->problems[i],
+                            qsi_utf8_whole(x->problems[i], strlen(x->problems[i]))));
     }
     QS_TRY(qsi_str_putc(s, ']'));
     if (x->unsupported[0] != '\0') {

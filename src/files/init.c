@@ -1,8 +1,8 @@
-/* Random models. Weights are normal numbers of 65,536 levels: the quantiles of the normal distribution
- * at (k + 1/2) / 65536, picked by 16 random bits, four to a draw. That is some ten times faster than
- * computing logarithms and cosines, and no test of a model could tell the difference: mean 0, the
- * variance within 1e-4, the largest value 4.3 standard deviations. Each tensor has a random stream of
- * its own (seed, index). */
+/* Random models. Weights are normal numbers of 65,536 levels: the quantiles of the normal
+ * distribution at (k + 1/2) / 65536, picked by 16 random bits, four to a draw. That is some ten
+ * times faster than computing logarithms and cosines, and no test of a model could tell the
+ * difference: mean 0, the variance within 1e-4, the largest value 4.3 standard deviations. Each
+ * tensor has a random stream of its own (seed, index). */
 #include "files/init.h"
 
 #include <inttypes.h>
@@ -46,7 +46,8 @@ static void fill_normal(qsi_rng *r, const float *quantile, float *out, size_t n)
         out[i + 2] = quantile[u >> 32 & 0xffff];
         out[i + 3] = quantile[u >> 48];
     }
-    for (uint64_t u = i < n ? qsi_rng_u64(r) : 0; i < n; i++, u >>= 16) out[i] = quantile[u & 0xffff];
+    for (uint64_t u = i < n ? qsi_rng_u64(r) : 0; i < n; i++, u >>= 16)
+        out[i] = quantile[u & 0xffff];
 }
 
 /* ---- types ---- */
@@ -168,12 +169,15 @@ static qs_status declare_all(writing *x, qs_err *err) {
         const qsi_type_info *ti = qsi_type_get((int32_t)type);
         if (fallback && !said) {
             const qsi_type_info *wanted = qsi_type_get((int32_t)x->o->type);
-            qsi_log(QSI_LOG_NOTE, "%s and its like are stored as F16: rows of %" PRId64
-                    " values are no multiple of %s's %d", t.name, t.ne[0], wanted->name, wanted->block);
+            qsi_log(QSI_LOG_NOTE,
+                    "%s and its like are stored as F16: rows of %" PRId64
+                    " values are no multiple of %s's %d",
+                    t.name, t.ne[0], wanted->name, wanted->block);
             said = true;
         }
         QS_TRY(qsi_gguf_declare(x->w, t.name, type, t.n_dims, t.ne, err));
-        if (!qsi_row_bytes(ti, t.ne[0], &row)) QS_FAIL(err, QS_E_ARG, "tensor %s: too large", t.name);
+        if (!qsi_row_bytes(ti, t.ne[0], &row))
+            QS_FAIL(err, QS_E_ARG, "tensor %s: too large", t.name);
         x->total += (int64_t)row * t.ne[1] * t.ne[2];
     }
 done:
@@ -210,8 +214,9 @@ done:
 static qs_status check_room(const writing *x, const char *path, qs_err *err) {
     uint64_t room = qsi_disk_free(path);
     if (room >= (uint64_t)x->total) return QS_OK;
-    return qsi_err_set(err, QS_E_IO, "cannot write '%s': it needs %.1f GB, the disk has %.1f GB free",
-                       path, (double)x->total / 1e9, (double)room / 1e9);
+    return qsi_err_set(err, QS_E_IO,
+                       "cannot write '%s': it needs %.1f GB, the disk has %.1f GB free", path,
+                       (double)x->total / 1e9, (double)room / 1e9);
 }
 
 qs_status qsi_init_write(const qsi_init_opts *o, const char *path, qs_err *err) {
@@ -221,7 +226,8 @@ qs_status qsi_init_write(const qsi_init_opts *o, const char *path, qs_err *err) 
     if (ti == NULL || !ti->weights) {
         QS_FAIL(err, QS_E_ARG, "type %s cannot be written", ti != NULL ? ti->name : "?");
     }
-    if (!isfinite(o->std) || o->std < 0) QS_FAIL(err, QS_E_ARG, "a deviation of %g", (double)o->std);
+    if (!isfinite(o->std) || o->std < 0)
+        QS_FAIL(err, QS_E_ARG, "a deviation of %g", (double)o->std);
     if (o->vocab != NULL) x.config.n_vocab = qsi_vocab_size(o->vocab);
     QS_TRY(qsi_config_check(&x.config, err));
     if (o->vocab == NULL && x.config.n_vocab < 256) {

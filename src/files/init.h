@@ -22,8 +22,8 @@ typedef struct qsi_init_opts {
  * is stored as F16, which a note of the log says. QS_E_IO when the disk has no room. */
 qs_status qsi_init_write(const qsi_init_opts *o, const char *path, qs_err *err) QS_MUST_CHECK;
 
-/* The type a tensor of a model gets when its matrices shall be of `wanted`; *fallback tells that its
- * rows do not fit. */
+/* The type a tensor of a model gets when its matrices shall be of `wanted`; *fallback tells that
+ * its rows do not fit. */
 qsi_type qsi_init_type(const qsi_tensor_spec *t, qsi_type wanted, bool *fallback);
 /* general.file_type of a model whose matrices are of `type` (ggml's numbers), -1 when unknown. */
 int qsi_file_type(qsi_type type);

@@ -1,6 +1,7 @@
-/* Why a converted file and not a view over the safetensors: experts must lie one after another for the
- * kernels, q and k rows are permuted, so that most of a DeepSeekMoE would have to be copied into memory
- * anyway; a file lets the system keep only what is used, and the rest of the program knows one format. */
+/* Why a converted file and not a view over the safetensors: experts must lie one after another for
+ * the kernels, q and k rows are permuted, so that most of a DeepSeekMoE would have to be copied
+ * into memory anyway; a file lets the system keep only what is used, and the rest of the program
+ * knows one format. */
 #include "files/open_model.h"
 
 #include "base/log.h"
@@ -24,20 +25,23 @@ done:
 }
 
 /* A nameless writer in the first place that has room and may be written. */
-static qs_status open_somewhere(qsi_gguf_writer **w, const char *folder, uint64_t need, qs_err *err) {
+static qs_status open_somewhere(qsi_gguf_writer **w, const char *folder, uint64_t need,
+                                qs_err *err) {
     const char *const places[] = {folder, "/var/tmp", "/tmp"};
     for (size_t i = 0; i < QSI_COUNT(places); i++) {
         if (qsi_disk_free(places[i]) < need + SPARE_BYTES) continue;
         if (qsi_gguf_writer_open_temp(w, places[i], NULL) != QS_OK) continue;
         if (need >= LARGE_BYTES) {
-            qsi_log(QSI_LOG_NOTE, "'%s' is converted to a temporary file of %.1f GB in '%s'", folder,
-                    (double)need / 1e9, places[i]);
+            qsi_log(QSI_LOG_NOTE, "'%s' is converted to a temporary file of %.1f GB in '%s'",
+                    folder, (double)need / 1e9, places[i]);
         }
         return QS_OK;
     }
-    return qsi_err_set(err, QS_E_IO,
-                       "using '%s' needs %.1f GB for a temporary file: neither there nor in /var/tmp or "
-                       "/tmp is so much room", folder, (double)(need + SPARE_BYTES) / 1e9);
+    return qsi_err_set(
+        err, QS_E_IO,
+        "using '%s' needs %.1f GB for a temporary file: neither there nor in /var/tmp or "
+        "/tmp is so much room",
+        folder, (double)(need + SPARE_BYTES) / 1e9);
 }
 
 qs_status qsi_files_open_model_progress(const char *path, qsi_gguf **g,

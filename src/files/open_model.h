@@ -6,8 +6,8 @@
 #include "fmt/gguf.h"
 
 /* A GGUF file is opened as it is. A Hugging Face folder is converted to a GGUF in a file without a
- * name, which vanishes with *g: in the folder itself, /var/tmp or /tmp, where there is room first; a
- * note of the log says so when it is large. */
+ * name, which vanishes with *g: in the folder itself, /var/tmp or /tmp, where there is room first;
+ * a note of the log says so when it is large. */
 qs_status qsi_files_open_model(const char *path, qsi_gguf **g, qs_err *err) QS_MUST_CHECK;
 /* The same with progress in bytes of a conversion; non-zero cancels. */
 qs_status qsi_files_open_model_progress(const char *path, qsi_gguf **g,

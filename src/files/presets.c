@@ -13,13 +13,16 @@
     .expert_scale = 1
 
 static const qsi_preset presets[] = {
-    {"deepseek-llm-7b", "DeepSeek LLM 7B: dense, 30 layers, 6.9 B weights",
+    {"deepseek-llm-7b",
+     "DeepSeek LLM 7B: dense, 30 layers, 6.9 B weights",
      {DENSE, .n_vocab = 102400, .n_layer = 30, .d_model = 4096, .n_head = 32, .n_kv_head = 32,
       .head_dim = 128, .d_ff = 11008, .n_ctx = 4096}},
-    {"deepseek-llm-67b", "DeepSeek LLM 67B: dense, 95 layers, grouped-query attention, 67.4 B weights",
+    {"deepseek-llm-67b",
+     "DeepSeek LLM 67B: dense, 95 layers, grouped-query attention, 67.4 B weights",
      {DENSE, .n_vocab = 102400, .n_layer = 95, .d_model = 8192, .n_head = 64, .n_kv_head = 8,
       .head_dim = 128, .d_ff = 22016, .n_ctx = 4096}},
-    {"deepseek-moe-2b", "DeepSeekMoE 2B: 9 layers of 63 routed (7 used) and 1 shared expert",
+    {"deepseek-moe-2b",
+     "DeepSeekMoE 2B: 9 layers of 63 routed (7 used) and 1 shared expert",
      {MOE, .n_vocab = 8192, .n_layer = 9, .d_model = 1280, .n_head = 10, .n_kv_head = 10,
       .head_dim = 128, .d_ff = 3456, .n_ctx = 2048, .n_dense = 0, .n_expert = 63,
       .n_expert_used = 7, .n_shared = 1, .d_expert = 864}},
@@ -28,13 +31,15 @@ static const qsi_preset presets[] = {
      {MOE, .n_vocab = 102400, .n_layer = 28, .d_model = 2048, .n_head = 16, .n_kv_head = 16,
       .head_dim = 128, .d_ff = 10944, .n_ctx = 4096, .n_dense = 1, .n_expert = 64,
       .n_expert_used = 6, .n_shared = 2, .d_expert = 1408}},
-    {"dense-tiny", "a dense model of 2.6 M weights, for trying things out",
+    {"dense-tiny",
+     "a dense model of 2.6 M weights, for trying things out",
      {DENSE, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 2,
       .head_dim = 64, .d_ff = 512, .n_ctx = 512}},
-    {"moe-tiny", "a DeepSeekMoE of 3.7 M weights, for trying things out",
-     {MOE, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 4, .head_dim = 64,
-      .d_ff = 512, .n_ctx = 512, .n_dense = 1, .n_expert = 8, .n_expert_used = 2, .n_shared = 1,
-      .d_expert = 96}},
+    {"moe-tiny",
+     "a DeepSeekMoE of 3.7 M weights, for trying things out",
+     {MOE, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 4,
+      .head_dim = 64, .d_ff = 512, .n_ctx = 512, .n_dense = 1, .n_expert = 8, .n_expert_used = 2,
+      .n_shared = 1, .d_expert = 96}},
 };
 
 size_t qsi_preset_count(void) { return QSI_COUNT(presets); }

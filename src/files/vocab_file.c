@@ -1,5 +1,5 @@
-/* tokenizer_config.json, when it lies beside a tokenizer.json, is read with it: it names BOS and EOS
- * and the chat template. */
+/* tokenizer_config.json, when it lies beside a tokenizer.json, is read with it: it names BOS and
+ * EOS and the chat template. */
 #include "files/vocab_file.h"
 
 #include <string.h>

@@ -20,7 +20,13 @@
 /* Fewest bytes of a pair (key of one letter, type, one byte) and of an info (name of one letter,
  * one dim). */
 enum { KV_MIN = 8 + 1 + 4 + 1, INFO_MIN = 8 + 1 + 4 + 8 + 4 + 8 };
-enum { KEY_MAX = 65535, NAME_MAX_BYTES = 64, ALIGN_DEFAULT = 32, ALIGN_MIN = 8, ALIGN_MAX = 1 << 20 };
+enum {
+    KEY_MAX = 65535,
+    NAME_MAX_BYTES = 64,
+    ALIGN_DEFAULT = 32,
+    ALIGN_MIN = 8,
+    ALIGN_MAX = 1 << 20
+};
 
 struct qsi_gguf {
     qsi_map map;
@@ -65,8 +71,8 @@ static qs_status read_name(reading *r, const char *what, size_t index, size_t ma
     uint64_t n = qsi_cursor_u64(&r->c);
     if (!r->c.failed && n > max) {
         QS_TRY(qsi_err_at(r->err, QS_E_FORMAT, (int64_t)at,
-                          "%s %zu: its name claims %llu bytes, at most %zu are allowed", what, index,
-                          (unsigned long long)n, max));
+                          "%s %zu: its name claims %llu bytes, at most %zu are allowed", what,
+                          index, (unsigned long long)n, max));
     }
     const uint8_t *p = qsi_cursor_bytes(&r->c, n);
     if (p == NULL) {
@@ -91,10 +97,11 @@ static qs_status read_strings(reading *r, qsi_gguf_kv *kv) {
         off[i] = (uint64_t)(r->c.data + r->c.pos - kv->data);
         uint64_t n = qsi_cursor_u64(&r->c);
         if (qsi_cursor_bytes(&r->c, n) == NULL) {
-            QS_TRY(qsi_err_at(r->err, QS_E_FORMAT, (int64_t)r->c.fail_pos,
-                              "key %s: string %llu of %llu runs past the end of the file (truncated "
-                              "download?)", kv->key, (unsigned long long)i,
-                              (unsigned long long)kv->count));
+            QS_TRY(
+                qsi_err_at(r->err, QS_E_FORMAT, (int64_t)r->c.fail_pos,
+                           "key %s: string %llu of %llu runs past the end of the file (truncated "
+                           "download?)",
+                           kv->key, (unsigned long long)i, (unsigned long long)kv->count));
         }
     }
     kv->str_off = off;
@@ -124,7 +131,8 @@ static qs_status read_array(reading *r, qsi_gguf_kv *kv) {
     }
     if (elem > QSI_GV_F64) {
         QS_TRY(qsi_err_at(r->err, QS_E_FORMAT, (int64_t)at,
-                          "key %s: its elements have type %u, which does not exist", kv->key, elem));
+                          "key %s: its elements have type %u, which does not exist", kv->key,
+                          elem));
     }
     kv->elem = (qsi_gguf_vt)elem;
     kv->data = r->c.data + r->c.pos;
@@ -209,8 +217,8 @@ static qs_status read_alignment(reading *r) {
     uint32_t a = (uint32_t)load_le(kv->data, 4);
     if (a < ALIGN_MIN || a > ALIGN_MAX || (a & (a - 1)) != 0) {
         QS_FAIL(r->err, QS_E_FORMAT,
-                "key general.alignment is %u: it must be a power of two from %d to %d", a, ALIGN_MIN,
-                ALIGN_MAX);
+                "key general.alignment is %u: it must be a power of two from %d to %d", a,
+                ALIGN_MIN, ALIGN_MAX);
     }
     g->alignment = a;
 done:
@@ -237,7 +245,8 @@ static qs_status read_shape(reading *r, qsi_gguf_tensor *t) {
         }
         t->ne[d] = (int64_t)ne;
         if (d > 0 && !qsi_mul_i64(rows, t->ne[d], &rows)) {
-            QS_FAIL(r->err, QS_E_FORMAT, "tensor %s: the product of its dimensions overflows", t->name);
+            QS_FAIL(r->err, QS_E_FORMAT, "tensor %s: the product of its dimensions overflows",
+                    t->name);
         }
     }
     int32_t type = (int32_t)qsi_cursor_u32(&r->c);
@@ -258,8 +267,9 @@ static qs_status read_shape(reading *r, qsi_gguf_tensor *t) {
         QS_FAIL(r->err, QS_E_FORMAT, "tensor %s: the product of its dimensions overflows", t->name);
     }
     if (offset > INT64_MAX || offset % r->g->alignment != 0) {
-        QS_FAIL(r->err, QS_E_FORMAT, "tensor %s: its offset %llu is no multiple of the alignment %u",
-                t->name, (unsigned long long)offset, r->g->alignment);
+        QS_FAIL(r->err, QS_E_FORMAT,
+                "tensor %s: its offset %llu is no multiple of the alignment %u", t->name,
+                (unsigned long long)offset, r->g->alignment);
     }
     t->type = ti->type;
     t->offset = (size_t)offset; /* from the start of the data; made absolute by place_tensors */

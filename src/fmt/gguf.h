@@ -1,10 +1,11 @@
 /* GGUF 2/3 reading (over a mapping, validated completely at open) and writing (streaming).
  * Source: the GGUF format as documented by ggml; ids of types are GGML's.
- * Invariant after open: every tensor's bytes lie inside the file, do not overlap, have a known type,
- * a row size and dims (at least 1) whose product does not overflow, and begin at a multiple of the
- * alignment (a power of two, at least 8); keys and names are unique, UTF-8 without control
- * characters, names at most 64 bytes; arrays are not nested. String values are bytes: who reads them
- * checks them. Hot code needs no further check. Thread: a file is immutable after open; a writer has one owner. */
+ * Invariant after open: every tensor's bytes lie inside the file, do not overlap, have a known
+ * type, a row size and dims (at least 1) whose product does not overflow, and begin at a multiple
+ * of the alignment (a power of two, at least 8); keys and names are unique, UTF-8 without control
+ * characters, names at most 64 bytes; arrays are not nested. String values are bytes: who reads
+ * them checks them. Hot code needs no further check. Thread: a file is immutable after open; a
+ * writer has one owner. */
 #ifndef QSI_FMT_GGUF_H
 #define QSI_FMT_GGUF_H
 
@@ -56,7 +57,8 @@ typedef struct qsi_gguf qsi_gguf;
 qs_status qsi_gguf_open(qsi_gguf **g, const char *path, qs_err *err) QS_MUST_CHECK;
 /* Over bytes the caller keeps alive (fuzzing, tests). */
 qs_status qsi_gguf_open_mem(qsi_gguf **g, const void *data, size_t size, qs_err *err) QS_MUST_CHECK;
-/* Over a mapping, which is taken (closed also on failure); `name` stands for the path in messages. */
+/* Over a mapping, which is taken (closed also on failure); `name` stands for the path in messages.
+ */
 struct qsi_map;
 qs_status qsi_gguf_open_map(qsi_gguf **g, struct qsi_map *m, const char *name, qs_err *err)
     QS_MUST_CHECK;
@@ -115,10 +117,12 @@ qs_status qsi_gguf_declare(qsi_gguf_writer *w, const char *name, qsi_type type, 
  * call writes the header. */
 qs_status qsi_gguf_write(qsi_gguf_writer *w, const void *p, size_t n, qs_err *err) QS_MUST_CHECK;
 /* A file without a name in folder `dir`; qsi_gguf_finish_open ends it. */
-qs_status qsi_gguf_writer_open_temp(qsi_gguf_writer **w, const char *dir, qs_err *err) QS_MUST_CHECK;
+qs_status qsi_gguf_writer_open_temp(qsi_gguf_writer **w, const char *dir,
+                                    qs_err *err) QS_MUST_CHECK;
 /* QS_E_STATE when bytes are missing. Closes in any case. */
 qs_status qsi_gguf_finish(qsi_gguf_writer **w, qs_err *err) QS_MUST_CHECK;
-/* Of a nameless file: opens what was written; it vanishes when *g is closed. Closes w in any case. */
+/* Of a nameless file: opens what was written; it vanishes when *g is closed. Closes w in any case.
+ */
 qs_status qsi_gguf_finish_open(qsi_gguf_writer **w, const char *name, qsi_gguf **g, qs_err *err)
     QS_MUST_CHECK;
 void qsi_gguf_writer_abort(qsi_gguf_writer **w);

@@ -33,8 +33,9 @@ static qs_status scan(const char *text, size_t n, qsi_json_limits limits, qs_err
         }
     }
     if (values > limits.values) {
-        return qsi_err_set(err, QS_E_LIMIT, "JSON with over %zu values; at most %zu are allowed here",
-                           values - 1, limits.values);
+        return qsi_err_set(err, QS_E_LIMIT,
+                           "JSON with over %zu values; at most %zu are allowed here", values - 1,
+                           limits.values);
     }
     return QS_OK;
 }

@@ -1,5 +1,5 @@
-/* Open addressing with linear probing over 64-bit hashes; the string is compared only when the whole
- * hash is equal. */
+/* Open addressing with linear probing over 64-bit hashes; the string is compared only when the
+ * whole hash is equal. */
 #include "fmt/names.h"
 
 #include <string.h>

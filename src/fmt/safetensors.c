@@ -1,7 +1,7 @@
 /* A file is u64 header length, a JSON header, data. The header names each tensor with dtype, shape
  * and [begin, end) inside the data. As the format's reference reader does, holes and overlaps are
- * refused: in the order of their offsets each tensor begins where the one before ended, the first at
- * 0, and the last ends with the file. */
+ * refused: in the order of their offsets each tensor begins where the one before ended, the first
+ * at 0, and the last ends with the file. */
 #include "fmt/safetensors.h"
 
 #include <inttypes.h>
@@ -17,8 +17,8 @@
 #define INDEX_NAME "model.safetensors.index.json"
 #define SINGLE_NAME "model.safetensors"
 enum { NAME_BYTES_MAX = 512 };
-/* A tensor takes about 8 values (its object, two arrays, dims, offsets): 130,000 tensors a file, and
- * never more than some 60 MB of JSON tree. */
+/* A tensor takes about 8 values (its object, two arrays, dims, offsets): 130,000 tensors a file,
+ * and never more than some 60 MB of JSON tree. */
 #define HEADER_LIMITS ((qsi_json_limits){QSI_ST_MAX_HEADER, (size_t)1 << 20})
 #define INDEX_LIMITS ((qsi_json_limits){(size_t)64 << 20, (size_t)QSI_ST_MAX_TENSORS * 2})
 
@@ -104,18 +104,18 @@ static qs_status read_tensor(qsi_st_tensor *t, const qsi_json *j, const uint8_t 
     QS_TRY(read_shape(t, qsi_json_get(j, "shape"), dt->bytes, err));
     const qsi_json *off = qsi_json_get(j, "data_offsets");
     if (qsi_json_kind_of(off) != QSI_JSON_ARRAY || qsi_json_size(off) != 2 ||
-        !qsi_json_as_i64(qsi_json_at(off, 0), &begin) || !qsi_json_as_i64(qsi_json_at(off, 1), &end) ||
-        begin < 0 || end < begin) {
+        !qsi_json_as_i64(qsi_json_at(off, 0), &begin) ||
+        !qsi_json_as_i64(qsi_json_at(off, 1), &end) || begin < 0 || end < begin) {
         QS_FAIL(err, QS_E_FORMAT, "its data_offsets are not [begin, end]");
     }
     if ((uint64_t)end > size) {
         QS_FAIL(err, QS_E_FORMAT,
-                "it ends at byte %" PRId64 " of the data, the file has %zu (truncated download?)", end,
-                size);
+                "it ends at byte %" PRId64 " of the data, the file has %zu (truncated download?)",
+                end, size);
     }
     if ((uint64_t)(end - begin) != t->bytes) {
-        QS_FAIL(err, QS_E_FORMAT, "its offsets span %" PRId64 " bytes, its shape needs %zu", end - begin,
-                t->bytes);
+        QS_FAIL(err, QS_E_FORMAT, "its offsets span %" PRId64 " bytes, its shape needs %zu",
+                end - begin, t->bytes);
     }
     t->data = data + begin;
 done:
@@ -130,7 +130,8 @@ static qs_status add_tensor(qsi_st *s, const char *name, const qsi_json *j, cons
     void *grown = s->tensors;
     size_t len = strlen(name);
     if (len > NAME_BYTES_MAX || !qsi_name_ok(name, len)) {
-        QS_FAIL(err, QS_E_FORMAT, "tensor %zu: its name is empty, too long or holds control characters",
+        QS_FAIL(err, QS_E_FORMAT,
+                "tensor %zu: its name is empty, too long or holds control characters",
                 s->n_tensors);
     }
     if (s->n_tensors >= QSI_ST_MAX_TENSORS) {
@@ -176,8 +177,10 @@ static qs_status check_tiling(const qsi_st *s, size_t first, const uint8_t *data
     for (size_t i = 0; i < n; i++) {
         const qsi_st_tensor *t = order[i];
         if (t->data != at) {
-            QS_FAIL(err, QS_E_FORMAT, "tensor %s begins at byte %td of the data, the one before it ends "
-                    "at %td: %s", t->name, t->data - data, at - data,
+            QS_FAIL(err, QS_E_FORMAT,
+                    "tensor %s begins at byte %td of the data, the one before it ends "
+                    "at %td: %s",
+                    t->name, t->data - data, at - data,
                     t->data < at ? "they overlap" : "there is a hole");
         }
         at += t->bytes;
@@ -226,7 +229,8 @@ static qs_status read_shard(qsi_st *s, qs_err *err) {
                 sh->size);
     }
     QS_TRY(qsi_json_parse(&root, (const char *)text, (size_t)n, HEADER_LIMITS, err));
-    if (qsi_json_kind_of(root) != QSI_JSON_OBJECT) QS_FAIL(err, QS_E_FORMAT, "its header is no object");
+    if (qsi_json_kind_of(root) != QSI_JSON_OBJECT)
+        QS_FAIL(err, QS_E_FORMAT, "its header is no object");
     for (void *it = NULL; (it = qsi_json_next(root, it, &key, &value)) != NULL;) {
         if (strcmp(key, "__metadata__") == 0) continue;
         QS_TRY(add_tensor(s, key, value, sh->data + c.pos, sh->size - c.pos, err));
@@ -288,7 +292,8 @@ static qs_status open_listed(qsi_st *s, const char *folder, const qsi_json *map,
         if (file == NULL || !plain_file_name(file)) {
             QS_FAIL(err, QS_E_FORMAT, INDEX_NAME " names a file that is no plain file name");
         }
-        if (qsi_names_add(&files, file, (uint32_t)s->n_shards, &had) != QS_OK) QS_TRY(no_memory(err));
+        if (qsi_names_add(&files, file, (uint32_t)s->n_shards, &had) != QS_OK)
+            QS_TRY(no_memory(err));
         if (had) continue;
         if (s->n_shards >= QSI_ST_MAX_SHARDS) {
             QS_FAIL(err, QS_E_LIMIT, INDEX_NAME " lists more than %d files", QSI_ST_MAX_SHARDS);
@@ -303,13 +308,13 @@ static qs_status open_listed(qsi_st *s, const char *folder, const qsi_json *map,
         const qsi_st_tensor *t = qsi_st_find(s, key);
         if (t == NULL || t->shard != qsi_names_find(&files, file)) {
             bool fit = strlen(key) <= NAME_BYTES_MAX && qsi_name_ok(key, strlen(key));
-            QS_FAIL(err, QS_E_FORMAT, INDEX_NAME " says that '%s' holds tensor %s, but it does not", file,
-                    fit ? key : "?");
+            QS_FAIL(err, QS_E_FORMAT, INDEX_NAME " says that '%s' holds tensor %s, but it does not",
+                    file, fit ? key : "?");
         }
     }
     if (qsi_json_size(map) != s->n_tensors) {
-        QS_FAIL(err, QS_E_FORMAT, "the files hold %zu tensors, " INDEX_NAME " lists %zu", s->n_tensors,
-                qsi_json_size(map));
+        QS_FAIL(err, QS_E_FORMAT, "the files hold %zu tensors, " INDEX_NAME " lists %zu",
+                s->n_tensors, qsi_json_size(map));
     }
 done:
     qsi_names_release(&files);

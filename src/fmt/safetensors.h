@@ -1,7 +1,7 @@
 /* Reading safetensors: one file, or the shards that model.safetensors.index.json lists.
- * Source: the safetensors format (deepseek-facts 4.3). Invariant after open: every tensor's bytes lie
- * inside its file, tile it without gap or overlap, and equal the product of its shape; names are
- * unique over all shards and fit to be shown. Thread: immutable after open. */
+ * Source: the safetensors format (deepseek-facts 4.3). Invariant after open: every tensor's bytes
+ * lie inside its file, tile it without gap or overlap, and equal the product of its shape; names
+ * are unique over all shards and fit to be shown. Thread: immutable after open. */
 #ifndef QSI_FMT_SAFETENSORS_H
 #define QSI_FMT_SAFETENSORS_H
 

@@ -62,15 +62,16 @@ static qs_status check_experts(const qsi_config *c, qs_err *err) {
         goto done;
     }
     if (c->arch == QSI_ARCH_LLAMA) {
-        QS_FAIL(err, QS_E_UNSUPPORTED, "llama.expert_count is %d: experts need architecture deepseek",
-                (int)c->n_expert);
+        QS_FAIL(err, QS_E_UNSUPPORTED,
+                "llama.expert_count is %d: experts need architecture deepseek", (int)c->n_expert);
     }
     const bound b[] = {
         {"leading_dense_block_count", c->n_dense, 0, c->n_layer},
         {"expert_count", c->n_expert, 1, MAX_EXPERT},
         {"expert_used_count", c->n_expert_used, 1, c->n_expert},
         {"expert_shared_count", c->n_shared, 0, MAX_SHARED},
-        {"expert_feed_forward_length", c->d_expert, 1, MAX_FF / (c->n_shared > 0 ? c->n_shared : 1)},
+        {"expert_feed_forward_length", c->d_expert, 1,
+         MAX_FF / (c->n_shared > 0 ? c->n_shared : 1)},
     };
     QS_TRY(check_bounds(c, b, QSI_COUNT(b), err));
     QS_TRY(check_number(c, "expert_weights_scale", c->expert_scale, 1e4, err));
@@ -176,7 +177,8 @@ static qs_status read_arch(qsi_config *c, const qsi_gguf *g, qs_err *err) {
         }
     }
     printable(name, shown, sizeof shown);
-    QS_FAIL(err, QS_E_UNSUPPORTED, "architecture '%s' is not supported: llama and deepseek are", shown);
+    QS_FAIL(err, QS_E_UNSUPPORTED, "architecture '%s' is not supported: llama and deepseek are",
+            shown);
 done:
     return st;
 }
@@ -206,9 +208,10 @@ static void read_heads(key_reader *r, qsi_config *c) {
     read_int(r, "attention.value_length", false, &value_dim);
     read_int(r, "rope.dimension_count", false, &rope_dim);
     if (r->st == QS_OK && (value_dim != c->head_dim || rope_dim != c->head_dim)) {
-        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
-                            "keys of %d, values of %d and rotation of %d per head: they must be equal",
-                            (int)c->head_dim, (int)value_dim, (int)rope_dim);
+        r->st =
+            qsi_err_set(r->err, QS_E_UNSUPPORTED,
+                        "keys of %d, values of %d and rotation of %d per head: they must be equal",
+                        (int)c->head_dim, (int)value_dim, (int)rope_dim);
     }
 }
 
@@ -250,8 +253,8 @@ static void read_experts(key_reader *r, qsi_config *c) {
     read_int(r, "expert_gating_func", false, &gating);
     if (r->st != QS_OK) return;
     if (gating > 1) {
-        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "key %s is %d: softmax (1) is supported", r->key,
-                            (int)gating);
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "key %s is %d: softmax (1) is supported",
+                            r->key, (int)gating);
         return;
     }
     if (qsi_gguf_find(r->g, full_key(r, "expert_weights_norm")) != NULL) {
@@ -363,7 +366,8 @@ static void json_int(json_reader *r, const char *key, bool required, int32_t *ou
     if (r->st == QS_OK) *out = (int32_t)v;
 }
 
-static void json_float(json_reader *r, const qsi_json *j, const char *key, bool required, float *out) {
+static void json_float(json_reader *r, const qsi_json *j, const char *key, bool required,
+                       float *out) {
     double v = 0;
     if (r->st != QS_OK || (!required && !is_there(j, key))) return;
     r->st = qsi_json_f64(j, key, &v, r->err);
@@ -490,7 +494,8 @@ done:
 /* A kind of tensor inside a layer; dims as sizes named by letters, resolved by size_of. */
 typedef struct layer_tensor {
     const char *name;
-    char dims[4]; /* d model, q heads, k heads, f dense FFN, e expert FFN, s shared FFN, n experts */
+    char
+        dims[4]; /* d model, q heads, k heads, f dense FFN, e expert FFN, s shared FFN, n experts */
     qsi_role_t role;
 } layer_tensor;
 
@@ -513,7 +518,9 @@ static const layer_tensor moe_tensors[] = {
 };
 enum { N_ATTN = QSI_COUNT(attn_tensors), N_DENSE = QSI_COUNT(dense_tensors) };
 
-static size_t n_moe(const qsi_config *c) { return QSI_COUNT(moe_tensors) - (c->n_shared > 0 ? 0 : 3); }
+static size_t n_moe(const qsi_config *c) {
+    return QSI_COUNT(moe_tensors) - (c->n_shared > 0 ? 0 : 3);
+}
 
 static size_t n_dense_layers(const qsi_config *c) {
     return (size_t)(c->n_expert == 0 ? c->n_layer : c->n_dense);

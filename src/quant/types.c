@@ -130,7 +130,8 @@ static void decode_q4_0(const void *src, float *dst, int64_t n) {
     }
 }
 
-#define COMPUTED(id, name, block, bytes, fn) {id, name, block, bytes, true, decode_##fn, encode_##fn}
+#define COMPUTED(id, name, block, bytes, fn)                                                       \
+    { id, name, block, bytes, true, decode_##fn, encode_##fn }
 #define NAMED(id, name, block, bytes) {(qsi_type)(id), name, block, bytes, false, NULL, NULL}
 
 static const qsi_type_info types[] = {

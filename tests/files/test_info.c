@@ -48,8 +48,10 @@ static qsi_json *show(const qsi_info *x, qsi_str *text) {
     assert_int_equal(qsi_info_text(x, all, text), QS_OK);
     assert_int_equal(qsi_info_json(x, all, &json), QS_OK);
     assert_true(qsi_utf8_valid(text->data, text->len, NULL));
-    for (size_t i = 0; i < text->len; i++) assert_true((uint8_t)text->data[i] >= 0x20 || text->data[i] == '\n');
-    if (qsi_json_parse(&j, json.data, json.len, QSI_JSON_SMALL, &err) != QS_OK) fail_msg("%s", err.text);
+    for (size_t i = 0; i < text->len; i++)
+        assert_true((uint8_t)text->data[i] >= 0x20 || text->data[i] == '\n');
+    if (qsi_json_parse(&j, json.data, json.len, QSI_JSON_SMALL, &err) != QS_OK)
+        fail_msg("%s", err.text);
     qsi_str_release(&json);
     return j;
 }
@@ -112,7 +114,8 @@ static void damage(const char *tensor, size_t at, const void *p, size_t n) {
 }
 
 static void damaged_values_are_found(void **state) {
-    static const uint8_t nan16[] = {0x01, 0x7c}, inf16[] = {0x00, 0xfc}, nan32[] = {0, 0, 0xc0, 0x7f};
+    static const uint8_t nan16[] = {0x01, 0x7c}, inf16[] = {0x00, 0xfc},
+                         nan32[] = {0, 0, 0xc0, 0x7f};
     static const uint8_t nan_b16[] = {0xc0, 0x7f};
     static const struct {
         qsi_type type;
@@ -122,9 +125,12 @@ static void damaged_values_are_found(void **state) {
         int64_t first, count;
         const char *says;
     } cases[] = {
-        {QSI_Q8_0, "blk.1.ffn_up_exps.weight", 34 * 3, 2, nan16, 96, 32, "NaN at element [96, 0, 0], 32 such"},
-        {QSI_Q4_0, "output.weight", 18 * 4095, 2, inf16, 32 * 4095, 32, "infinity at element [224, 511]"},
-        {QSI_F16, "blk.0.attn_q.weight", 2 * 65535, 2, inf16, 65535, 1, "-infinity at element [255, 255], 1 such value\n"},
+        {QSI_Q8_0, "blk.1.ffn_up_exps.weight", 34 * 3, 2, nan16, 96, 32,
+         "NaN at element [96, 0, 0], 32 such"},
+        {QSI_Q4_0, "output.weight", 18 * 4095, 2, inf16, 32 * 4095, 32,
+         "infinity at element [224, 511]"},
+        {QSI_F16, "blk.0.attn_q.weight", 2 * 65535, 2, inf16, 65535, 1,
+         "-infinity at element [255, 255], 1 such value\n"},
         {QSI_BF16, "token_embd.weight", 2 * 65536, 2, nan_b16, 65536, 1, "NaN at element [0, 256]"},
         {QSI_F32, "blk.1.ffn_gate_inp.weight", 4 * 257, 4, nan32, 257, 1, "NaN at element [1, 1]"},
         {QSI_Q8_0, "output_norm.weight", 4 * 255, 4, nan32, 255, 1, "NaN at element [255]"},
@@ -153,7 +159,16 @@ static void damaged_values_are_found(void **state) {
     remove(TEMP);
 }
 
-typedef enum { SOUND, NO_TENSOR, WRONG_DIMS, EXTRA, NO_KEY, OTHER_ARCH, OTHER_TYPE, FEW_TOKENS } flaw;
+typedef enum {
+    SOUND,
+    NO_TENSOR,
+    WRONG_DIMS,
+    EXTRA,
+    NO_KEY,
+    OTHER_ARCH,
+    OTHER_TYPE,
+    FEW_TOKENS
+} flaw;
 
 /* A model of `tiny` with one flaw; data are zeros. */
 static void write_flawed(flaw f) {
@@ -207,10 +222,12 @@ static void write_flawed(flaw f) {
 }
 
 static void contradictions_are_named(void **state) {
-    static const struct { flaw f; const char *problem, *unsupported; } cases[] = {
+    static const struct { flaw f; const char *problem, *unsupported;
+    } cases[] = {
         {SOUND, NULL, NULL},
         {NO_TENSOR, "tensor blk.0.attn_output.weight is missing", NULL},
-        {WRONG_DIMS, "tensor blk.0.attn_output.weight is 288 x 256, the configuration wants 256 x 256", NULL},
+        {WRONG_DIMS,
+         "tensor blk.0.attn_output.weight is 288 x 256, the configuration wants 256 x 256", NULL},
         {EXTRA, NULL, "1 tensors that its architecture does not have"},
         {NO_KEY, "deepseek.block_count", NULL},
         {OTHER_ARCH, NULL, "qwen2"},

@@ -21,7 +21,8 @@ static qsi_init_opts options(const char *preset, qsi_type type) {
     const qsi_preset *p = NULL;
     qs_err err;
     assert_int_equal(qsi_preset_find(&p, preset, &err), QS_OK);
-    return (qsi_init_opts){.name = preset, .config = p->config, .type = type, .seed = 1, .std = 0.02f};
+    return (qsi_init_opts){
+        .name = preset, .config = p->config, .type = type, .seed = 1, .std = 0.02f};
 }
 
 static qsi_gguf *write_and_open(const qsi_init_opts *o, const char *path) {
@@ -52,7 +53,8 @@ static void every_preset_is_sound(void **state) {
     }
     for (size_t i = 0; i < QSI_COUNT(sizes); i++) {
         assert_int_equal(qsi_preset_find(&p, sizes[i].name, &err), QS_OK);
-        assert_int_equal((qsi_config_params(&p->config, NULL) + 500000) / 1000000, sizes[i].millions);
+        assert_int_equal((qsi_config_params(&p->config, NULL) + 500000) / 1000000,
+                         sizes[i].millions);
     }
     int64_t active = 0;
     assert_int_equal(qsi_preset_find(&p, "deepseek-moe-2b", &err), QS_OK);

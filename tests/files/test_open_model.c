@@ -69,7 +69,8 @@ static float worst_difference(const qsi_gguf *g, const char *golden) {
     return worst;
 }
 
-/* Logits have deviation 1.7; float32 sums over 48 terms through two layers lose about 1e-6 of that. */
+/* Logits have deviation 1.7; float32 sums over 48 terms through two layers lose about 1e-6 of that.
+ */
 static void folders_answer_as_their_classes(void **state) {
     static const char *const models[] = {"dense", "moe"};
     for (size_t i = 0; i < QSI_COUNT(models); i++) {
@@ -161,7 +162,11 @@ static void put_changed(const char *name, const char *from, const char *to) {
 }
 
 static void contradictions_are_refused(void **state) {
-    static const struct { const char *file, *from, *to; qs_status st; const char *says; } cases[] = {
+    static const struct {
+        const char *file, *from, *to;
+        qs_status st;
+        const char *says;
+    } cases[] = {
         {"config.json", "\"hidden_size\": 32", "\"hidden_size\": 64", QS_E_FORMAT,
          "model.embed_tokens.weight is not 512 x 64"},
         {"config.json", "\"intermediate_size\": 48", "\"intermediate_size\": 64", QS_E_FORMAT,

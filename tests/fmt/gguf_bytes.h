@@ -1,4 +1,5 @@
-/* Hand-made GGUF files for tests: every field is written by the test, so that any of them can lie. */
+/* Hand-made GGUF files for tests: every field is written by the test, so that any of them can lie.
+ */
 #ifndef TESTS_GGUF_BYTES_H
 #define TESTS_GGUF_BYTES_H
 

@@ -362,8 +362,8 @@ static void wrong_tensors(void **state) {
     expect_refusal(&b, QS_E_FORMAT, "offset");
     one_tensor(&b, "t", 1, 4, 1, 1, QSI_F32, (uint64_t)INT64_MAX - 31);
     expect_refusal(&b, QS_E_FORMAT, "truncated");
-    one_tensor(&b, "0123456789012345678901234567890123456789012345678901234567890123456789", 1, 4, 1,
-               1, QSI_F32, 0);
+    one_tensor(&b, "0123456789012345678901234567890123456789012345678901234567890123456789", 1, 4,
+               1, 1, QSI_F32, 0);
     expect_refusal(&b, QS_E_FORMAT, "claims 70 bytes");
     one_tensor(&b, "t\x1b[31m", 1, 4, 1, 1, QSI_F32, 0);
     expect_refusal(&b, QS_E_FORMAT, "control");
@@ -412,7 +412,8 @@ static void version_two_and_no_tensors(void **state) {
     free(copy);
 }
 
-/* Each allocation fails once (builds with QS_DEBUG; others allocate as ever and succeed at once). */
+/* Each allocation fails once (builds with QS_DEBUG; others allocate as ever and succeed at once).
+ */
 static void memory_runs_out(void **state) {
     bytes b;
     sound_file(&b);

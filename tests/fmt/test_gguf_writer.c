@@ -133,17 +133,29 @@ static void too_many_bytes_are_refused(void **state) {
 static void wrong_declarations_are_refused_and_stick(void **state) {
     static const int64_t ok[] = {32}, odd[] = {33}, none[] = {0}, minus[] = {4, -1};
     static const int64_t huge[] = {INT64_MAX / 2, 4};
-    static const struct { const char *name; qsi_type type; int n_dims; const int64_t *ne; } bad[] = {
-        {"", QSI_F32, 1, ok}, {"a\n", QSI_F32, 1, ok}, {"a", QSI_F32, 0, ok}, {"a", QSI_F32, 5, ok},
-        {"a", QSI_Q8_0, 1, odd}, {"a", QSI_F32, 1, none}, {"a", QSI_F32, 2, minus},
-        {"a", QSI_F32, 2, huge}, {"a", (qsi_type)5, 1, ok},
+    static const struct {
+        const char *name;
+        qsi_type type;
+        int n_dims;
+        const int64_t *ne;
+    } bad[] = {
+        {"", QSI_F32, 1, ok},
+        {"a\n", QSI_F32, 1, ok},
+        {"a", QSI_F32, 0, ok},
+        {"a", QSI_F32, 5, ok},
+        {"a", QSI_Q8_0, 1, odd},
+        {"a", QSI_F32, 1, none},
+        {"a", QSI_F32, 2, minus},
+        {"a", QSI_F32, 2, huge},
+        {"a", (qsi_type)5, 1, ok},
         {"0123456789012345678901234567890123456789012345678901234567890123", QSI_F32, 1, ok},
     };
     for (size_t i = 0; i < QSI_COUNT(bad); i++) {
         qs_err err = {0};
         qsi_gguf_writer *w = begin();
         assert_int_equal(
-            qsi_gguf_declare(w, bad[i].name, bad[i].type, bad[i].n_dims, bad[i].ne, &err), QS_E_ARG);
+            qsi_gguf_declare(w, bad[i].name, bad[i].type, bad[i].n_dims, bad[i].ne, &err),
+            QS_E_ARG);
         assert_true(err.text[0] != '\0');
         assert_int_equal(qsi_gguf_finish(&w, &err), QS_E_ARG); /* a forgotten failure is not lost */
         assert_false(qsi_path_exists(TEMP));

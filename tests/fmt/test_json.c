@@ -93,11 +93,15 @@ static void values(void **state) {
 
 /* Messages quote the input: nothing that a terminal would obey may come through. */
 static void messages_are_harmless(void **state) {
-    static const char *const bad[] = {"\x1b[31m", "{\"a\" \x1b[2J}", "[\"a\x1b[0m", "[1,\xc2\x9b" "31m]", "\xff"};
+    static const char *const bad[] = {"\x1b[31m", "{\"a\" \x1b[2J}", "[\"a\x1b[0m",
+                                      "[1,\xc2\x9b"
+                                      "31m]",
+                                      "\xff"};
     for (size_t i = 0; i < QSI_COUNT(bad); i++) {
         qs_err err = {0};
         qsi_json *j = NULL;
-        assert_int_equal(qsi_json_parse(&j, bad[i], strlen(bad[i]), QSI_JSON_SMALL, &err), QS_E_FORMAT);
+        assert_int_equal(qsi_json_parse(&j, bad[i], strlen(bad[i]), QSI_JSON_SMALL, &err),
+                         QS_E_FORMAT);
         for (const char *p = err.text; *p; p++) assert_true((uint8_t)*p >= 0x20 && *p != 0x7f);
         assert_null(strstr(err.text, "\xc2\x9b"));
     }

@@ -54,7 +54,8 @@ static void expect_refusal(const char *header, size_t n_data, qs_status code, co
     make(&f, header, n_data);
     qs_status st = open_copy(f.p, f.n, &s, &copy, &err);
     if (st != code || strstr(err.text, says) == NULL) {
-        fail_msg("%s: status %d, '%s'; expected %d, '%s'", header, (int)st, err.text, (int)code, says);
+        fail_msg("%s: status %d, '%s'; expected %d, '%s'", header, (int)st, err.text, (int)code,
+                 says);
     }
     for (const char *p = err.text; *p; p++) assert_true((uint8_t)*p >= 0x20);
     assert_null(s);
@@ -105,8 +106,8 @@ static void every_truncation_is_refused(void **state) {
 }
 
 static void every_changed_byte_is_survived(void **state) {
-    static const uint8_t values[] = {0, 1, 9, '"', '0', '9', ',', '[', ']', '{', '}', '-', 'e', 0x7f,
-                                     0x80, 0xff};
+    static const uint8_t values[] = {0,   1,   9,   '"', '0', '9',  ',',  '[',
+                                     ']', '{', '}', '-', 'e', 0x7f, 0x80, 0xff};
     file f;
     size_t opened = 0, refused = 0;
     make(&f, sound, 29);
@@ -158,7 +159,8 @@ static void lies_are_refused(void **state) {
     expect_refusal(T("[\"1\"]", "F32", "0", "4"), 4, QS_E_FORMAT, "dimension 0");
     expect_refusal(T("{}", "F32", "0", "4"), 4, QS_E_FORMAT, "shape");
     expect_refusal(T("[1,1,1,1,1,1,1,1,1]", "F32", "0", "4"), 4, QS_E_FORMAT, "shape");
-    expect_refusal(T("[4398046511105,4398046511105]", "F32", "0", "4"), 4, QS_E_FORMAT, "overflows");
+    expect_refusal(T("[4398046511105,4398046511105]", "F32", "0", "4"), 4, QS_E_FORMAT,
+                   "overflows");
     expect_refusal(T("[2305843009213693953]", "F64", "0", "8"), 8, QS_E_FORMAT, "overflows");
     expect_refusal(T("[1]", "F4", "0", "4"), 4, QS_E_UNSUPPORTED, "F4");
     expect_refusal(T("[1]", "\\u001b[31m", "0", "4"), 4, QS_E_UNSUPPORTED, "dtype");

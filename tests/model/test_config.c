@@ -20,10 +20,23 @@ static qsi_config llm_67b(void) {
 }
 
 static qsi_config moe_16b(void) {
-    return (qsi_config){.arch = QSI_ARCH_DEEPSEEK, .n_vocab = 102400, .n_layer = 28, .d_model = 2048,
-                        .n_head = 16, .n_kv_head = 16, .head_dim = 128, .d_ff = 10944, .n_ctx = 4096,
-                        .rms_eps = 1e-6f, .rope_theta = 1e4f, .rope_factor = 1, .n_dense = 1,
-                        .n_expert = 64, .n_expert_used = 6, .n_shared = 2, .d_expert = 1408,
+    return (qsi_config){.arch = QSI_ARCH_DEEPSEEK,
+                        .n_vocab = 102400,
+                        .n_layer = 28,
+                        .d_model = 2048,
+                        .n_head = 16,
+                        .n_kv_head = 16,
+                        .head_dim = 128,
+                        .d_ff = 10944,
+                        .n_ctx = 4096,
+                        .rms_eps = 1e-6f,
+                        .rope_theta = 1e4f,
+                        .rope_factor = 1,
+                        .n_dense = 1,
+                        .n_expert = 64,
+                        .n_expert_used = 6,
+                        .n_shared = 2,
+                        .d_expert = 1408,
                         .expert_scale = 1};
 }
 
@@ -34,10 +47,12 @@ static const char hf_coder[] =
     "\"rms_norm_eps\":1e-06,\"rope_theta\":100000,\"rope_scaling\":{\"factor\":4.0,\"type\":"
     "\"linear\"},\"hidden_act\":\"silu\",\"tie_word_embeddings\":false}";
 static const char hf_moe[] =
-    "{\"model_type\":\"deepseek\",\"vocab_size\":102400,\"num_hidden_layers\":28,\"hidden_size\":2048,"
+    "{\"model_type\":\"deepseek\",\"vocab_size\":102400,\"num_hidden_layers\":28,\"hidden_size\":"
+    "2048,"
     "\"intermediate_size\":10944,\"num_attention_heads\":16,\"num_key_value_heads\":16,"
     "\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-06,\"rope_theta\":10000.0,"
-    "\"rope_scaling\":null,\"n_routed_experts\":64,\"num_experts_per_tok\":6,\"n_shared_experts\":2,"
+    "\"rope_scaling\":null,\"n_routed_experts\":64,\"num_experts_per_tok\":6,\"n_shared_experts\":"
+    "2,"
     "\"moe_intermediate_size\":1408,\"first_k_dense_replace\":1,\"moe_layer_freq\":1,"
     "\"scoring_func\":\"softmax\",\"norm_topk_prob\":false,\"attention_bias\":false}";
 

@@ -32,7 +32,8 @@ static void every_f16_value(void **state) {
     }
 }
 
-/* Between neighbours a < b: just below the middle gives a, just above b, the middle the even one. */
+/* Between neighbours a < b: just below the middle gives a, just above b, the middle the even one.
+ */
 static void f16_rounds_to_nearest_even(void **state) {
     for (uint32_t h = 0; h < 0x7c00; h++) {
         double a = qsi_f16_to_f32((uint16_t)h);

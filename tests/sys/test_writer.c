@@ -260,9 +260,37 @@ static void nth_allocation_fails(void **state) {
 }
 #endif
 
+/* A file without a name: bytes are there, no entry in the folder ever stays. */
+static void nameless_files(void **state) {
+    (void)state;
+    qs_err err = {0};
+    qsi_writer *w = NULL;
+    qsi_map m = {.fd = -1};
+    int before = tmp_count(tmp_root);
+    assert_int_equal(qsi_writer_open_temp(&w, tmp_root, &err), QS_OK);
+    assert_int_equal(tmp_count(tmp_root), before);
+    assert_int_equal(qsi_writer_write(w, "床前x月光", 13, &err), QS_OK);
+    assert_int_equal(qsi_writer_patch(w, 6, "明", 3, &err), QS_OK);
+    assert_int_equal(qsi_writer_take_map(&w, &m, &err), QS_OK);
+    assert_null(w);
+    assert_int_equal(m.size, 13);
+    assert_memory_equal(m.data, "床前明", 9);
+    qsi_map_close(&m);
+    assert_int_equal(qsi_writer_open_temp(&w, tmp_root, &err), QS_OK);
+    assert_int_equal(qsi_writer_take_map(&w, &m, &err), QS_OK); /* nothing written */
+    assert_int_equal(m.size, 0);
+    qsi_map_close(&m);
+    assert_int_equal(qsi_writer_open_temp(&w, tmp_root, &err), QS_OK);
+    qsi_writer_abort(&w);
+    assert_int_equal(tmp_count(tmp_root), before);
+    assert_int_equal(qsi_writer_open_temp(&w, "no such folder", &err), QS_E_NOTFOUND);
+    assert_null(w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(commit_replaces),
+        cmocka_unit_test(nameless_files),
         cmocka_unit_test(abort_leaves_nothing),
         cmocka_unit_test(random_writes),
         cmocka_unit_test(patch_past_the_end_sticks),
