@@ -88,7 +88,15 @@ static bool finite_all(const float *x, int64_t n) {
     return !bad;
 }
 
+static void watch(qsi_op *o, qsi_fwd *f, const float *x, int32_t layer) {
+    if (o->w->index == 0 && f->bad_layer == QSI_BAD_NONE &&
+        !finite_all(x, (int64_t)f->n * f->c->d_model))
+        f->bad_layer = layer;
+    qsi_op_end(o);
+}
+
 void qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves) {
+    if (f->watch) watch(o, f, saves[0]->x_in, QSI_BAD_EMBED);
     for (int32_t l = 0; l < f->c->n_layer; l++) {
         qsi_layer_save *s = saves[l];
         qsi_attention_forward(o, f, l, s);
@@ -96,11 +104,7 @@ void qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves) {
             qsi_moe_forward(o, f, l, s);
         else
             qsi_ffn_forward(o, f, l, s);
-        if (!f->watch) continue;
-        if (o->w->index == 0 && f->bad_layer < 0 &&
-            !finite_all(s->x_out, (int64_t)f->n * f->c->d_model))
-            f->bad_layer = l;
-        qsi_op_end(o);
+        if (f->watch) watch(o, f, s->x_out, l);
     }
 }
 

@@ -65,7 +65,8 @@ qs_status qsi_kv_reserve(qsi_kv *kv, qsi_kv_table *t, int64_t n_pos, qs_err *err
                 "%lld are free", need - t->n_pages, QSI_KV_PAGE, (long long)kv->n_free);
     if (need > t->cap) {
         void *p = t->pages;
-        QS_TRY(qsi_grow(&p, &t->cap, need, sizeof *t->pages));
+        if (qsi_grow(&p, &t->cap, need, sizeof *t->pages) != QS_OK)
+            QS_FAIL(err, QS_E_NOMEM, "no memory for a table of %zu KV pages", need);
         t->pages = p;
     }
     while (t->n_pages < need) {

@@ -81,6 +81,7 @@ typedef struct qsi_seg { /* rows of one sequence */
 typedef struct qsi_block { /* at most QSI_ATTEND_TILE rows of a segment */
     int32_t seg, row0, n;
 } qsi_block;
+enum { QSI_BAD_NONE = -1, QSI_BAD_EMBED = -2 };
 typedef struct qsi_fwd {
     const qsi_config *c;
     const qsi_shard *shard;
@@ -104,7 +105,7 @@ typedef struct qsi_fwd {
     bool balance, balance_per_seq;
     float balance_factor; /* alpha times the share */
     double *balance_sum;  /* of all layers; worker 0 */
-    /* the watched run: first layer whose output is not finite, -1 none; worker 0 */
+    /* the watched run: first layer whose output is not finite, or one of QSI_BAD_*; worker 0 */
     bool watch;
     int32_t bad_layer;
     qs_status comm_status; /* of a failed reduction; worker 0 */

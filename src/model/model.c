@@ -1,7 +1,9 @@
 /* A model for inference: weights of a GGUF bound by name and shape and prepared, and the step.
  *
- * All layers share one set of buffers (one for dense layers, one for MoE layers); the residual stream
- * is updated in place. Nothing is allocated inside a step. */
+ * Weights are held once: when a tensor is prepared, the pages of the file it came from are given back.
+ * Only the embedding is read from the mapping, a row when a token needs it. All layers share one set
+ * of buffers (one for dense layers, one for MoE layers); the residual stream is updated in place.
+ * Nothing is allocated inside a step. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -89,6 +91,7 @@ static qs_status bind_matrix(qsi_model *m, int32_t l, const char *part, int64_t 
     QS_TRY(find(m, l, part, n_in, n_out, 1, &x, err));
     st = make_weight(m, x->type, x->data, n_out, n_in, w, form, err);
     if (st != QS_OK) qsi_err_prefix(err, "tensor %s", x->name);
+    qsi_gguf_drop(m->g, x);
 done:
     return st;
 }
@@ -105,6 +108,7 @@ static qs_status bind_experts(qsi_model *m, int32_t l, const char *part, int64_t
         qsi_err_prefix(err, "tensor %s", x->name);
         goto done;
     }
+    qsi_gguf_drop(m->g, x);
 done:
     return st;
 }
@@ -118,6 +122,7 @@ static qs_status bind_router(qsi_model *m, int32_t l, qsi_weight **w, qs_err *er
     float *rows = qsi_arena_alloc(&m->ar, (size_t)(d * E), sizeof(float));
     if (!rows) QS_FAIL(err, QS_E_NOMEM, "no memory for tensor %s", x->name);
     qsi_type_get(x->type)->decode(x->data, rows, d * E);
+    qsi_gguf_drop(m->g, x);
     QS_TRY(make_weight(m, QSI_F32, rows, E, d, w, &m->masks.a2, err));
 done:
     return st;
@@ -344,8 +349,11 @@ qs_status qsi_model_step(qsi_model *m, const qsi_step *s, qs_err *err) {
     if (!atomic_load(&m->bad)) goto done;
     /* Once more, looking at every layer: the step writes the same cache again. */
     m->f.watch = true;
-    m->f.bad_layer = -1;
+    m->f.bad_layer = QSI_BAD_NONE;
     qsi_pool_run(m->o.pool, run_step, m);
+    if (m->f.bad_layer == QSI_BAD_EMBED)
+        QS_FAIL(err, QS_E_NUMERIC, "the embedding holds NaN or infinity (damaged weights? `info "
+                "--verify` looks at each)");
     if (m->f.bad_layer >= 0)
         QS_FAIL(err, QS_E_NUMERIC, "layer %d gives NaN or infinity (damaged weights? `info "
                 "--verify` looks at each)", m->f.bad_layer);

@@ -86,8 +86,9 @@ typedef struct qsi_model_opts {
     int (*progress)(void *user, int64_t done, int64_t of);
     void *user;
 } qsi_model_opts;
-/* Binds weights by name and shape, prepares them. Keeps g borrowed (the mapping must outlive the
- * model). Errors name the tensor or key. */
+/* Binds weights by name and shape, prepares them, and gives the pages they came from back to the
+ * system. Keeps g borrowed (the mapping must outlive the model: it holds the embedding). Errors name
+ * the tensor or key. */
 qs_status qsi_model_open(qsi_model **m, const qsi_gguf *g, const qsi_model_opts *o, qs_err *err)
     QS_MUST_CHECK;
 void qsi_model_close(qsi_model **m);
@@ -109,7 +110,8 @@ typedef struct qsi_step {
     float *logits;           /* out: [rows with logits, n_vocab], in row order */
 } qsi_step;
 /* Ids out of range, positions without a page: QS_E_ARG. NaN or infinity in wanted logits:
- * QS_E_NUMERIC, naming the first layer that produced one (found by a second, watched run). */
+ * QS_E_NUMERIC, naming the first layer that produced one, the embedding or the output (found by a
+ * second, watched run). */
 qs_status qsi_model_step(qsi_model *m, const qsi_step *s, qs_err *err) QS_MUST_CHECK;
 
 /* ---- training ---- */

@@ -376,6 +376,7 @@ qs_status qsi_tm_load_gguf(qsi_trainer_model *t, const qsi_gguf *g, qs_err *err)
             QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s has type %s, which is not read here", p->name,
                     ti ? ti->name : "unknown");
         ti->decode(x->data, p->master, p->n);
+        qsi_gguf_drop(g, x);
     }
     qsi_tm_refresh(t);
 done:

@@ -44,7 +44,7 @@ static void open_golden(golden *f, const char *name, qsi_isa isa) {
     assert_int_equal(qsi_gguf_f64(f->g, "golden.alpha", &f->alpha, &err), QS_OK);
     assert_int_equal(qsi_gguf_f64(f->g, "golden.lr", &f->lr, &err), QS_OK);
     assert_int_equal(qsi_gguf_bool(f->g, "golden.per_seq", &per_seq, &err), QS_OK);
-    assert_int_equal(qsi_pool_create(&f->pool, 2, &err), QS_OK);
+    assert_int_equal(qsi_pool_create(&f->pool, 1, &err), QS_OK);
     f->b.ids = data_of(f, "batch.ids", &n);
     f->b.seq = data_of(f, "batch.seq", NULL);
     f->b.pos = data_of(f, "batch.pos", NULL);

@@ -89,10 +89,53 @@ static void test_store(void **s) {
     check_store(QSI_F32);
 }
 
+/* The n-th allocation fails, for every n: said, nothing leaks, tables stay as they were and go on
+ * (hooks of QS_DEBUG builds; elsewhere the first try succeeds). */
+static void test_memory(void **s) {
+    (void)s;
+    qsi_config c = config();
+    int64_t n = 1;
+    for (bool made = false; !made; n++) {
+        qsi_kv *kv = NULL;
+        qs_err err = {0};
+        qsi_mem_fail_after(n);
+        qs_status st = qsi_kv_create(&kv, &c, QSI_F16, 20, &err);
+        qsi_mem_fail_after(-1);
+        made = st == QS_OK;
+        if (!made) {
+            assert_int_equal(st, QS_E_NOMEM);
+            assert_null(kv);
+            assert_non_null(strstr(err.text, "memory"));
+        }
+        qsi_kv_free(kv);
+    }
+    n = 1;
+    for (bool made = false; !made; n++) {
+        qsi_kv *kv = NULL;
+        qsi_kv_table t = {0};
+        qs_err err = {0};
+        assert_int_equal(qsi_kv_create(&kv, &c, QSI_F16, 20, &err), QS_OK);
+        qsi_mem_fail_after(n);
+        qs_status st = qsi_kv_reserve(kv, &t, 64 * 20, &err);
+        qsi_mem_fail_after(-1);
+        made = st == QS_OK;
+        if (!made) {
+            assert_int_equal(st, QS_E_NOMEM);
+            assert_non_null(strstr(err.text, "memory"));
+            assert_true(t.n_pages < 20); /* what was got before stays usable */
+            assert_int_equal(qsi_kv_reserve(kv, &t, 64 * 20, &err), QS_OK);
+        }
+        assert_int_equal(t.n_pages, 20);
+        qsi_kv_table_release(kv, &t);
+        qsi_kv_free(kv);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pages),
         cmocka_unit_test(test_store),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

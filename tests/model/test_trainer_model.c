@@ -118,7 +118,7 @@ static void check_param(fixture *f, qsi_param *p, double *worst) {
 static void check_config(const qsi_config *c, double alpha, bool per_seq) {
     fixture f;
     double worst = 0;
-    setup(&f, c, 2, QSI_TRAIN_F32, alpha, per_seq);
+    setup(&f, c, 1, QSI_TRAIN_F32, alpha, per_seq);
     qsi_tm_zero_grad(f.t);
     loss_of(&f, true);
     for (size_t i = 0; i < qsi_tm_n_params(f.t); i++) check_param(&f, qsi_tm_param(f.t, i), &worst);
@@ -181,8 +181,8 @@ static void test_bf16(void **s) {
     (void)s;
     qsi_config c = moe_config(false);
     fixture a, b;
-    setup(&a, &c, 2, QSI_TRAIN_F32, 0.01, true);
-    setup(&b, &c, 2, QSI_TRAIN_BF16, 0.01, true);
+    setup(&a, &c, 1, QSI_TRAIN_F32, 0.01, true);
+    setup(&b, &c, 1, QSI_TRAIN_BF16, 0.01, true);
     double la = loss_of(&a, true), lb = loss_of(&b, true);
     assert_true(fabs(la - lb) < 2e-3 * la);
     for (size_t i = 0; i < qsi_tm_n_params(a.t); i++) {

@@ -1,0 +1,145 @@
+/* Weights are held once: a model of some 100 MB in a file takes about its size of resident memory when
+ * it is opened, at the peak too, and no more after steps. Resident memory counts pages of the file
+ * that are mapped in, so that a second copy in the mapping shows. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "model/model.h"
+
+static qsi_config config_of(qsi_arch arch) {
+    qsi_config c = {.arch = arch, .n_vocab = 2000, .n_layer = 6, .d_model = 1024, .n_head = 16,
+                    .n_kv_head = 16, .head_dim = 64, .d_ff = 4096, .n_ctx = 256, .rms_eps = 1e-6f,
+                    .rope_theta = 10000.0f, .rope_factor = 1.0f, .expert_scale = 1.0f};
+    if (arch == QSI_ARCH_DEEPSEEK) {
+        c.n_dense = 1;
+        c.n_expert = 12;
+        c.n_expert_used = 2;
+        c.n_shared = 2;
+        c.d_expert = 320;
+    }
+    return c;
+}
+
+/* Bytes of a line of /proc/self/status, 0 where there is none. */
+static double status_bytes(const char *key) {
+    char line[256];
+    double kb = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, key, strlen(key)) == 0) kb = strtod(line + strlen(key), NULL);
+    if (f) fclose(f);
+    return kb * 1024;
+}
+
+static void write_tensor(qsi_gguf_writer *w, const qsi_tensor_spec *t, qsi_type type) {
+    enum { PIECE = 1 << 14 };
+    static float x[PIECE];
+    static char y[PIECE * sizeof(float)];
+    const qsi_type_info *ti = qsi_type_get(type);
+    qs_err err = {0};
+    for (int i = 0; i < PIECE; i++)
+        x[i] = t->role == QSI_ROLE_NORM ? 1.0f : (float)(i * 37 % 101 - 50) * 1e-3f;
+    ti->encode(x, y, PIECE);
+    for (int64_t left = t->ne[0] * t->ne[1] * t->ne[2]; left > 0; left -= PIECE) {
+        int64_t n = left < PIECE ? left : PIECE;
+        size_t bytes = (size_t)(n / ti->block) * (size_t)ti->bytes;
+        if (qsi_gguf_write(w, y, bytes, &err) != QS_OK) fail_msg("%s", err.text);
+    }
+}
+
+static void write_model(const qsi_config *c, const char *path, qsi_type type) {
+    qs_err err = {0};
+    qsi_gguf_writer *w = NULL;
+    qsi_tensor_spec t;
+    if (qsi_gguf_writer_open(&w, path, &err) != QS_OK) fail_msg("%s", err.text);
+    assert_int_equal(qsi_config_put_gguf(c, w), QS_OK);
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < qsi_config_n_tensors(c); i++) {
+            qsi_config_tensor(c, i, &t);
+            bool plain = t.role == QSI_ROLE_NORM || t.role == QSI_ROLE_ROUTER;
+            qsi_type own = plain ? QSI_F32 : type;
+            if (pass)
+                write_tensor(w, &t, own);
+            else
+                assert_int_equal(qsi_gguf_declare(w, t.name, own, t.n_dims, t.ne, &err), QS_OK);
+        }
+    if (qsi_gguf_finish(&w, &err) != QS_OK) fail_msg("%s", err.text);
+}
+
+static void step(qsi_model *m) {
+    qs_err err = {0};
+    qsi_kv *kv = NULL;
+    qsi_kv_table t = {0};
+    float *z = qsi_alloc((size_t)qsi_model_config(m)->n_vocab, sizeof *z);
+    if (qsi_kv_create(&kv, qsi_model_config(m), QSI_F16, 1, &err) != QS_OK ||
+        qsi_kv_reserve(kv, &t, 8, &err) != QS_OK)
+        fail_msg("%s", err.text);
+    qsi_row rows[8];
+    for (int i = 0; i < 8; i++)
+        rows[i] = (qsi_row){.id = 200 * i, .pos = i, .logits = i == 7};
+    qsi_step s = {.rows = rows, .n_rows = 8, .kv = kv, .tables = &t, .n_tables = 1, .logits = z};
+    if (qsi_model_step(m, &s, &err) != QS_OK) fail_msg("%s", err.text);
+    qsi_kv_table_release(kv, &t);
+    qsi_kv_free(kv);
+    qsi_free(z);
+}
+
+static void check(qsi_arch arch, qsi_type type) {
+    qsi_config c = config_of(arch);
+    qs_err err = {0};
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/qsi_test_resident_%ld.gguf", (long)getpid());
+    write_model(&c, path, type);
+    qsi_gguf *g = NULL;
+    qsi_pool *pool = NULL;
+    qsi_model *m = NULL;
+    assert_int_equal(qsi_pool_create(&pool, 1, &err), QS_OK);
+    double before = status_bytes("VmRSS:");
+    if (qsi_gguf_open(&g, path, &err) != QS_OK) fail_msg("%s", err.text);
+    double file = (double)qsi_gguf_size(g);
+    qsi_model_opts o = {.pool = pool, .isa = qsi_cpu_isa(), .max_rows = 8};
+    if (qsi_model_open(&m, g, &o, &err) != QS_OK) fail_msg("%s", err.text);
+    double opened = status_bytes("VmRSS:") - before, peak = status_bytes("VmHWM:") - before;
+    step(m);
+    double stepped = status_bytes("VmRSS:") - before;
+    print_message("file %.0f MB; resident %.0f, at most %.0f, after a step %.0f\n", file / 1e6,
+                  opened / 1e6, peak / 1e6, stepped / 1e6);
+    qsi_model_close(&m);
+    qsi_pool_free(pool);
+    qsi_gguf_close(&g);
+    unlink(path);
+    assert_true(file > 8e7);
+    assert_true(opened > 0.8 * file); /* it is measured at all */
+    assert_true(opened < 1.15 * file);
+    assert_true(peak < 1.25 * file); /* and one tensor twice */
+    assert_true(stepped < 1.2 * file);
+}
+
+static void test_dense(void **s) {
+    (void)s;
+    if (status_bytes("VmHWM:") == 0) skip();
+    check(QSI_ARCH_LLAMA, QSI_Q8_0);
+}
+
+static void test_moe(void **s) {
+    (void)s;
+    if (status_bytes("VmHWM:") == 0) skip();
+    check(QSI_ARCH_DEEPSEEK, QSI_Q8_0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_dense),
+        cmocka_unit_test(test_moe),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
