@@ -162,9 +162,9 @@ done:
 
 /* The default model's shape. */
 static const qsi_config default_shape = {
-    .arch = QSI_ARCH_DEEPSEEK, .n_vocab = 10240, .n_layer = 8, .d_model = 256, .n_head = 4,
+    .arch = QSI_ARCH_DEEPSEEK, .n_vocab = 8192, .n_layer = 8, .d_model = 256, .n_head = 4,
     .n_kv_head = 4, .head_dim = 64, .d_ff = 1024, .n_ctx = 1024, .rms_eps = 1e-6f,
-    .rope_theta = 10000.0f, .rope_factor = 1.0f, .n_dense = 1, .n_expert = 8, .n_expert_used = 2,
+    .rope_theta = 10000.0f, .rope_factor = 1.0f, .n_dense = 1, .n_expert = 10, .n_expert_used = 2,
     .n_shared = 1, .d_expert = 256, .expert_scale = 1.0f};
 
 static qs_status train_shape(const qsi_gguf *g, qsi_config *c, qs_err *err) {
