@@ -58,11 +58,13 @@ static int talk_piped(chat *c) {
         if (st == QS_OK) st = answer(c, &err);
         if (st == QS_OK && qsa_finish_note(c->last.finish) != NULL && c->o.n_predict < 0)
             qsa_say("line %" PRId64 ": %s", number, qsa_finish_note(c->last.finish));
-        if (st != QS_OK) qsa_say("line %" PRId64 " of the input:", number);
+        if (st != QS_OK)
+            qsa_say("line %" PRId64 " of the input: %s", number,
+                    err.text[0] != '\0' ? err.text : qs_status_text(st));
         if (ferror(stdout)) break;
     }
     free(line);
-    return st == QS_OK ? QSA_EXIT_OK : qsa_fail(st, &err);
+    return st == QS_OK ? QSA_EXIT_OK : QSA_EXIT_FAILED;
 }
 
 /* ---- at a terminal ---------------------------------------------------------------------------- */

@@ -181,14 +181,22 @@ static json_t *turn_json(const qsi_api_turn *t) {
     return j;
 }
 
-static int append_json(const char *p, size_t n, void *out) {
-    return qsi_str_append(out, p, n) == QS_OK ? 0 : -1;
+/* jansson does not look at every result of its callback: a failure sticks here. */
+typedef struct json_out {
+    qsi_str text;
+    bool failed;
+} json_out;
+
+static int append_json(const char *p, size_t n, void *user) {
+    json_out *out = user;
+    if (!out->failed && qsi_str_append(&out->text, p, n) != QS_OK) out->failed = true;
+    return out->failed ? -1 : 0;
 }
 
 qs_status qs_chat_save(const qs_session *s, const char *path, qs_err *err) {
     qs_status st = QS_OK;
     char hash[17];
-    qsi_str text = { 0 };
+    json_out out = { 0 };
     qsi_writer *w = NULL;
     json_t *root = json_object(), *turns = json_array();
     hash_text(s->model, hash);
@@ -198,15 +206,15 @@ qs_status qs_chat_save(const qs_session *s, const char *path, qs_err *err) {
     json_object_set_new(root, "vocabulary", json_string(hash));
     if (json_object_set_new(root, "messages", turns) != 0 ||
         json_array_size(turns) != s->n_turns ||
-        json_dump_callback(root, append_json, &text, JSON_INDENT(1)) != 0 ||
-        qsi_str_putc(&text, '\n') != QS_OK)
+        json_dump_callback(root, append_json, &out, JSON_INDENT(1)) != 0 ||
+        append_json("\n", 1, &out) != 0)
         QS_FAIL(err, QS_E_NOMEM, "out of memory for the conversation");
     QS_TRY(qsi_writer_open(&w, path, err));
-    QS_TRY(qsi_writer_write(w, text.data, text.len, err));
+    QS_TRY(qsi_writer_write(w, out.text.data, out.text.len, err));
     QS_TRY(qsi_writer_commit(&w, err));
 done:
     qsi_writer_abort(&w);
-    qsi_str_release(&text);
+    qsi_str_release(&out.text);
     json_decref(root);
     return st;
 }

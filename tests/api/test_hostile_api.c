@@ -64,6 +64,7 @@ static void test_session(void **state) {
         st = qs_session_create(&s, m, NULL, &err);
         if (st == QS_OK) st = talk(s, &err);
         qsi_mem_fail_after(-1);
+        if (st != QS_OK && st != QS_E_NOMEM) print_error("allocation %d: %s\n", (int)n, err.text);
         if (st != QS_OK) assert_int_equal(st, QS_E_NOMEM);
         if (st != QS_OK) assert_true(err.text[0] != '\0');
         if (s != NULL) {
@@ -83,6 +84,7 @@ static void test_open(void **state) {
         qsi_mem_fail_after(n);
         st = qs_model_open(&m, MODEL, NULL, &err);
         qsi_mem_fail_after(-1);
+        if (st != QS_OK && st != QS_E_NOMEM) print_error("allocation %d: %s\n", (int)n, err.text);
         if (st != QS_OK) assert_int_equal(st, QS_E_NOMEM);
         if (st != QS_OK) assert_null(m);
         qs_model_close(&m);
