@@ -100,11 +100,13 @@ qs_status qs_chat_system(qs_session *s, const char *text, size_t n, qs_err *err)
         }
         release_turn(&s->turns[0]);
         s->turns[0] = turn;
+        turn = (qsi_api_turn){ 0 };
     } else if (has) {
         release_turn(&s->turns[0]);
         memmove(s->turns, s->turns + 1, --s->n_turns * sizeof *s->turns);
     }
 done:
+    release_turn(&turn);
     return st;
 }
 
