@@ -520,7 +520,9 @@ qs_status qsi_trainconf_apply_preset(qsi_trainconf *c, int64_t text_bytes, qs_er
     if (c->batch_tokens < c->n_ctx)
         QS_FAIL(err, QS_E_ARG, "train.batch_tokens (%lld) is less than one context (%lld)",
                 (long long)c->batch_tokens, (long long)c->n_ctx);
-    fill_i(&c->doc_bytes, c->n_ctx * 16 < 8192 ? 8192 : c->n_ctx * 16);
+    /* some windows each, but enough parts that a share of them can be held out */
+    int64_t most = c->n_ctx * 16 < 8192 ? 8192 : c->n_ctx * 16;
+    fill_i(&c->doc_bytes, clamp_i(text_bytes / 32, 512, most));
 done:
     return st;
 }
