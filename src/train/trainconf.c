@@ -160,10 +160,25 @@ static const key_row *find_row(const char *section, const char *key) {
     return NULL;
 }
 
+/* What other programs call some of the keys. */
+static const struct {
+    const char *other, *section, *key;
+} other_names[] = {
+    {"learning_rate", "train", "lr"}, {"batch_size", "train", "batch_tokens"},
+    {"max_steps", "train", "steps"}, {"grad_clip", "train", "clip"},
+    {"warmup", "train", "warmup_steps"}, {"n_layer", "model", "layers"},
+    {"n_head", "model", "heads"}, {"n_embd", "model", "d_model"}, {"hidden_size", "model", "d_model"},
+    {"n_ctx", "model", "context"}, {"block_size", "model", "context"},
+    {"vocab_size", "tokenizer", "size"}, {"output_dir", "run", "out"},
+};
+
 /* The known key nearest to an unknown one; a right key in a wrong section counts as near. */
 static const key_row *nearest_row(const char *section, const char *key) {
     const key_row *best = &rows[0];
     int best_d = 1000;
+    for (size_t i = 0; i < QSI_COUNT(other_names); i++)
+        if (strcmp(other_names[i].other, key) == 0)
+            return find_row(other_names[i].section, other_names[i].key);
     for (size_t i = 0; i < QSI_COUNT(rows); i++) {
         int d = 4 * edit_distance(key, rows[i].key) + edit_distance(section, rows[i].section);
         if (d < best_d) {
