@@ -104,6 +104,9 @@ static const char *read_line(qsa_input *in, size_t *n, qsa_input_kind *kind) {
     if (in->el != NULL) {
         int count = 0;
         el_resize(in->el);
+        /* before the prompt is shown: what is typed at it must not meet the line discipline, where a
+         * Ctrl-D would be lost */
+        el_set(in->el, EL_PREP_TERM, 1);
         errno = 0;
         const char *line = el_gets(in->el, &count);
         *kind = qsa_interrupted() ? QSA_INPUT_BREAK : QSA_INPUT_END;
