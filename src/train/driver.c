@@ -504,12 +504,14 @@ done:
     return st;
 }
 
-/* A finished run of which someone removed the model gets it back. */
+/* The model and the curve are written again: the process may have ended between the last checkpoint
+ * and them, or someone removed them. The bytes are those of the finished run. */
 static qs_status already_done(run *r, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str path = {0};
     QS_TRY(qsi_path_join(&path, r->job->dir, "model.gguf"));
-    if (!qsi_path_exists(path.data)) QS_TRY(write_model(r, err));
+    QS_TRY(write_model(r, err));
+    QS_TRY(write_curve(r, err));
     note(r, "already finished: %" PRId64 " steps, %" PRId64 " tokens; the model is '%s'. Ask for "
          "more steps to go on", r->s.step, r->s.tokens, path.data);
 done:

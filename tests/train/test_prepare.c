@@ -148,8 +148,42 @@ static void mistakes(void **state) {
     }
 }
 
+/* The n-th allocation fails (debug builds; elsewhere nothing fails): an error that says so, nothing
+ * leaked, and the folder is good for the next try. */
+static void out_of_memory(void **state) {
+    (void)state;
+    qsi_prepared p;
+    qsi_trainconf c;
+    qs_err err = {0};
+    int failed = 0;
+    for (int64_t n = 1; n < FAIL_MAX; n += n < 300 ? 1 : 37) {
+        unlink(in_dir("run/vocab.gguf"));
+        unlink(in_dir("run/train.shard"));
+        qsi_trainconf_init(&c);
+        if (qsi_trainconf_set(&c, "data.train", in_dir("v.txt"), &err) != QS_OK) fail();
+        qsi_mem_fail_after(n);
+        qs_status st = qsi_prepare(&p, &c, in_dir("run"), pool, on_progress, NULL, &err);
+        qsi_mem_fail_after(-1);
+        if (st == QS_OK) qsi_prepared_release(&p);
+        else {
+            failed++;
+            if (st != QS_E_NOMEM) fail_msg("allocation %d: %s", (int)n, err.text);
+        }
+        qsi_trainconf_release(&c);
+        if (st == QS_OK && n > 300) break;
+    }
+#ifdef QS_DEBUG
+    assert_true(failed > 100);
+#else
+    assert_int_equal(failed, 0);
+#endif
+    assert_int_equal(prepare(&p, &c, "", &err), QS_OK);
+    drop(&p, &c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(kept), cmocka_unit_test(valid_files),
-                                       cmocka_unit_test(from_a_model), cmocka_unit_test(mistakes)};
+                                       cmocka_unit_test(from_a_model), cmocka_unit_test(mistakes),
+                                       cmocka_unit_test(out_of_memory)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
