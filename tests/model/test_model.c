@@ -262,11 +262,18 @@ static void test_numeric(void **s) {
     (void)s;
     static const struct {
         const char *tensor, *says;
-    } cases[] = {{"token_embd.weight", "the embedding holds"}, {"blk.0.attn_norm.weight", "layer 0 "},
-                 {"blk.0.attn_v.weight", "layer 0 "},          {"blk.0.ffn_down.weight", "layer 0 "},
-                 {"blk.1.attn_q.weight", "layer 1 "},          {"blk.1.ffn_gate_inp.weight", "layer 1 "},
-                 {"blk.1.ffn_up_exps.weight", "layer 1 "},     {"blk.1.ffn_down_shexp.weight", "layer 1 "},
-                 {"output_norm.weight", "the logits hold"},    {"output.weight", "the logits hold"}};
+    } cases[] = {
+        {"token_embd.weight", "the embedding holds"},
+        {"blk.0.attn_norm.weight", "layer 0 "},
+        {"blk.0.attn_v.weight", "layer 0 "},
+        {"blk.0.ffn_down.weight", "layer 0 "},
+        {"blk.1.attn_q.weight", "layer 1 "},
+        {"blk.1.ffn_gate_inp.weight", "layer 1 "},
+        {"blk.1.ffn_up_exps.weight", "layer 1 "},
+        {"blk.1.ffn_down_shexp.weight", "layer 1 "},
+        {"output_norm.weight", "the logits hold"},
+        {"output.weight", "the logits hold"},
+    };
     for (size_t i = 0; i < QSI_COUNT(cases); i++) {
         check_numeric(cases[i].tensor, NAN, cases[i].says);
         if (!strstr(cases[i].tensor, "attn_q")) /* of an infinite score only one key is left */
