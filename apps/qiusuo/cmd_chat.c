@@ -56,12 +56,17 @@ static int talk_piped(chat *c) {
         if (n == 0) continue;
         st = qs_chat_add(c->s, QS_USER, line, (size_t)n, &err);
         if (st == QS_OK) st = answer(c, &err);
-        if (st == QS_OK && qsa_finish_note(c->last.finish) != NULL && c->o.n_predict < 0)
+        bool asked = c->last.finish == QS_FINISH_LENGTH && c->o.n_predict >= 0;
+        if (st == QS_OK && qsa_finish_note(c->last.finish) != NULL && !asked)
             qsa_say("line %" PRId64 ": %s", number, qsa_finish_note(c->last.finish));
         if (st != QS_OK)
             qsa_say("line %" PRId64 " of the input: %s", number,
                     err.text[0] != '\0' ? err.text : qs_status_text(st));
         if (ferror(stdout)) break;
+    }
+    if (st == QS_OK && ferror(stdin)) {
+        qsa_say("cannot read standard input");
+        st = QS_E_IO;
     }
     free(line);
     return st == QS_OK ? QSA_EXIT_OK : QSA_EXIT_FAILED;

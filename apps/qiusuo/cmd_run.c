@@ -99,7 +99,8 @@ static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s,
     qs_status st = generate(a, s, prompt, n, &o, &stats, &err);
     qsa_cancel_on_interrupt(s, false);
     if (st == QS_OK) {
-        const char *note = a->gen.n_predict >= 0 ? NULL : qsa_finish_note(stats.finish);
+        bool asked = stats.finish == QS_FINISH_LENGTH && a->gen.n_predict >= 0;
+        const char *note = asked ? NULL : qsa_finish_note(stats.finish);
         if (a->json) print_json(s, &stats, tokens);
         else end_line(s);
         if (note != NULL) qsa_say("%s", note);

@@ -1,8 +1,10 @@
 /* The program: finds the command and runs it. Each command lives in a file of its own. */
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "args.h"
 #include "commands.h"
@@ -85,7 +87,17 @@ static int dispatch(int argc, char **argv) {
     return c != NULL ? c->run(argc - 1, argv + 1) : unknown(word);
 }
 
+/* A standard stream that the caller has closed is opened the wrong way round, so that its use stays
+ * an error and no file opened later, a checkpoint for instance, takes its number and its text. */
+static void hold_standard_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) == -1)
+            (void)!open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+    }
+}
+
 int main(int argc, char **argv) {
+    hold_standard_streams();
     setlocale(LC_CTYPE, ""); /* character widths for line editing; numbers stay as in C */
     qsa_interrupt_init();
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is then an error that can be reported */

@@ -174,6 +174,9 @@ static qs_status config_from_init(maker *m, qs_err *err) {
     qsi_config *k = &m->p->config;
     qsi_trainconf *c = m->c;
     QS_TRY(qsi_gguf_open(&m->p->init, c->init, err));
+    if (qsi_gguf_n_tensors(m->p->init) == 0)
+        QS_FAIL(err, QS_E_UNSUPPORTED, "'%s' is a vocabulary without weights: name it with "
+                "tokenizer.vocab, or start from a model", c->init);
     QS_TRY(qsi_config_from_gguf(k, m->p->init, err));
     const struct {
         const char *key;

@@ -69,6 +69,19 @@ class Help(unittest.TestCase):
         self.assertEqual(p.returncode, 1)
         self.assertIn(b"standard output", p.stderr)
 
+    def test_closed_streams(self):
+        """No file that is opened takes the number, or the text, of a closed standard stream."""
+        m = model("moe", "f32")
+        for line, says in (("chat %s <&-", "cannot read standard input"),
+                           ("tokenize -m %s <&-", "cannot read standard input"),
+                           ("info %s >&-", "cannot write the result")):
+            with self.subTest(line=line):
+                p = subprocess.run(["sh", "-c", 'exec "$0" ' + line % m, PROGRAM], env=ENV,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   timeout=TIMEOUT, check=False)
+                self.assertEqual((p.returncode, p.stdout), (1, b""))
+                self.assertIn(says, p.stderr.decode())
+
     def test_ctrl_c_is_130(self):
         p = subprocess.Popen([PROGRAM, "tokenize", "-m", model("moe", "f32")], env=ENV,
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -228,6 +228,15 @@ class PipedChat(unittest.TestCase):
     def test_no_input(self):
         self.assertEqual(self.chat("")[0], "")
 
+    def test_a_full_context_is_said(self):
+        """Also when -n gives a number, which the answer did not reach."""
+        m = model("moe", "f32", "tasks")
+        for args, stdin in ((["run", m, "--raw", "hello"], b""), (["chat", m], b"hello\n")):
+            rc, _, err = run(*args, "-c", "40", "-n", "1000", "--ignore-eos", stdin=stdin)
+            self.assertEqual(rc, 0, err)
+            self.assertIn(b"the context is full", err)
+            self.assertEqual(run(*args, "-c", "40", "-n", "2", stdin=stdin)[2], b"")
+
 
 if __name__ == "__main__":
     main()

@@ -162,6 +162,11 @@ class Train(unittest.TestCase):
             rc, out, err = run("train", path, "--out", os.path.join(FOLDER, "bad"))
             self.assertEqual((rc, out), (1, b""))
             self.assertIn(says, err.decode())
+        vocab = os.path.join(FOLDER, "only-vocab.gguf")
+        self.assertEqual(run("tokenizer", "train", self.text, "--vocab", "300", "-o", vocab)[0], 0)
+        rc, _, err = run("train", self.text, "--init", vocab, "--out", os.path.join(FOLDER, "bad"))
+        self.assertEqual(rc, 1)
+        self.assertIn("without weights", err.decode())
         self.assertEqual(run("train")[0], 2)
         self.assertEqual(run("train", self.text, "--steps", "5", "--hours", "1")[0], 2)
         rc, _, err = run("train", self.text, "--out", self.whole, "--steps", "70", *SMALL,
