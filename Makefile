@@ -18,14 +18,14 @@ all: $(BUILD)/build.ninja
 	@echo "The program is $(BUILD)/qiusuo; 'make chat' talks to the default model."
 
 packages:
-	@tools/packages.sh build
+	@tools/packages.sh build >&2
 
 # Only a missing build folder is set up; ninja itself runs meson again when a meson.build changes.
 $(BUILD)/build.ninja: | packages
-	@echo "Setting up $(BUILD)/"
+	@echo "Setting up $(BUILD)/" >&2
 	@meson setup $(BUILD) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
 	@mv $(BUILD).log $(BUILD)/setup.log
-	@echo "Building (about a minute the first time)"
+	@echo "Building (about a minute the first time)" >&2
 
 # On a terminal the program gets a process group of
 # its own (set -m), so that Ctrl-C ends an answer and not make.

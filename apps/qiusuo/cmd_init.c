@@ -83,7 +83,7 @@ int cmd_init(int argc, char **argv) {
     };
     const qsa_cmd cmd = {
         .name = "init",
-        .synopsis = "--preset NAME --type T [--vocab FILE] [--seed N] [--layers N] -o OUT",
+        .synopsis = "--preset NAME [--type T] [--vocab FILE] [--seed N] [--layers N] -o OUT",
         .about = about,
         .examples =
             "qiusuo init --preset moe-tiny --type Q8_0 -o tiny.gguf\n"

@@ -122,6 +122,8 @@ static int read_prompt(const args *a, const qsa_cmd *cmd, const qsa_pos *pos, ch
     if (text != NULL && file != NULL) return qsa_usage(cmd, "a prompt and -f exclude each other");
     if (text != NULL && strcmp(text, "-") == 0) file = text;
     if (text == NULL && file == NULL) {
+        if (isatty(STDIN_FILENO) && a->model.model != NULL)
+            return qsa_usage(cmd, "which prompt? '%s' is the model", a->model.model);
         if (isatty(STDIN_FILENO)) return qsa_usage(cmd, "which prompt?");
         file = "-";
     }
@@ -133,7 +135,8 @@ static int read_prompt(const args *a, const qsa_cmd *cmd, const qsa_pos *pos, ch
     qs_status st = qsa_read_text(file, MAX_PROMPT, owned, n, &err);
     if (st == QS_OK && !a->raw && *n > 0 && (*owned)[*n - 1] == '\n') --*n;
     if (st == QS_OK && *n == 0 && !a->raw) {
-        qsa_say("the prompt is empty");
+        if (a->model.model == NULL || a->file != NULL) qsa_say("the prompt is empty");
+        else qsa_say("the prompt is empty ('%s' is the model)", a->model.model);
         return QSA_EXIT_FAILED;
     }
     *prompt = *owned;
@@ -159,7 +162,8 @@ int cmd_run(int argc, char **argv) {
         .synopsis = "MODEL [PROMPT] [options]",
         .about = "Prints the model's answer to one prompt: the argument, -p, -f, or standard input\n"
                  "when it is piped. Sampling settings come from the model file, else temperature 0.7\n"
-                 "and top-p 0.95.\n",
+                 "and top-p 0.95. Without MODEL, the one that comes with the program answers -p, -f\n"
+                 "or standard input.\n",
         .examples = "  qiusuo run model.gguf \"Who was Li Bai?\"\n"
                     "  qiusuo run model.gguf --raw -n 50 --temp 0 -p \"床前明月光\"\n"
                     "  cat question.txt | qiusuo run model.gguf --seed 7\n",

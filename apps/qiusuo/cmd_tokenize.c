@@ -35,7 +35,7 @@ int cmd_tokenize(int argc, char **argv) {
     };
     const qsa_cmd cmd = {
         .name = "tokenize",
-        .synopsis = "[-m FILE] [--no-bos] [--no-special] < text",
+        .synopsis = "-m FILE [--no-bos] [--no-special] < text",
         .about = "Prints the ids of standard input on one line, separated by spaces. The input is "
                  "taken byte for\nbyte, a last newline included, and must be UTF-8.\n",
         .examples = "printf 'Hello world' | qiusuo tokenize -m model.gguf\n"

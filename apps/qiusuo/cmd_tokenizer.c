@@ -42,12 +42,12 @@ static int train(int argc, char **argv) {
                     "qiusuo tokenizer train corpus/ more.txt --vocab 16384 -o vocab.gguf\n",
         .opts = opts,
         .n_opts = sizeof(opts) / sizeof(opts[0]),
-        .min_pos = 1,
         .max_pos = -1,
     };
     qsa_pos pos;
     int rc = qsa_parse(&cmd, argc, argv, &pos);
     if (rc != QSA_GO) return rc;
+    if (pos.n == 0) return qsa_usage(&cmd, "from which text? name files or folders");
     if (out == NULL) return qsa_usage(&cmd, "where to? name the file to write with -o");
     display d = {.merging = 0};
     qs_err err;

@@ -46,29 +46,44 @@ static void show_prepare(display *d, const qs_train_event *e) {
     d->shown = true;
 }
 
-/* A step that was validated stays on the screen (and in a pipe); the others are overwritten. */
+/* "step 14/40  loss 5.124  ... 0:04 left"; the larger `less`, the fewer figures. */
+static void format_step(char *line, size_t cap, const qs_train_event *e, int less) {
+    char rate[32], left[32];
+    int n = snprintf(line, cap, "step %lld", (long long)e->step);
+    if (e->total_steps > 0)
+        n += snprintf(line + n, cap - (size_t)n, "/%lld", (long long)e->total_steps);
+    n += snprintf(line + n, cap - (size_t)n, "  loss %.3f", e->smooth_loss);
+    if (!isnan(e->val_loss)) n += snprintf(line + n, cap - (size_t)n, "  val %.3f", e->val_loss);
+    if (less < 2) n += snprintf(line + n, cap - (size_t)n, "  lr %.2e", e->lr);
+    if (less < 1) n += snprintf(line + n, cap - (size_t)n, "  norm %.2f", e->grad_norm);
+    n += snprintf(line + n, cap - (size_t)n, "  %s tok/s",
+                  qsa_format_count(rate, sizeof(rate), e->tok_s));
+    if (!isnan(e->peak_share) && less < 3)
+        n += snprintf(line + n, cap - (size_t)n, "  %.0f %% of peak", 100 * e->peak_share);
+    if (!isnan(e->imbalance) && less < 4)
+        n += snprintf(line + n, cap - (size_t)n, "  experts %.1fx", e->imbalance);
+    if (!isnan(e->left_s))
+        snprintf(line + n, cap - (size_t)n, "  %s left",
+                 qsa_format_time(left, sizeof(left), e->left_s));
+}
+
+/* A step that was validated stays on the screen (and in a pipe); the others are overwritten, and
+ * for that fit into one line of the terminal. */
 static void show_step(display *d, const qs_train_event *e) {
-    char line[256], rate[32], left[32];
+    char line[512];
     bool keep = !isnan(e->val_loss);
     if (!keep && !due(d)) return;
     clear_line(d);
-    int n = snprintf(line, sizeof(line), "step %lld", (long long)e->step);
-    if (e->total_steps > 0) n += snprintf(line + n, sizeof(line) - (size_t)n, "/%lld",
-                                          (long long)e->total_steps);
-    n += snprintf(line + n, sizeof(line) - (size_t)n, "  loss %.3f", e->smooth_loss);
-    if (keep) n += snprintf(line + n, sizeof(line) - (size_t)n, "  val %.3f", e->val_loss);
-    n += snprintf(line + n, sizeof(line) - (size_t)n, "  lr %.2e  norm %.2f  %s tok/s", e->lr,
-                  e->grad_norm, qsa_format_count(rate, sizeof(rate), e->tok_s));
-    if (!isnan(e->peak_share))
-        n += snprintf(line + n, sizeof(line) - (size_t)n, "  %.0f %% of peak",
-                      100 * e->peak_share);
-    if (!isnan(e->imbalance))
-        n += snprintf(line + n, sizeof(line) - (size_t)n, "  experts %.1fx", e->imbalance);
-    if (!isnan(e->left_s))
-        snprintf(line + n, sizeof(line) - (size_t)n, "  %s left",
-                 qsa_format_time(left, sizeof(left), e->left_s));
-    if (keep) fprintf(stderr, "%s\n", line);
-    else fputs(line, stderr);
+    format_step(line, sizeof(line), e, 0);
+    if (keep) {
+        fprintf(stderr, "%s\n", line);
+    } else {
+        size_t columns = qsa_columns();
+        for (int less = 1; less <= 4 && strlen(line) >= columns; less++)
+            format_step(line, sizeof(line), e, less);
+        if (strlen(line) >= columns) line[columns - 1] = '\0';
+        fputs(line, stderr);
+    }
     fflush(stderr);
     d->shown = !keep;
 }
@@ -177,12 +192,12 @@ int cmd_train(int argc, char **argv) {
                     "qiusuo train more.txt --init poet/model.gguf --out poet2\n",
         .opts = opts,
         .n_opts = sizeof(opts) / sizeof(opts[0]),
-        .min_pos = 1,
         .max_pos = -1,
     };
     qsa_pos pos;
     int rc = qsa_parse(&cmd, argc, argv, &pos);
     if (rc != QSA_GO) return rc;
+    if (pos.n == 0) return qsa_usage(&cmd, "on which text? name files or folders");
     if ((o.steps > 0) + (o.tokens > 0) + (o.hours > 0) > 1)
         return qsa_usage(&cmd, "give the length as one of --steps, --tokens, --hours");
     int first = is_config(pos.v[0]);

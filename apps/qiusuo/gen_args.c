@@ -2,6 +2,7 @@
 #include "gen_args.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -48,7 +49,13 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     qsa_progress_begin(&progress, "loading", "B", 0);
     qs_status st = qs_model_open(m, file, &mo, &err);
     qsa_progress_end(&progress);
-    if (st != QS_OK) return qsa_fail(st, &err);
+    if (st != QS_OK) {
+        int rc = qsa_fail(st, &err);
+        int n = snprintf(path, sizeof path, "%s/model.gguf", file);
+        if (n > 0 && (size_t)n < sizeof path && access(path, R_OK) == 0)
+            qsa_say("there is a model in that folder: '%s'", path);
+        return rc;
+    }
     qs_session_opts_init(&so, sizeof so);
     so.n_ctx = a->ctx;
     so.kv_type = a->kv != NULL && strcmp(a->kv, "f32") == 0 ? QS_KV_F32 : QS_KV_F16;

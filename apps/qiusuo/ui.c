@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -38,6 +39,12 @@ int qsa_fail(qs_status st, const qs_err *err) {
     if (st == QS_E_CANCELLED && qsa_interrupted()) return QSA_EXIT_INTERRUPTED;
     qsa_say("%s", text ? err->text : qs_status_text(st));
     return QSA_EXIT_FAILED;
+}
+
+size_t qsa_columns(void) {
+    struct winsize w = {0};
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &w) != 0 || w.ws_col == 0) return 80;
+    return w.ws_col < 20 ? 20 : w.ws_col;
 }
 
 int64_t qsa_now_ns(void) {

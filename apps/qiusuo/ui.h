@@ -32,6 +32,8 @@ char *qsa_format_size(char *buf, size_t cap, uint64_t bytes);
 char *qsa_format_count(char *buf, size_t cap, double n);
 /* "1:05", "2:03:10" in buf; returns buf. */
 char *qsa_format_time(char *buf, size_t cap, double seconds);
+/* Columns of the terminal at standard error; 80 when it does not say. At least 20. */
+size_t qsa_columns(void);
 /* Monotonic nanoseconds. */
 int64_t qsa_now_ns(void);
 

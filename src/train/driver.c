@@ -152,21 +152,30 @@ static void clean_folder(const run *r) {
     qsi_str_release(&path);
 }
 
+/* Settings that are derived, unless they are given. */
+static bool follows_text(const char *line, size_t n) {
+    static const char *const keys[] = {"data.doc_bytes ", "tokenizer.size "};
+    for (size_t i = 0; i < QSI_COUNT(keys); i++)
+        if (n > strlen(keys[i]) && memcmp(line, keys[i], strlen(keys[i])) == 0) return true;
+    return false;
+}
+
 static qs_status check_same(run *r, const qsi_run_state *s, const char *was, qs_err *err) {
     qs_status st = QS_OK;
     const char *now_line, *was_line;
     size_t n_now, n_was;
-    if (s->vocab_hash != qsi_vocab_hash(r->p.vocab))
-        QS_FAIL(err, QS_E_STATE, "the run in '%s' was made with another vocabulary; use another "
-                "--out", r->job->dir);
-    if (s->data_key != r->p.data_key)
-        QS_FAIL(err, QS_E_STATE, "the text is not what the run in '%s' began with; use another "
-                "--out, with --init '%s/model.gguf' to go on from its weights", r->job->dir,
-                r->job->dir);
+    /* settings first: another preset also makes another vocabulary and other data */
     if (!qsi_trainconf_same(was, r->identity.data, &now_line, &n_now, &was_line, &n_was))
-        QS_FAIL(err, QS_E_STATE, "the run in '%s' was made with '%.*s', now it is '%.*s'; set it "
-                "back or use another --out", r->job->dir, (int)(n_was > 120 ? 120 : n_was),
-                was_line, (int)(n_now > 120 ? 120 : n_now), now_line);
+        QS_FAIL(err, QS_E_STATE, "the run in '%s' was made with '%.*s', now it is '%.*s'%s; set "
+                "it back or use another --out", r->job->dir, (int)(n_was > 120 ? 120 : n_was),
+                was_line, (int)(n_now > 120 ? 120 : n_now), now_line,
+                follows_text(was_line, n_was)
+                    ? " (not set, it follows from preset and length of the text)" : "");
+    /* a vocabulary that was learned changes with the text */
+    if (s->vocab_hash != qsi_vocab_hash(r->p.vocab) || s->data_key != r->p.data_key)
+        QS_FAIL(err, QS_E_STATE, "the text%s is not what the run in '%s' began with; use another "
+                "--out, with --init '%s/model.gguf' to go on from its weights",
+                r->job->conf->vocab != NULL ? " or the vocabulary" : "", r->job->dir, r->job->dir);
 done:
     return st;
 }

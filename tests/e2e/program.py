@@ -2,14 +2,17 @@
 
 Called as: python3 test_x.py PROGRAM MAKE_TINY_MODEL [unittest arguments]
 """
+import fcntl
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 
@@ -47,14 +50,15 @@ def run(*args, stdin=b"", env=None):
 class Terminal:
     """The program at a pseudo terminal. Output is collected; escape sequences are taken out."""
 
-    def __init__(self, *args, env=None, stdout=None):
+    def __init__(self, *args, env=None, stdout=None, columns=None):
         self.out = b""
         self.pid, self.fd = None, None
         master, slave = pty.openpty()
+        if columns is not None:
+            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.p = subprocess.Popen([PROGRAM, *args], stdin=slave, stdout=stdout or slave,
                                   stderr=slave, env=env or ENV, start_new_session=True,
-                                  preexec_fn=lambda: __import__("fcntl").ioctl(
-                                      0, __import__("termios").TIOCSCTTY, 0))
+                                  preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         os.close(slave)
         self.fd = master
 
@@ -91,6 +95,11 @@ class Terminal:
         data = text if isinstance(text, bytes) else text.encode()
         while data:
             data = data[os.write(self.fd, data):]
+
+    def rest(self):
+        """Waits for the end; returns everything shown as it came, escape sequences included."""
+        self.close()
+        return self.out
 
     def close(self):
         """Waits for the end; returns the exit code."""

@@ -80,6 +80,8 @@ class Chat(unittest.TestCase):
         t.expect(r"2 turns\n>>> ")
         t.send("/clear\n")
         t.expect(PROMPT)
+        t.send("/stats\n")
+        self.assertIn("0 turns, 0 of 256 tokens", t.expect(PROMPT))
         t.send("/save %s\n" % path("c.json"))
         t.expect(r"0 turns\n>>> ")
         t.send("/load %s\n" % path("missing.json"))

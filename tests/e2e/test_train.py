@@ -5,6 +5,7 @@ Called as: python3 test_train.py PROGRAM MAKE_TINY_MODEL
 import csv
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -119,6 +120,46 @@ class Train(unittest.TestCase):
         self.assertIn(f"resumed at step {step}\n", err.decode())
         self.assertEqual(model(out), model(self.whole))
         self.assertEqual(numbers(out), numbers(self.whole))
+
+    def test_progress_fits_the_terminal(self):
+        for columns in (80, 40):
+            t = program.Terminal("train", self.text, "--out", os.path.join(FOLDER, f"tty{columns}"),
+                                 "--steps", "60", *SMALL, columns=columns)
+            raw = t.rest()
+            self.assertEqual(t.p.returncode, 0)
+            lines = re.findall(rb"\r\x1b\[K(step [^\r\n]*?)(?=\r\x1b\[K)", raw)
+            self.assertTrue(lines, raw)
+            for line in lines:
+                self.assertLess(len(line), columns)
+            if columns == 80:
+                self.assertIn(b" left", lines[-1])
+
+    def test_what_changed_is_named(self):
+        out = os.path.join(FOLDER, "changed")
+        self.assertEqual(run("train", self.text, "--out", out, "--steps", "2", *SMALL)[0], 0)
+        with open(self.text, encoding="utf-8") as f:
+            text = f.read()
+        other = os.path.join(FOLDER, "other.txt")
+        for changed, said in ((text.replace("stone", "steel"), "the text is not what the run in"),
+                              (text[:60000], "(not set, it follows from preset and length of the "
+                                             "text)")):
+            with open(other, "w", encoding="utf-8") as f:
+                f.write(changed)
+            rc, _, err = run("train", other, "--out", out, "--steps", "2", *SMALL)
+            self.assertEqual(rc, 1)
+            self.assertIn(said, err.decode())
+        rc, _, err = run("train", self.text, "--out", out, "--steps", "2", *SMALL, "--set",
+                         "tokenizer.size=310")
+        self.assertEqual(rc, 1)
+        self.assertIn("'tokenizer.size = 300', now it is 'tokenizer.size = 310'", err.decode())
+        rc, _, err = run("train", "--steps", "2")
+        self.assertEqual(rc, 2)
+        self.assertIn("which text", err.decode())
+
+    def test_folder_of_a_run(self):
+        rc, _, err = run("run", self.whole, "hello")
+        self.assertEqual(rc, 1)
+        self.assertIn(f"'{self.whole}/model.gguf'", err.decode())
 
     def test_again_and_longer(self):
         args = ["train", self.text, *SMALL, "--set", "train.warmup_steps=5"]
