@@ -217,7 +217,8 @@ static bool do_stats(chat *c, const char *arg) {
     (void)arg;
     fprintf(stderr, "%" PRId64 " turns, %" PRId64 " of %" PRId64 " tokens of context; %d threads, "
                     "%s\n", qs_chat_n_turns(c->s),
-            qs_chat_n_turns(c->s) > 0 ? qs_session_n_ids(c->s) : 0, qs_session_n_ctx(c->s), (int)qs_model_threads(c->m), qs_model_isa(c->m));
+            qs_chat_n_turns(c->s) > 0 ? qs_session_n_ids(c->s) : 0, qs_session_n_ctx(c->s),
+            (int)qs_model_threads(c->m), qs_model_isa(c->m));
     if (!c->has_last) return true;
     const qs_gen_stats *t = &c->last;
     fprintf(stderr, "last answer: %" PRId64 " tokens in %.2f s, %.1f tokens/s; prompt: %" PRId64
