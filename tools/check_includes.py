@@ -29,6 +29,7 @@ THIRD_PARTY = {
     "microhttpd.h": {"serve"},
     "mpi.h": {"comm"},
     "curl/curl.h": {"hub"},
+    "hwloc.h": {"sys"},
     "cblas.h": {"tests"},
     "cmocka.h": {"tests"},
 }

@@ -7,6 +7,7 @@
 
 #include "args.h"
 #include "commands.h"
+#include "gen_args.h"
 #include "qiusuo/measure.h"
 #include "qiusuo/qiusuo.h"
 #include "ui.h"
@@ -135,6 +136,8 @@ static int bench_kernels(const qs_bench_opts *o, form *f) {
 int cmd_bench(int argc, char **argv) {
     const char *model = NULL, *isa = NULL;
     int64_t prompt = 512, gen = 64, depth = 0, batch = 1, threads = 0, repeats = 5, train = 2048;
+    uint64_t memory = 0;
+    bool numa = false, mlock = false;
     bool kernels = false, trained = true, terminal = isatty(STDERR_FILENO) != 0;
     form f = {0};
     const qsa_opt opts[] = {
@@ -145,8 +148,7 @@ int cmd_bench(int argc, char **argv) {
         QSA_OPT_INT('b', "batch", "N", &batch, 1, 4096, "sequences (1)"),
         QSA_OPT_INT(0, "train", "N", &train, 1, 1 << 20, "rows of the training test (2048)"),
         QSA_OPT_UNSET(0, "no-train", &trained, "leave the training test out"),
-        QSA_OPT_INT('t', "threads", "N", &threads, 0, 1024, "threads (0: all)"),
-        QSA_OPT_STR(0, "isa", "LEVEL", &isa, "highest kernels: ref, avx2, avx512, vnni, bf16"),
+        QSA_MACHINE_OPTS(threads, isa, numa, mlock, memory),
         QSA_OPT_INT('r', "repeats", "N", &repeats, 1, 101, "of each test; the median counts (5)"),
         QSA_OPT_FLAG(0, "kernels", &kernels, "the kernels one by one, at every level"),
         QSA_OPT_FLAG(0, "json", &f.json, "print one JSON object"),
@@ -186,6 +188,10 @@ int cmd_bench(int argc, char **argv) {
     o.train = trained ? (int32_t)train : 0;
     o.repeats = (int32_t)repeats;
     o.isa = isa != NULL ? isa : getenv("QIUSUO_ISA");
+    o.numa = numa;
+    o.mlock = mlock;
+    o.memory_bytes = memory;
+    qs_log_set(qsa_log, NULL);
     qsa_interrupt_catch(true);
     if (kernels) return bench_kernels(&o, &f);
     o.progress = show;

@@ -176,7 +176,7 @@ int cmd_train(int argc, char **argv) {
         QSA_OPT_STR(0, "init", "MODEL", &o.init, "start from the weights of a GGUF model"),
         QSA_OPT_STR(0, "type", "TYPE", &o.type, "of model.gguf: F16 (default), F32, BF16, Q8_0, Q4_0"),
         QSA_OPT_LIST(0, "set", "KEY=VALUE", &settings, "any setting: --set train.lr=1e-3"),
-        QSA_OPT_INT('t', "threads", "N", &threads, 1, 1024, "default: all processors"),
+        QSA_OPT_INT('t', "threads", "N", &threads, 1, 1024, "default: the physical cores"),
         QSA_OPT_STR(0, "isa", "LEVEL", &o.isa, "highest CPU level to use: ref, avx2, ..."),
     };
     const qsa_cmd cmd = {

@@ -16,7 +16,7 @@ void qsa_take_model(qsa_model_args *a, qsa_pos *pos) {
     pos->n--;
 }
 
-static void say_log(void *user, int level, const char *text) {
+void qsa_log(void *user, int level, const char *text) {
     (void)user;
     qsa_say("%s%s", level > 0 ? "warning: " : "", text);
 }
@@ -35,7 +35,7 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     qs_model_opts mo;
     qs_session_opts so;
     qsa_progress progress;
-    qs_log_set(say_log, NULL);
+    qs_log_set(qsa_log, NULL);
     if (file == NULL) {
         qs_status st = qs_default_model(path, sizeof path, &err);
         if (st != QS_OK) return qsa_fail(st, &err);
@@ -44,6 +44,9 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     qs_model_opts_init(&mo, sizeof mo);
     mo.threads = (int32_t)a->threads;
     mo.isa = a->isa != NULL ? a->isa : getenv("QIUSUO_ISA");
+    mo.numa = a->numa;
+    mo.mlock = a->mlock;
+    mo.memory_bytes = a->memory;
     mo.progress = on_load;
     mo.user = &progress;
     qsa_progress_begin(&progress, "loading", "B", 0);

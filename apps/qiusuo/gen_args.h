@@ -8,7 +8,9 @@
 typedef struct qsa_model_args {
     const char *model;        /* NULL: the default one */
     const char *isa, *kv;
-    int64_t threads, ctx;     /* 0: all processors; the model's context */
+    int64_t threads, ctx;     /* 0: the physical cores; the model's context */
+    uint64_t memory;          /* 0: as much as the weights take */
+    bool numa, mlock;
 } qsa_model_args;
 
 typedef struct qsa_gen_args {
@@ -24,12 +26,21 @@ typedef struct qsa_gen_args {
 } qsa_gen_args;
 #define QSA_GEN_ARGS_INIT { .seed = -1, .n_predict = -1 }
 
+/* How the machine is used: every command that opens a model has these. */
+#define QSA_MACHINE_OPTS(threads, isa, numa, mlock, memory)                                        \
+    QSA_OPT_INT('t', "threads", "N", &(threads), 0, 1024,                                          \
+                "threads (0: the physical cores this process may use)"),                           \
+    QSA_OPT_STR(0, "isa", "LEVEL", &(isa), "cap the CPU level: ref, avx2, avx512, vnni, bf16"),    \
+    QSA_OPT_FLAG(0, "numa", &(numa), "bind threads to NUMA nodes, weights near their threads"),    \
+    QSA_OPT_FLAG(0, "mlock", &(mlock), "keep the model in memory; never let it be paged out"),     \
+    QSA_OPT_SIZE(0, "memory", "SIZE", &(memory),                                                   \
+                 "at most SIZE of weights in memory (12G), the rest is read from disk")
+
 #define QSA_MODEL_OPTS(a)                                                                          \
     QSA_OPT_STR('m', "model", "FILE", &(a).model, "the model (GGUF file or Hugging Face folder)"), \
     QSA_OPT_INT('c', "ctx-size", "N", &(a).ctx, 0, 16777216,                                       \
                 "context in tokens (0: the model's)"),                                             \
-    QSA_OPT_INT('t', "threads", "N", &(a).threads, 0, 1024, "threads (0: all processors)"),        \
-    QSA_OPT_STR(0, "isa", "LEVEL", &(a).isa, "cap the CPU level: ref, avx2, avx512, vnni, bf16"),  \
+    QSA_MACHINE_OPTS((a).threads, (a).isa, (a).numa, (a).mlock, (a).memory),                       \
     QSA_OPT_CHOICE(0, "kv", "f16|f32", &(a).kv, "type of the cache (f16)")
 
 #define QSA_GEN_NUM(n, val, a, field, from, to, text)                                              \
@@ -66,6 +77,8 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s);
 int qsa_gen_opts(const qsa_cmd *cmd, qsa_gen_args *a, const qs_model *m, qs_gen_opts *o);
 void qsa_gen_args_release(qsa_gen_args *a);
 
+/* The library's notes and warnings as messages of the program (a qs_log_fn). */
+void qsa_log(void *user, int level, const char *text);
 /* Takes the model off the positionals when -m did not name it. */
 void qsa_take_model(qsa_model_args *a, qsa_pos *pos);
 

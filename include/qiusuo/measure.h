@@ -21,13 +21,16 @@ typedef struct qs_bench_opts {
     int32_t gen;         /* steps of the decode test; 0: not run. Default 64 */
     int32_t depth;       /* positions in the cache before either. Default 0 */
     int32_t batch;       /* sequences. Default 1 */
-    int32_t threads;     /* 0: the processors this process may use */
+    int32_t threads;     /* 0: the physical cores this process may use */
     int32_t train;       /* rows of the training test; 0: not run. Default 2048 */
     int32_t repeats;     /* of each test, the median counts. Default 5 */
     const char *isa;     /* cap of the kernels' level; NULL: the highest */
     /* What is being done, for a progress line; a return other than 0 cancels. May be NULL. */
     int (*progress)(void *user, const char *what);
     void *user;
+    int32_t numa;          /* as in qs_model_opts, these three */
+    int32_t mlock;
+    uint64_t memory_bytes;
 } qs_bench_opts;
 QS_API void qs_bench_opts_init(qs_bench_opts *o, size_t size);
 

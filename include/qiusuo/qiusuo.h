@@ -53,7 +53,7 @@ typedef struct qs_model qs_model;
 
 typedef struct qs_model_opts {
     size_t size;             /* set by init */
-    int32_t threads;         /* 0: the processors this process may use */
+    int32_t threads;         /* 0: the physical cores this process may use */
     int32_t max_rows;        /* rows of a prefill chunk; 0: a default. Results do not depend on it */
     const char *isa;         /* cap of the kernels' level: "ref", "avx2", ...; NULL: the highest */
     int32_t vocab_only;      /* non-zero: only the vocabulary is loaded; also works for a file
@@ -61,6 +61,13 @@ typedef struct qs_model_opts {
     /* Called while weights are prepared, if not NULL; a return other than 0 cancels. */
     int (*progress)(void *user, int64_t done, int64_t of);
     void *user;
+    int32_t numa;            /* non-zero: threads are bound to NUMA nodes and weights lie near those
+                                who use them; the calling thread is bound until the model is closed.
+                                A machine with one node says so in a note */
+    int32_t mlock;           /* non-zero: what the process has in memory stays there (mlockall).
+                                QS_E_LIMIT when the system does not allow it */
+    uint64_t memory_bytes;   /* at most so much of the weights in memory, the rest is read from disk
+                                as it is needed; 0: all of them */
 } qs_model_opts;
 QS_API void qs_model_opts_init(qs_model_opts *o, size_t size);
 

@@ -34,6 +34,7 @@ struct qs_model {
     bool tell_template;                /* it was guessed, and nobody was told yet */
     char **tasks;
     size_t n_tasks;
+    bool locked;                       /* the process's memory, for this model */
 };
 
 typedef struct qsi_api_turn {
@@ -60,6 +61,8 @@ struct qs_session {
  * before. full_size = sizeof *full. NULL leaves everything. */
 void qsi_api_opts(void *full, size_t full_size, const void *o);
 
+/* The pool of a model; with numa its workers are bound, and one node is worth a note. */
+qs_status qsi_api_pool(qsi_pool **pool, int32_t threads, bool numa, qs_err *err) QS_MUST_CHECK;
 /* Generates after the session's sequence was set to the prompt (n_cached of it in the cache). */
 qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space, size_t n_cached,
                            qs_gen_stats *stats, int64_t *exact_ids, qs_err *err) QS_MUST_CHECK;

@@ -25,7 +25,8 @@ void qs_bench_opts_init(qs_bench_opts *o, size_t size) {
 static qsi_bench_opts inner(const qs_bench_opts *o) {
     return (qsi_bench_opts){.prompt = o->prompt, .gen = o->gen, .depth = o->depth,
                             .batch = o->batch, .train = o->train, .repeats = o->repeats,
-                            .progress = o->progress, .user = o->user};
+                            .progress = o->progress, .user = o->user,
+                            .memory_bytes = o->memory_bytes, .mlock = o->mlock != 0};
 }
 
 static void publish(const qsi_bench_report *r, const qsi_limits *l, qs_bench_report *out) {
@@ -78,7 +79,9 @@ qs_status qs_bench(const qs_bench_opts *opts, qs_bench_report *out, qs_err *err)
     qsi_api_opts(&o, sizeof o, opts);
     const qsi_bench_opts in = inner(&o);
     QS_TRY(qsi_isa_parse(o.isa != NULL ? o.isa : "auto", &isa, err));
-    QS_TRY(qsi_pool_create(&pool, o.threads, err));
+    if (o.mlock && o.memory_bytes > 0)
+        QS_FAIL(err, QS_E_ARG, "--mlock keeps all weights in memory, --memory does not: give one");
+    QS_TRY(qsi_api_pool(&pool, o.threads, o.numa != 0, err));
     if (o.model != NULL) QS_TRY(qsi_files_open_model(o.model, &g, err));
     for (int i = 0; i < TRIES && best.drift > DRIFT_MAX; i++) {
         QS_TRY(once(&in, g, pool, isa, &r, err));

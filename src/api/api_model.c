@@ -143,14 +143,25 @@ done:
     return st;
 }
 
+qs_status qsi_api_pool(qsi_pool **pool, int32_t threads, bool numa, qs_err *err) {
+    qs_status st = QS_OK;
+    if (!numa) return qsi_pool_create(pool, threads, err);
+    QS_TRY(qsi_pool_create_numa(pool, threads, err));
+    if (qsi_pool_nodes(*pool) == 1)
+        qsi_log(QSI_LOG_NOTE, "this machine has one NUMA node: --numa changes nothing");
+done:
+    return st;
+}
+
 static qs_status load_weights(qs_model *m, const qs_model_opts *o, qs_err *err) {
     qs_status st = QS_OK;
     if (qsi_gguf_n_tensors(m->g) == 0)
         QS_FAIL(err, QS_E_UNSUPPORTED, "'%s' is a vocabulary without weights: it can be described "
                 "(info) and can tokenize, but not run", m->path);
-    QS_TRY(qsi_pool_create(&m->pool, o->threads, err));
+    QS_TRY(qsi_api_pool(&m->pool, o->threads, o->numa != 0, err));
     qsi_model_opts mo = { .pool = m->pool, .isa = m->isa, .progress = o->progress, .user = o->user,
-                          .max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_ROWS };
+                          .max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_ROWS,
+                          .memory_bytes = o->memory_bytes };
     st = qsi_model_open(&m->model, m->g, &mo, err);
     if (st != QS_OK) {
         qsi_err_prefix(err, "cannot run '%s'", m->path);
@@ -171,6 +182,8 @@ qs_status qs_model_open(qs_model **out, const char *path, const qs_model_opts *o
     qsi_api_opts(&o, sizeof o, opts);
     qs_model *m = qsi_calloc(1, sizeof *m);
     if (!m) QS_FAIL(err, QS_E_NOMEM, "out of memory");
+    if (o.mlock && o.memory_bytes > 0)
+        QS_FAIL(err, QS_E_ARG, "--mlock keeps all weights in memory, --memory does not: give one");
     if (o.threads < 0) QS_FAIL(err, QS_E_ARG, "%d threads: 0 (all) or a number", (int)o.threads);
     QS_TRY(qsi_isa_parse(o.isa ? o.isa : "auto", &m->isa, err));
     QS_TRY(qsi_files_open_model_progress(path, &m->g, o.progress, o.user, err));
@@ -181,6 +194,10 @@ qs_status qs_model_open(qs_model **out, const char *path, const qs_model_opts *o
     }
     QS_TRY(describe(m, path, err));
     if (!o.vocab_only) QS_TRY(load_weights(m, &o, err));
+    if (o.mlock && !o.vocab_only) {
+        QS_TRY(qsi_mem_lock(err));
+        m->locked = true;
+    }
     *out = m;
     m = NULL;
 done:
@@ -192,6 +209,7 @@ void qs_model_close(qs_model **pm) {
     qs_model *m = pm ? *pm : NULL;
     if (!m) return;
     *pm = NULL;
+    if (m->locked) qsi_mem_unlock();
     qsi_model_close(&m->model);
     qsi_pool_free(m->pool);
     qsi_vocab_free(m->tok.vocab);

@@ -64,7 +64,7 @@ static void subject_release(subject *s) {
 static qs_status subject_init(subject *s, const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool,
                               qsi_isa isa, qs_err *err) {
     qs_status st = QS_OK;
-    qsi_model_opts mo = {.pool = pool, .isa = isa};
+    qsi_model_opts mo = {.pool = pool, .isa = isa, .memory_bytes = o->memory_bytes};
     *s = (subject){.o = o};
     qsi_rng_init(&s->rng, 1);
     QS_TRY(qsi_model_open(&s->model, g, &mo, err));
@@ -266,6 +266,7 @@ qs_status qsi_bench_tests(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *
         if (o->prompt > 0 || o->gen > 0) {
             QS_TRY(tell(o, "loading", err));
             QS_TRY(subject_init(&s, o, g, pool, isa, err));
+            if (o->mlock) QS_TRY(qsi_mem_lock(err));
             QS_TRY(test_model(&s, out, err));
             subject_release(&s);
             s = (subject){.o = o};
@@ -273,6 +274,7 @@ qs_status qsi_bench_tests(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *
     }
     if (o->train > 0) QS_TRY(test_train(o, g, pool, isa, out, err));
 done:
+    if (o->mlock) qsi_mem_unlock();
     subject_release(&s);
     return st;
 }

@@ -16,6 +16,8 @@ typedef struct qsi_bench_opts {
     int32_t prompt, gen, depth, batch, train, repeats; /* as in the public header */
     int (*progress)(void *user, const char *what);     /* may be NULL; non-zero cancels */
     void *user;
+    uint64_t memory_bytes;                             /* as in qsi_model_opts */
+    bool mlock;
 } qsi_bench_opts;
 
 typedef struct qsi_bench_run {

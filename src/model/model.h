@@ -82,6 +82,8 @@ typedef struct qsi_model_opts {
     qsi_isa isa;             /* level of the kernels */
     int max_rows;            /* rows a step may have (chunk of prefill); 0: 512 */
     const qsi_comm *comm;    /* NULL: one process */
+    uint64_t memory_bytes;   /* weights resident at most, the rest is read from disk as it is
+                                needed; 0: all of them */
     /* called while weights are prepared; may be NULL; non-zero cancels */
     int (*progress)(void *user, int64_t done, int64_t of);
     void *user;

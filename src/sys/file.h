@@ -62,5 +62,11 @@ int64_t qsi_now_ns(void);
 /* Bytes this process may still use: the least of free memory and its cgroup's limit. */
 uint64_t qsi_mem_available(void);
 uint64_t qsi_mem_resident(void);
+/* Keeps in memory what this process has in memory now and what it touches later (mlockall on fault).
+ * QS_E_LIMIT: the limit on locked memory does not allow it; the text says how to raise it. */
+qs_status qsi_mem_lock(qs_err *err) QS_MUST_CHECK;
+void qsi_mem_unlock(void);
+/* Bytes that may be locked; UINT64_MAX: no limit. */
+uint64_t qsi_mem_lock_limit(void);
 
 #endif

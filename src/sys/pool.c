@@ -23,6 +23,7 @@
 #include "sys/cpu.h"
 #include "sys/futex.h"
 #include "sys/oserr.h"
+#include "sys/topology.h"
 
 enum { MAX_THREADS = 1024, SPIN_FREE = 4000, SPIN_CROWDED = 50 };
 
@@ -45,6 +46,7 @@ struct qsi_pool {
     int spin;
     int started; /* threads that exist; slots[0] is the owner's */
     thread_slot *slots;
+    qsi_placement *placement; /* NULL: workers are not bound */
 };
 
 static void wait_turn(qsi_pool *p, uint32_t gen) {
@@ -79,6 +81,7 @@ static void *thread_main(void *arg) {
     thread_slot *slot = arg;
     qsi_pool *p = slot->worker.pool;
     fesetenv(FE_DFL_ENV);
+    if (p->placement != NULL) (void)qsi_placement_bind(p->placement, slot->worker.index);
     for (;;) {
         meet(p);
         if (p->quit) return NULL;
@@ -103,11 +106,11 @@ static int start_threads(qsi_pool *p) {
     return rc;
 }
 
-qs_status qsi_pool_create(qsi_pool **pool, int n_threads, qs_err *err) {
+static qs_status create(qsi_pool **pool, int n_threads, bool numa, qs_err *err) {
     qs_status st = QS_OK;
     qsi_pool *p = NULL;
     int cpus = qsi_cpu_count();
-    if (n_threads == 0) n_threads = cpus;
+    if (n_threads == 0) n_threads = qsi_core_count();
     if (n_threads < 0 || n_threads > MAX_THREADS) {
         QS_FAIL(err, QS_E_ARG, "%d threads: a pool has 1 to %d", n_threads, MAX_THREADS);
     }
@@ -119,15 +122,29 @@ qs_status qsi_pool_create(qsi_pool **pool, int n_threads, qs_err *err) {
     p->spin = n_threads <= cpus ? SPIN_FREE : SPIN_CROWDED;
     for (int i = 0; i < n_threads; i++) p->slots[i].worker = (qsi_worker){p, i, n_threads};
     p->started = 1;
+    if (numa) QS_TRY(qsi_placement_create(&p->placement, n_threads, err));
     int rc = start_threads(p);
     if (rc != 0) {
         QS_TRY(qsi_err_errno(err, rc, "cannot start thread %d of %d", p->started + 1, n_threads));
     }
+    if (p->placement != NULL) (void)qsi_placement_bind(p->placement, 0);
     *pool = p;
     p = NULL;
 done:
     qsi_pool_free(p);
     return st;
+}
+
+qs_status qsi_pool_create(qsi_pool **pool, int n_threads, qs_err *err) {
+    return create(pool, n_threads, false, err);
+}
+
+qs_status qsi_pool_create_numa(qsi_pool **pool, int n_threads, qs_err *err) {
+    return create(pool, n_threads, true, err);
+}
+
+int qsi_pool_nodes(const qsi_pool *p) {
+    return p->placement != NULL ? qsi_placement_nodes(p->placement) : 1;
 }
 
 void qsi_pool_free(qsi_pool *p) {
@@ -140,6 +157,8 @@ void qsi_pool_free(qsi_pool *p) {
         meet(p);
         for (int i = 1; i < p->started; i++) pthread_join(p->slots[i].thread, NULL);
     }
+    if (p->placement != NULL) qsi_placement_unbind(p->placement);
+    qsi_placement_free(p->placement);
     qsi_free(p->slots);
     qsi_free(p);
 }

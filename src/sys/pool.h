@@ -19,8 +19,13 @@ typedef struct qsi_worker {
 } qsi_worker;
 typedef void qsi_pool_fn(const qsi_worker *w, void *arg);
 
-/* n_threads 0: the processors this process may use (affinity and cgroup quota respected). */
+/* n_threads 0: the physical cores this process may use (affinity and cgroup quota respected). */
 qs_status qsi_pool_create(qsi_pool **pool, int n_threads, qs_err *err) QS_MUST_CHECK;
+/* The same with every worker bound to the cores of a NUMA node (sys/topology.h), so that memory a
+ * worker touches first lies near it. The owner is bound too until the pool is freed. */
+qs_status qsi_pool_create_numa(qsi_pool **pool, int n_threads, qs_err *err) QS_MUST_CHECK;
+/* NUMA nodes the workers are spread over; 1 without binding. */
+int qsi_pool_nodes(const qsi_pool *pool);
 void qsi_pool_free(qsi_pool *pool);
 int qsi_pool_size(const qsi_pool *pool);
 /* Runs fn on every worker and returns when all have returned. Owner thread; not reentrant. This is

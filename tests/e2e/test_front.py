@@ -278,15 +278,16 @@ class Packages(unittest.TestCase):
 
     BUILD_NEEDS = ["gcc", "libc6-dev", "meson", "ninja-build", "pkgconf", "libjansson-dev",
                    "libxxhash-dev"]
+    BUILD_WANTS = ["libedit-dev", "libhwloc-dev"]
 
     def test_nothing_missing_calls_no_apt(self):
-        self.debian(self.BUILD_NEEDS + ["libedit-dev"])
+        self.debian(self.BUILD_NEEDS + self.BUILD_WANTS)
         p, calls = self.go("build")
         self.assertEqual((p.returncode, p.stdout, calls), (0, "", []))
 
     def test_installs_what_is_missing_only(self):
         self.debian([n for n in self.BUILD_NEEDS if n not in ("meson", "libxxhash-dev")]
-                    + ["libedit-dev"])
+                    + self.BUILD_WANTS)
         p, calls = self.go("build")
         self.assertEqual(p.returncode, 0)
         self.assertIn("meson libxxhash-dev", p.stdout)
@@ -311,7 +312,7 @@ class Packages(unittest.TestCase):
         self.debian(self.BUILD_NEEDS, apt="exit 100")
         p, calls = self.go("build")
         self.assertEqual(p.returncode, 0)
-        self.assertIn("going on without: libedit-dev", p.stdout)
+        self.assertIn("going on without: libedit-dev libhwloc-dev", p.stdout)
         self.assertTrue(calls)
         p, calls = self.go("build")  # and it is not tried again
         self.assertEqual((p.returncode, p.stdout, calls), (0, "", []))
@@ -328,10 +329,10 @@ class Packages(unittest.TestCase):
         p, calls = self.go("build")
         self.assertEqual(p.returncode, 0, p.stderr)
         self.assertIn("sudo", calls)
-        self.assertTrue(any(c.endswith("libedit-dev") for c in calls), calls)
+        self.assertTrue(any(c.endswith("libedit-dev libhwloc-dev") for c in calls), calls)
 
     def test_own_compiler_needs_no_gcc(self):
-        self.debian(self.BUILD_NEEDS[2:] + ["libedit-dev"])
+        self.debian(self.BUILD_NEEDS[2:] + self.BUILD_WANTS)
         p, calls = self.go("build", CC="clang")
         self.assertEqual((p.returncode, calls), (0, []))
 

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "sys/file.h"
@@ -31,10 +32,27 @@ static void resident_follows_use(void **state) {
     assert_true(after >= before + N - (N >> 3));
 }
 
+/* Allowed or not: never silently neither. */
+static void locking(void **state) {
+    qs_err err = {0};
+    struct rlimit r;
+    assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &r), 0);
+    uint64_t limit = qsi_mem_lock_limit();
+    if (r.rlim_cur == RLIM_INFINITY) assert_true(limit == UINT64_MAX);
+    else assert_true(limit == (uint64_t)r.rlim_cur);
+    qs_status st = qsi_mem_lock(&err);
+    if (st != QS_OK) {
+        assert_int_equal(st, QS_E_LIMIT);
+        assert_non_null(strstr(err.text, "RLIMIT_MEMLOCK"));
+    }
+    qsi_mem_unlock();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(available),
         cmocka_unit_test(resident_follows_use),
+        cmocka_unit_test(locking),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
