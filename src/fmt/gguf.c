@@ -373,7 +373,7 @@ static qs_status wrong_magic(reading *r) {
     } else if (n >= 4 && memcmp(p, "FUGG", 4) == 0) {
         hint = ": its bytes are in big-endian order; convert it to little-endian";
     } else if (n >= 2 && memcmp(p, "PK", 2) == 0) {
-        hint = ": it is a zip archive";
+        hint = ": it is a zip archive (of PyTorch? name the folder it lies in, with config.json)";
     }
     return qsi_err_at(r->err, QS_E_FORMAT, 0, "not a GGUF file%s", hint);
 }

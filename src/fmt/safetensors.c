@@ -1,7 +1,8 @@
-/* A file is u64 header length, a JSON header, data. The header names each tensor with dtype, shape
- * and [begin, end) inside the data. As the format's reference reader does, holes and overlaps are
- * refused: in the order of their offsets each tensor begins where the one before ended, the first
- * at 0, and the last ends with the file. */
+/* Two kinds of file make a set. safetensors: u64 header length, a JSON header, data. The header names
+ * each tensor with dtype, shape and [begin, end) inside the data. As the format's reference reader
+ * does, holes and overlaps are refused: in the order of their offsets each tensor begins where the
+ * one before ended, the first at 0, and the last ends with the file. PyTorch's zip: fmt/torchzip.h;
+ * its tensors may share bytes (tied weights do). */
 #include "fmt/safetensors.h"
 
 #include <inttypes.h>
@@ -12,10 +13,16 @@
 #include "base/mem.h"
 #include "fmt/json.h"
 #include "fmt/names.h"
+#include "fmt/torchzip.h"
 #include "sys/file.h"
 
-#define INDEX_NAME "model.safetensors.index.json"
-#define SINGLE_NAME "model.safetensors"
+/* What a folder may hold, best first. */
+static const struct layout {
+    const char *index, *single;
+} layouts[] = {
+    {"model.safetensors.index.json", "model.safetensors"},
+    {"pytorch_model.bin.index.json", "pytorch_model.bin"},
+};
 enum { NAME_BYTES_MAX = 512 };
 /* A tensor takes about 8 values (its object, two arrays, dims, offsets): 130,000 tensors a file,
  * and never more than some 60 MB of JSON tree. */
@@ -122,37 +129,66 @@ done:
     return st;
 }
 
+/* Enters t under a name of len bytes. */
+static qs_status put_tensor(qsi_st *s, const char *name, size_t len, qsi_st_tensor *t,
+                            qs_err *err) {
+    qs_status st = QS_OK;
+    bool had = false;
+    void *grown = s->tensors;
+    t->name = qsi_arena_strndup(&s->arena, name, len);
+    if (t->name == NULL ||
+        qsi_grow(&grown, &s->cap_tensors, s->n_tensors + 1, sizeof *s->tensors) != QS_OK) {
+        QS_TRY(no_memory(err));
+    }
+    s->tensors = grown;
+    if (qsi_names_add(&s->names, t->name, (uint32_t)s->n_tensors, &had) != QS_OK) {
+        QS_TRY(no_memory(err));
+    }
+    if (had) {
+        bool same = s->tensors[qsi_names_find(&s->names, t->name)].shard == t->shard;
+        QS_FAIL(err, QS_E_FORMAT, "tensor %s %s", t->name,
+                same ? "is there twice" : "stands in two files");
+    }
+    s->tensors[s->n_tensors++] = *t;
+done:
+    return st;
+}
+
+static qs_status check_name(const qsi_st *s, const char *name, size_t len, qs_err *err) {
+    if (len > NAME_BYTES_MAX || !qsi_name_ok(name, len)) {
+        return qsi_err_set(err, QS_E_FORMAT,
+                           "tensor %zu: its name is empty, too long or holds control characters",
+                           s->n_tensors);
+    }
+    if (s->n_tensors >= QSI_ST_MAX_TENSORS)
+        return qsi_err_set(err, QS_E_LIMIT, "more than %d tensors", QSI_ST_MAX_TENSORS);
+    return QS_OK;
+}
+
 static qs_status add_tensor(qsi_st *s, const char *name, const qsi_json *j, const uint8_t *data,
                             size_t size, qs_err *err) {
     qs_status st = QS_OK;
     qsi_st_tensor t = {.shard = (int)s->n_shards - 1};
-    bool had = false;
-    void *grown = s->tensors;
     size_t len = strlen(name);
-    if (len > NAME_BYTES_MAX || !qsi_name_ok(name, len)) {
-        QS_FAIL(err, QS_E_FORMAT,
-                "tensor %zu: its name is empty, too long or holds control characters",
-                s->n_tensors);
-    }
-    if (s->n_tensors >= QSI_ST_MAX_TENSORS) {
-        QS_FAIL(err, QS_E_LIMIT, "more than %d tensors", QSI_ST_MAX_TENSORS);
-    }
+    QS_TRY(check_name(s, name, len, err));
     st = read_tensor(&t, j, data, size, err);
     if (st != QS_OK) {
         qsi_err_prefix(err, "tensor %s", name);
         goto done;
     }
-    t.name = qsi_arena_strndup(&s->arena, name, len);
-    if (t.name == NULL ||
-        qsi_grow(&grown, &s->cap_tensors, s->n_tensors + 1, sizeof *s->tensors) != QS_OK) {
-        QS_TRY(no_memory(err));
-    }
-    s->tensors = grown;
-    if (qsi_names_add(&s->names, t.name, (uint32_t)s->n_tensors, &had) != QS_OK) {
-        QS_TRY(no_memory(err));
-    }
-    if (had) QS_FAIL(err, QS_E_FORMAT, "tensor %s stands in two files", name);
-    s->tensors[s->n_tensors++] = t;
+    QS_TRY(put_tensor(s, name, len, &t, err));
+done:
+    return st;
+}
+
+static qs_status add_torch_tensor(void *user, const qsi_torch_tensor *t, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_st *s = user;
+    qsi_st_tensor out = {.shard = (int)s->n_shards - 1, .dtype = t->dtype, .type = t->type,
+                         .n_dims = t->n_dims, .n = t->n, .bytes = t->bytes, .data = t->data};
+    QS_TRY(check_name(s, t->name.p, t->name.n, err));
+    for (int d = 0; d < t->n_dims; d++) out.shape[d] = t->shape[d];
+    QS_TRY(put_tensor(s, t->name.p, t->name.n, &out, err));
 done:
     return st;
 }
@@ -196,11 +232,12 @@ done:
 
 /* What stands where a header was expected. */
 static qs_status wrong_start(const uint8_t *p, size_t n, qs_err *err) {
+    static const char legacy[] = "\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8"; /* torch's number */
     const char *hint = "";
     if (n >= 8 && memcmp(p, "version ", 8) == 0) {
         hint = ": it is a Git LFS pointer; fetch the file itself";
-    } else if (n >= 2 && memcmp(p, "PK", 2) == 0) {
-        hint = ": it is a zip archive (a PyTorch file?)";
+    } else if (n >= 12 && p[0] == 0x80 && memcmp(p + 2, legacy, 10) == 0) {
+        hint = ": it is a PyTorch file of before version 1.6; load and save it with a newer PyTorch";
     } else if (n >= 4 && memcmp(p, "GGUF", 4) == 0) {
         hint = ": it is a GGUF file";
     }
@@ -216,6 +253,8 @@ static qs_status read_shard(qsi_st *s, qs_err *err) {
     const char *key = NULL;
     const qsi_json *value = NULL;
     size_t first = s->n_tensors;
+    if (qsi_is_zip(sh->data, sh->size))
+        return qsi_torch_read(sh->data, sh->size, add_torch_tensor, s, err);
     qsi_cursor_init(&c, sh->data, sh->size);
     uint64_t n = qsi_cursor_u64(&c);
     if (c.failed) QS_FAIL(err, QS_E_FORMAT, "the file has %zu bytes, too few", sh->size);
@@ -280,7 +319,8 @@ static bool plain_file_name(const char *z) {
            strchr(z, '\\') == NULL;
 }
 
-static qs_status open_listed(qsi_st *s, const char *folder, const qsi_json *map, qs_err *err) {
+static qs_status open_listed(qsi_st *s, const char *folder, const char *index, const qsi_json *map,
+                             qs_err *err) {
     qs_status st = QS_OK;
     qsi_str path = {0};
     qsi_names files = {0};
@@ -290,13 +330,13 @@ static qs_status open_listed(qsi_st *s, const char *folder, const qsi_json *map,
         const char *file = qsi_json_as_str(value);
         bool had = false;
         if (file == NULL || !plain_file_name(file)) {
-            QS_FAIL(err, QS_E_FORMAT, INDEX_NAME " names a file that is no plain file name");
+            QS_FAIL(err, QS_E_FORMAT, "'%s' names a file that is no plain file name", index);
         }
         if (qsi_names_add(&files, file, (uint32_t)s->n_shards, &had) != QS_OK)
             QS_TRY(no_memory(err));
         if (had) continue;
         if (s->n_shards >= QSI_ST_MAX_SHARDS) {
-            QS_FAIL(err, QS_E_LIMIT, INDEX_NAME " lists more than %d files", QSI_ST_MAX_SHARDS);
+            QS_FAIL(err, QS_E_LIMIT, "'%s' lists more than %d files", index, QSI_ST_MAX_SHARDS);
         }
         qsi_str_clear(&path);
         if (qsi_path_join(&path, folder, file) != QS_OK) QS_TRY(no_memory(err));
@@ -308,13 +348,13 @@ static qs_status open_listed(qsi_st *s, const char *folder, const qsi_json *map,
         const qsi_st_tensor *t = qsi_st_find(s, key);
         if (t == NULL || t->shard != qsi_names_find(&files, file)) {
             bool fit = strlen(key) <= NAME_BYTES_MAX && qsi_name_ok(key, strlen(key));
-            QS_FAIL(err, QS_E_FORMAT, INDEX_NAME " says that '%s' holds tensor %s, but it does not",
+            QS_FAIL(err, QS_E_FORMAT, "'%s' says that '%s' holds tensor %s, but it does not", index,
                     file, fit ? key : "?");
         }
     }
     if (qsi_json_size(map) != s->n_tensors) {
-        QS_FAIL(err, QS_E_FORMAT, "the files hold %zu tensors, " INDEX_NAME " lists %zu",
-                s->n_tensors, qsi_json_size(map));
+        QS_FAIL(err, QS_E_FORMAT, "the files hold %zu tensors, '%s' lists %zu", s->n_tensors,
+                index, qsi_json_size(map));
     }
 done:
     qsi_names_release(&files);
@@ -336,7 +376,7 @@ static qs_status open_index(qsi_st *s, const char *index, const char *folder, qs
     if (qsi_json_kind_of(map) != QSI_JSON_OBJECT || qsi_json_size(map) == 0) {
         QS_FAIL(err, QS_E_FORMAT, "'%s' has no weight_map", index);
     }
-    QS_TRY(open_listed(s, folder, map, err));
+    QS_TRY(open_listed(s, folder, index, map, err));
 done:
     qsi_json_free(&root);
     qsi_str_release(&text);
@@ -351,19 +391,22 @@ static bool ends_with(const char *z, const char *tail) {
 static qs_status open_folder(qsi_st *s, const char *folder, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str path = {0};
-    if (qsi_path_join(&path, folder, INDEX_NAME) != QS_OK) QS_TRY(no_memory(err));
-    if (qsi_path_exists(path.data)) {
-        QS_TRY(open_index(s, path.data, folder, err));
-        goto done;
+    for (size_t i = 0; i < QSI_COUNT(layouts); i++) {
+        qsi_str_clear(&path);
+        if (qsi_path_join(&path, folder, layouts[i].index) != QS_OK) QS_TRY(no_memory(err));
+        if (qsi_path_exists(path.data)) {
+            QS_TRY(open_index(s, path.data, folder, err));
+            goto done;
+        }
+        qsi_str_clear(&path);
+        if (qsi_path_join(&path, folder, layouts[i].single) != QS_OK) QS_TRY(no_memory(err));
+        if (qsi_path_exists(path.data)) {
+            QS_TRY(open_shard(s, path.data, layouts[i].single, err));
+            goto done;
+        }
     }
-    qsi_str_clear(&path);
-    if (qsi_path_join(&path, folder, SINGLE_NAME) != QS_OK) QS_TRY(no_memory(err));
-    if (!qsi_path_exists(path.data)) {
-        QS_FAIL(err, QS_E_NOTFOUND,
-                "folder '%s' holds neither " SINGLE_NAME " nor " INDEX_NAME
-                " (PyTorch .bin files are not read: convert them to safetensors)", folder);
-    }
-    QS_TRY(open_shard(s, path.data, SINGLE_NAME, err));
+    QS_FAIL(err, QS_E_NOTFOUND,
+            "folder '%s' holds no model.safetensors, pytorch_model.bin or index of either", folder);
 done:
     qsi_str_release(&path);
     return st;

@@ -1,7 +1,8 @@
-/* Reading safetensors: one file, or the shards that model.safetensors.index.json lists.
- * Source: the safetensors format (deepseek-facts 4.3). Invariant after open: every tensor's bytes
- * lie inside its file, tile it without gap or overlap, and equal the product of its shape; names
- * are unique over all shards and fit to be shown. Thread: immutable after open. */
+/* Reading the weights of a Hugging Face folder: safetensors or PyTorch's zip files, one file or the
+ * shards that an index lists. Source: the safetensors format (deepseek-facts 4.3), fmt/torchzip.h.
+ * Invariant after open: every tensor's bytes lie inside its file and equal the product of its
+ * shape, in safetensors they also tile it without gap or overlap; names are unique over all shards
+ * and fit to be shown. Thread: immutable after open. */
 #ifndef QSI_FMT_SAFETENSORS_H
 #define QSI_FMT_SAFETENSORS_H
 
@@ -30,8 +31,8 @@ typedef struct qsi_st_tensor {
 } qsi_st_tensor;
 
 typedef struct qsi_st qsi_st;
-/* path: a .safetensors file, an index (…index.json), or a folder that holds model.safetensors or
- * model.safetensors.index.json. */
+/* path: a .safetensors or .bin file, an index (…index.json), or a folder that holds
+ * model.safetensors, pytorch_model.bin or the index of either (the first of these is taken). */
 qs_status qsi_st_open(qsi_st **s, const char *path, qs_err *err) QS_MUST_CHECK;
 /* One file's bytes, which the caller keeps alive (fuzzing, tests). */
 qs_status qsi_st_open_mem(qsi_st **s, const void *data, size_t size, qs_err *err) QS_MUST_CHECK;
