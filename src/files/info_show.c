@@ -67,6 +67,19 @@ done:
     return st;
 }
 
+static qs_status text_experts(const qsi_config *c, qsi_str *s) {
+    qs_status st = QS_OK;
+    QS_TRY(label(s, "experts"));
+    QS_TRY(qsi_str_printf(s, "%d routed (%d used", (int)c->n_expert, (int)c->n_expert_used));
+    if (c->n_group > 1)
+        QS_TRY(qsi_str_printf(s, " from %d of %d groups", (int)c->n_group_used, (int)c->n_group));
+    QS_TRY(qsi_str_printf(s, "), %d shared, width %d%s%s\n", (int)c->n_shared, (int)c->d_expert,
+                          c->gating == QSI_GATE_SIGMOID ? ", sigmoid" : "",
+                          c->norm_topk ? ", weights normalised" : ""));
+done:
+    return st;
+}
+
 static qs_status text_config(const qsi_info *x, qsi_str *s) {
     qs_status st = QS_OK;
     const qsi_config *c = &x->config;
@@ -77,12 +90,14 @@ static qs_status text_config(const qsi_info *x, qsi_str *s) {
     QS_TRY(qsi_str_printf(s, ", width %d, %d heads of %d (%d for keys and values), FFN %d\n",
                           (int)c->d_model, (int)c->n_head, (int)c->head_dim, (int)c->n_kv_head,
                           (int)c->d_ff));
-    if (c->n_expert > 0) {
-        QS_TRY(label(s, "experts"));
-        QS_TRY(qsi_str_printf(s, "%d routed (%d used), %d shared, width %d%s\n", (int)c->n_expert,
-                              (int)c->n_expert_used, (int)c->n_shared, (int)c->d_expert,
-                              c->norm_topk ? ", weights normalised" : ""));
+    if (c->kv_rank > 0) {
+        QS_TRY(label(s, "latent"));
+        QS_TRY(qsi_str_printf(s, "keys and values from %d, rotated part %d, values of %d",
+                              (int)c->kv_rank, (int)c->d_rope, (int)c->d_value));
+        if (c->q_rank > 0) QS_TRY(qsi_str_printf(s, ", queries from %d", (int)c->q_rank));
+        QS_TRY(qsi_str_puts(s, c->kv_b_whole ? " (attn_kv_b whole)\n" : "\n"));
     }
+    if (c->n_expert > 0) QS_TRY(text_experts(c, s));
     if (x->kind != QSI_INFO_VOCAB) {
         QS_TRY(label(s, "parameters"));
         QS_TRY(put_count(s, total));
@@ -93,8 +108,9 @@ static qs_status text_config(const qsi_info *x, qsi_str *s) {
     QS_TRY(label(s, "context"));
     QS_TRY(
         qsi_str_printf(s, "%d positions, rotation base %g", (int)c->n_ctx, (double)c->rope_theta));
-    if (c->rope_scaling == QSI_ROPE_LINEAR) {
-        QS_TRY(qsi_str_printf(s, ", scaled by %g", (double)c->rope_factor));
+    if (c->rope_scaling != QSI_ROPE_NONE) {
+        QS_TRY(qsi_str_printf(s, ", scaled by %g%s", (double)c->rope_factor,
+                              c->rope_scaling == QSI_ROPE_YARN ? " (YaRN)" : ""));
     }
     QS_TRY(qsi_str_printf(s, "\n%-*s", LABEL, "cache"));
     QS_TRY(put_size(s, (uint64_t)kv));
@@ -308,6 +324,8 @@ static qs_status json_config(const qsi_info *x, qsi_str *s) {
         {"n_head", c->n_head}, {"n_kv_head", c->n_kv_head}, {"head_dim", c->head_dim},
         {"d_ff", c->d_ff}, {"n_ctx", c->n_ctx}, {"n_dense", c->n_dense}, {"n_expert", c->n_expert},
         {"n_expert_used", c->n_expert_used}, {"n_shared", c->n_shared}, {"d_expert", c->d_expert},
+        {"n_group", c->n_group}, {"n_group_used", c->n_group_used}, {"q_rank", c->q_rank},
+        {"kv_rank", c->kv_rank}, {"d_rope", c->d_rope}, {"d_value", c->d_value},
     };
     QS_TRY(qsi_str_printf(s, ",\"config\":{\"arch\":\"%s\"", qsi_arch_name(c->arch)));
     for (size_t i = 0; i < QSI_COUNT(ints); i++) QS_TRY(json_int(s, ints[i].key, ints[i].v));

@@ -12,6 +12,12 @@
     .arch = QSI_ARCH_DEEPSEEK, .rms_eps = 1e-6f, .rope_theta = 1e4f, .rope_factor = 1,             \
     .expert_scale = 1
 
+/* DeepSeek-V2: YaRN from 4096 to 163840 positions; 0.0707 is a tenth of mscale_all_dim. */
+#define MLA                                                                                        \
+    .arch = QSI_ARCH_DEEPSEEK2, .rms_eps = 1e-6f, .rope_theta = 1e4f, .rope_factor = 40,           \
+    .rope_scaling = QSI_ROPE_YARN, .rope_orig_ctx = 4096, .yarn_beta_fast = 32,                    \
+    .yarn_beta_slow = 1
+
 static const qsi_preset presets[] = {
     {"deepseek-llm-7b",
      "DeepSeek LLM 7B: dense, 30 layers, 6.9 B weights",
@@ -31,6 +37,13 @@ static const qsi_preset presets[] = {
      {MOE, .n_vocab = 102400, .n_layer = 28, .d_model = 2048, .n_head = 16, .n_kv_head = 16,
       .head_dim = 128, .d_ff = 10944, .n_ctx = 4096, .n_dense = 1, .n_expert = 64,
       .n_expert_used = 6, .n_shared = 2, .d_expert = 1408}},
+    {"deepseek-v2-lite",
+     "DeepSeek-V2-Lite 16B: latent attention, 27 layers, 64 routed (6 used) and 2 shared experts",
+     {MLA, .n_vocab = 102400, .n_layer = 27, .d_model = 2048, .n_head = 16, .n_kv_head = 16,
+      .head_dim = 192, .d_rope = 64, .d_value = 128, .kv_rank = 512, .d_ff = 10944,
+      .n_ctx = 163840, .n_dense = 1, .n_expert = 64, .n_expert_used = 6, .n_shared = 2,
+      .d_expert = 1408, .expert_scale = 1, .gating = QSI_GATE_SOFTMAX, .n_group = 1,
+      .n_group_used = 1, .yarn_log_mul = 0.0707f}},
     {"dense-tiny",
      "a dense model of 2.6 M weights, for trying things out",
      {DENSE, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 2,
@@ -40,6 +53,20 @@ static const qsi_preset presets[] = {
      {MOE, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 4,
       .head_dim = 64, .d_ff = 512, .n_ctx = 512, .n_dense = 1, .n_expert = 8, .n_expert_used = 2,
       .n_shared = 1, .d_expert = 96}},
+    {"deepseek-v2-lite-tiny",
+     "DeepSeek-V2-Lite's structure with 5 M weights, for trying things out",
+     {MLA, .n_vocab = 512, .n_layer = 27, .d_model = 128, .n_head = 4, .n_kv_head = 4,
+      .head_dim = 48, .d_rope = 16, .d_value = 32, .kv_rank = 64, .d_ff = 256, .n_ctx = 4096,
+      .n_dense = 1, .n_expert = 8, .n_expert_used = 2, .n_shared = 1, .d_expert = 32,
+      .expert_scale = 1, .gating = QSI_GATE_SOFTMAX, .n_group = 1, .n_group_used = 1,
+      .yarn_log_mul = 0.0707f}},
+    {"deepseek-v3-tiny",
+     "DeepSeek-V3's structure with 0.9 M weights, for trying things out",
+     {MLA, .n_vocab = 512, .n_layer = 4, .d_model = 128, .n_head = 4, .n_kv_head = 4,
+      .head_dim = 48, .d_rope = 16, .d_value = 32, .q_rank = 96, .kv_rank = 64, .d_ff = 256,
+      .n_ctx = 4096, .n_dense = 1, .n_expert = 16, .n_expert_used = 4, .n_shared = 1,
+      .d_expert = 32, .expert_scale = 2.5f, .norm_topk = true, .gating = QSI_GATE_SIGMOID,
+      .gate_bias = true, .n_group = 4, .n_group_used = 2, .yarn_log_mul = 0.1f}},
 };
 
 size_t qsi_preset_count(void) { return QSI_COUNT(presets); }

@@ -1,9 +1,13 @@
-/* What shape a model has: read from GGUF keys or a Hugging Face config.json, checked, written, and
- * spelled out as the list of tensors.
+/* What shape a model has: read from GGUF keys or a Hugging Face config.json, checked, written.
  *
  * Invariant: a configuration that passed qsi_config_check has dims whose products (weights of the
  * whole model included) fit int64_t with room to spare. Keys that follow from others are optional.
- * Source: deepseek-facts 1.1, 1.2, 4.1, 4.3. */
+ * Source: deepseek-facts 1.1 to 1.3, 2.3 to 2.5, 4.1, 4.3.
+ *
+ * deepseek2 has two layouts of the same weights. The older one names the sizes of the naive form
+ * (key_length 192, value_length 128, as many kv heads as heads) and stores attn_kv_b whole; the newer
+ * one names those of the absorbed form (key_length 576, value_length 512, one kv head; the others in
+ * key_length_mla and value_length_mla) and stores attn_k_b and attn_v_b. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,11 +21,12 @@
 enum {
     MAX_VOCAB = 1 << 24, MAX_LAYER = 1 << 10, MAX_D_MODEL = 1 << 17, MAX_FF = 1 << 19,
     MAX_HEAD = 1 << 12, MAX_HEAD_DIM = 1 << 12, MAX_CTX = 1 << 26, MAX_EXPERT = 1 << 10,
-    MAX_SHARED = 1 << 6
+    MAX_SHARED = 1 << 6, MAX_RANK = 1 << 14
 };
 
 static const char *const arch_names[] = {[QSI_ARCH_LLAMA] = "llama",
-                                         [QSI_ARCH_DEEPSEEK] = "deepseek"};
+                                         [QSI_ARCH_DEEPSEEK] = "deepseek",
+                                         [QSI_ARCH_DEEPSEEK2] = "deepseek2"};
 
 const char *qsi_arch_name(qsi_arch a) {
     return (unsigned)a < QSI_COUNT(arch_names) ? arch_names[a] : "?";
@@ -52,6 +57,29 @@ static qs_status check_number(const qsi_config *c, const char *key, double v, do
                        qsi_arch_name(c->arch), key, v, most);
 }
 
+static qs_status check_routing(const qsi_config *c, qs_err *err) {
+    qs_status st = QS_OK;
+    bool grouped = c->n_group > 1;
+    if ((c->gating == QSI_GATE_SIGMOID || grouped || c->gate_bias) &&
+        c->arch != QSI_ARCH_DEEPSEEK2)
+        QS_FAIL(err, QS_E_UNSUPPORTED, "routing by sigmoid, by groups or with a bias needs "
+                "architecture deepseek2");
+    const bound b[] = {
+        {"expert_gating_func", (int64_t)c->gating, 0, QSI_GATE_SIGMOID},
+        {"expert_group_count", c->n_group, 0, c->n_expert},
+        {"expert_group_used_count", c->n_group_used, grouped ? 1 : 0, grouped ? c->n_group : 1},
+    };
+    QS_TRY(check_bounds(c, b, QSI_COUNT(b), err));
+    if (!grouped) goto done;
+    int32_t per = c->n_expert / c->n_group;
+    if (c->n_expert % c->n_group != 0 || c->n_group_used * per < c->n_expert_used || per < 2)
+        QS_FAIL(err, QS_E_RANGE, "%s.expert_group_count is %d, %d of them used: %d experts cannot "
+                "be grouped so", qsi_arch_name(c->arch), (int)c->n_group, (int)c->n_group_used,
+                (int)c->n_expert);
+done:
+    return st;
+}
+
 static qs_status check_experts(const qsi_config *c, qs_err *err) {
     qs_status st = QS_OK;
     if (c->n_expert == 0) {
@@ -63,7 +91,8 @@ static qs_status check_experts(const qsi_config *c, qs_err *err) {
     }
     if (c->arch == QSI_ARCH_LLAMA) {
         QS_FAIL(err, QS_E_UNSUPPORTED,
-                "llama.expert_count is %d: experts need architecture deepseek", (int)c->n_expert);
+                "llama.expert_count is %d: experts need architecture deepseek or deepseek2",
+                (int)c->n_expert);
     }
     const bound b[] = {
         {"leading_dense_block_count", c->n_dense, 0, c->n_layer},
@@ -75,6 +104,52 @@ static qs_status check_experts(const qsi_config *c, qs_err *err) {
     };
     QS_TRY(check_bounds(c, b, QSI_COUNT(b), err));
     QS_TRY(check_number(c, "expert_weights_scale", c->expert_scale, 1e4, err));
+    QS_TRY(check_routing(c, err));
+done:
+    return st;
+}
+
+/* The sizes of multi-head latent attention. */
+static qs_status check_latent(const qsi_config *c, qs_err *err) {
+    qs_status st = QS_OK;
+    if (c->arch != QSI_ARCH_DEEPSEEK2) {
+        if (c->kv_rank || c->q_rank || c->d_rope || c->d_value)
+            QS_FAIL(err, QS_E_RANGE, "%s has no attention over latent vectors",
+                    qsi_arch_name(c->arch));
+        goto done;
+    }
+    const bound b[] = {
+        {"attention.kv_lora_rank", c->kv_rank, 1, MAX_RANK},
+        {"attention.q_lora_rank", c->q_rank, 0, MAX_RANK},
+        {"rope.dimension_count", c->d_rope, 2, c->head_dim - 1},
+        {"attention.value_length", c->d_value, 1, MAX_HEAD_DIM},
+        {"attention.head_count_kv", c->n_kv_head, c->n_head, c->n_head},
+    };
+    QS_TRY(check_bounds(c, b, QSI_COUNT(b), err));
+    if (c->d_rope % 2 != 0)
+        QS_FAIL(err, QS_E_RANGE, "%s.rope.dimension_count is %d: it must be even",
+                qsi_arch_name(c->arch), (int)c->d_rope);
+done:
+    return st;
+}
+
+static qs_status check_rope(const qsi_config *c, qs_err *err) {
+    qs_status st = QS_OK;
+    QS_TRY(check_number(c, "rope.freq_base", c->rope_theta, 1e12, err));
+    QS_TRY(check_number(c, "rope.scaling.factor", c->rope_factor, 1e6, err));
+    if (c->rope_scaling == QSI_ROPE_NONE && c->rope_factor != 1)
+        QS_FAIL(err, QS_E_RANGE, "%s.rope.scaling.factor is %g without a rope.scaling.type",
+                qsi_arch_name(c->arch), (double)c->rope_factor);
+    if (c->rope_scaling != QSI_ROPE_YARN) goto done;
+    if (c->arch != QSI_ARCH_DEEPSEEK2)
+        QS_FAIL(err, QS_E_UNSUPPORTED, "YaRN with architecture %s", qsi_arch_name(c->arch));
+    const bound b[] = {{"rope.scaling.original_context_length", c->rope_orig_ctx, 1, MAX_CTX}};
+    QS_TRY(check_bounds(c, b, 1, err));
+    QS_TRY(check_number(c, "rope.scaling.yarn_beta_fast", c->yarn_beta_fast, 1e6, err));
+    QS_TRY(check_number(c, "rope.scaling.yarn_beta_slow", c->yarn_beta_slow, 1e6, err));
+    if (!(c->rope_factor > 1) || !(c->yarn_log_mul >= 0 && c->yarn_log_mul <= 100))
+        QS_FAIL(err, QS_E_RANGE, "%s.rope.scaling: YaRN with factor %g and log multiplier %g",
+                qsi_arch_name(c->arch), (double)c->rope_factor, (double)c->yarn_log_mul);
 done:
     return st;
 }
@@ -96,7 +171,7 @@ qs_status qsi_config_check(const qsi_config *c, qs_err *err) {
         {"attention.key_length", c->head_dim, 2, MAX_HEAD_DIM},
     };
     QS_TRY(check_bounds(c, b, QSI_COUNT(b), err));
-    if (c->head_dim % 2 != 0) {
+    if (c->head_dim % 2 != 0 && c->arch != QSI_ARCH_DEEPSEEK2) {
         QS_FAIL(err, QS_E_RANGE, "%s.attention.key_length is %d: a rotated head needs an even size",
                 qsi_arch_name(c->arch), (int)c->head_dim);
     }
@@ -105,12 +180,8 @@ qs_status qsi_config_check(const qsi_config *c, qs_err *err) {
                 qsi_arch_name(c->arch), (int)c->n_kv_head, (int)c->n_head);
     }
     QS_TRY(check_number(c, "attention.layer_norm_rms_epsilon", c->rms_eps, 1, err));
-    QS_TRY(check_number(c, "rope.freq_base", c->rope_theta, 1e12, err));
-    QS_TRY(check_number(c, "rope.scaling.factor", c->rope_factor, 1e6, err));
-    if (c->rope_scaling == QSI_ROPE_NONE && c->rope_factor != 1) {
-        QS_FAIL(err, QS_E_RANGE, "%s.rope.scaling.factor is %g without a rope.scaling.type",
-                qsi_arch_name(c->arch), (double)c->rope_factor);
-    }
+    QS_TRY(check_rope(c, err));
+    QS_TRY(check_latent(c, err));
     QS_TRY(check_experts(c, err));
 done:
     return st;
@@ -177,8 +248,8 @@ static qs_status read_arch(qsi_config *c, const qsi_gguf *g, qs_err *err) {
         }
     }
     printable(name, shown, sizeof shown);
-    QS_FAIL(err, QS_E_UNSUPPORTED, "architecture '%s' is not supported: llama and deepseek are",
-            shown);
+    QS_FAIL(err, QS_E_UNSUPPORTED,
+            "architecture '%s' is not supported: llama, deepseek and deepseek2 are", shown);
 done:
     return st;
 }
@@ -215,6 +286,38 @@ static void read_heads(key_reader *r, qsi_config *c) {
     }
 }
 
+static bool has_key(key_reader *r, const char *key) {
+    return qsi_gguf_find(r->g, full_key(r, key)) != NULL;
+}
+
+/* Heads of latent attention, from the keys of either layout; which one the file has shows in its
+ * first layer's tensors. */
+static void read_latent(key_reader *r, qsi_config *c) {
+    bool newer = has_key(r, "attention.key_length_mla");
+    read_int(r, "attention.head_count", true, &c->n_head);
+    c->n_kv_head = c->n_head;
+    read_int(r, "attention.kv_lora_rank", true, &c->kv_rank);
+    read_int(r, "attention.q_lora_rank", false, &c->q_rank);
+    read_int(r, newer ? "attention.key_length_mla" : "attention.key_length", true, &c->head_dim);
+    read_int(r, newer ? "attention.value_length_mla" : "attention.value_length", true,
+             &c->d_value);
+    read_int(r, "rope.dimension_count", true, &c->d_rope);
+    const qsi_gguf_tensor *whole = qsi_gguf_tensor_find(r->g, "blk.0.attn_kv_b.weight");
+    c->kv_b_whole = whole != NULL || (!newer && qsi_gguf_n_tensors(r->g) == 0);
+}
+
+static void read_yarn(key_reader *r, qsi_config *c) {
+    c->rope_scaling = QSI_ROPE_YARN;
+    c->rope_orig_ctx = c->n_ctx;
+    c->yarn_beta_fast = 32;
+    c->yarn_beta_slow = 1;
+    read_float(r, "rope.scaling.factor", true, &c->rope_factor);
+    read_int(r, "rope.scaling.original_context_length", false, &c->rope_orig_ctx);
+    read_float(r, "rope.scaling.yarn_log_multiplier", false, &c->yarn_log_mul);
+    read_float(r, "rope.scaling.yarn_beta_fast", false, &c->yarn_beta_fast);
+    read_float(r, "rope.scaling.yarn_beta_slow", false, &c->yarn_beta_slow);
+}
+
 static void read_rope(key_reader *r, qsi_config *c) {
     qsi_slice type = {0};
     char shown[32];
@@ -233,18 +336,35 @@ static void read_rope(key_reader *r, qsi_config *c) {
     if (slice_is(type, "linear")) {
         c->rope_scaling = QSI_ROPE_LINEAR;
         read_float(r, "rope.scaling.factor", true, &c->rope_factor);
+    } else if (slice_is(type, "yarn")) {
+        read_yarn(r, c);
     } else if (!slice_is(type, "none")) {
         printable(type, shown, sizeof shown);
         r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
-                            "key %s is '%s': none and linear are supported", k, shown);
+                            "key %s is '%s': none, linear and yarn are supported", k, shown);
     }
 }
 
+/* The keys of groups are often absent: then V3's 256 experts stand in 8 groups of which 4 count, V2's
+ * 160 in 8 of which 3 do (deepseek-facts 1.3, 4.1). */
+static void read_groups(key_reader *r, qsi_config *c) {
+    c->n_group = c->n_group_used = 1;
+    if (c->arch != QSI_ARCH_DEEPSEEK2) return;
+    if (c->n_expert == (c->gating == QSI_GATE_SIGMOID ? 256 : 160)) {
+        c->n_group = 8;
+        c->n_group_used = c->gating == QSI_GATE_SIGMOID ? 4 : 3;
+    }
+    read_int(r, "expert_group_count", false, &c->n_group);
+    read_int(r, "expert_group_used_count", false, &c->n_group_used);
+    if (c->n_group <= 1) c->n_group = c->n_group_used = 1;
+}
+
 static void read_experts(key_reader *r, qsi_config *c) {
-    int32_t gating = 1;
+    int32_t gating = QSI_GATE_SOFTMAX;
+    char bias[64];
     c->expert_scale = 1;
-    read_int(r, "expert_count", c->arch == QSI_ARCH_DEEPSEEK, &c->n_expert);
-    if (c->n_expert == 0 || c->arch != QSI_ARCH_DEEPSEEK) return;
+    read_int(r, "expert_count", c->arch != QSI_ARCH_LLAMA, &c->n_expert);
+    if (c->n_expert == 0 || c->arch == QSI_ARCH_LLAMA) return;
     read_int(r, "expert_used_count", true, &c->n_expert_used);
     read_int(r, "expert_feed_forward_length", true, &c->d_expert);
     read_int(r, "expert_shared_count", false, &c->n_shared);
@@ -252,29 +372,40 @@ static void read_experts(key_reader *r, qsi_config *c) {
     read_float(r, "expert_weights_scale", false, &c->expert_scale);
     read_int(r, "expert_gating_func", false, &gating);
     if (r->st != QS_OK) return;
-    if (gating > 1) {
-        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "key %s is %d: softmax (1) is supported",
+    if (gating == 0) gating = QSI_GATE_SOFTMAX;
+    if (gating != QSI_GATE_SOFTMAX &&
+        (gating != QSI_GATE_SIGMOID || c->arch != QSI_ARCH_DEEPSEEK2)) {
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
+                            "key %s is %d: softmax (1) is supported, sigmoid (2) with deepseek2",
                             r->key, (int)gating);
         return;
     }
-    if (qsi_gguf_find(r->g, full_key(r, "expert_weights_norm")) != NULL) {
+    c->gating = (qsi_gating)gating;
+    if (has_key(r, "expert_weights_norm"))
         r->st = qsi_gguf_bool(r->g, r->key, &c->norm_topk, r->err);
-    }
+    read_groups(r, c);
+    snprintf(bias, sizeof bias, "blk.%d.exp_probs_b.bias", (int)c->n_dense);
+    c->gate_bias = qsi_gguf_tensor_find(r->g, bias) != NULL ||
+                   (qsi_gguf_n_tensors(r->g) == 0 && gating == QSI_GATE_SIGMOID);
 }
 
 qs_status qsi_config_from_gguf(qsi_config *out, const qsi_gguf *g, qs_err *err) {
     qs_status st = QS_OK;
     qsi_config c = {0};
+    int32_t n_next = 0;
     QS_TRY(read_arch(&c, g, err));
     key_reader r = {.g = g, .arch = qsi_arch_name(c.arch), .err = err};
     read_vocab(&r, &c);
     read_int(&r, "block_count", true, &c.n_layer);
     read_int(&r, "context_length", true, &c.n_ctx);
     read_int(&r, "embedding_length", true, &c.d_model);
-    read_heads(&r, &c);
+    if (c.arch == QSI_ARCH_DEEPSEEK2) read_latent(&r, &c);
+    else read_heads(&r, &c);
     read_float(&r, "attention.layer_norm_rms_epsilon", true, &c.rms_eps);
     read_rope(&r, &c);
     read_experts(&r, &c);
+    read_int(&r, "nextn_predict_layers", false, &n_next);
+    if (n_next < c.n_layer) c.n_layer -= n_next; /* they predict further tokens and are not run */
     read_int(&r, "feed_forward_length", c.n_expert == 0 || c.n_dense > 0, &c.d_ff);
     QS_TRY(r.st);
     QS_TRY(qsi_config_check(&c, err));
@@ -306,6 +437,61 @@ static void put_text(key_writer *k, const char *key, const char *v) {
     if (k->st == QS_OK) k->st = qsi_gguf_put_str(k->w, k->key, v, strlen(v));
 }
 
+static void put_heads(key_writer *k, const qsi_config *c) {
+    bool newer = c->kv_rank && !c->kv_b_whole;
+    put_int(k, "attention.head_count", c->n_head);
+    put_int(k, "attention.head_count_kv", newer ? 1 : c->n_kv_head);
+    if (c->kv_rank) {
+        put_int(k, "attention.key_length", newer ? c->kv_rank + c->d_rope : c->head_dim);
+        put_int(k, "attention.value_length", newer ? c->kv_rank : c->d_value);
+        if (newer) put_int(k, "attention.key_length_mla", c->head_dim);
+        if (newer) put_int(k, "attention.value_length_mla", c->d_value);
+        put_int(k, "attention.kv_lora_rank", c->kv_rank);
+        if (c->q_rank) put_int(k, "attention.q_lora_rank", c->q_rank);
+    } else if ((int64_t)c->head_dim * c->n_head != c->d_model) {
+        put_int(k, "attention.key_length", c->head_dim);
+        put_int(k, "attention.value_length", c->head_dim);
+    }
+}
+
+static void put_rope(key_writer *k, const qsi_config *c) {
+    put_float(k, "rope.freq_base", c->rope_theta);
+    put_int(k, "rope.dimension_count", qsi_config_rope_dim(c));
+    if (c->rope_scaling == QSI_ROPE_LINEAR) {
+        put_text(k, "rope.scaling.type", "linear");
+        put_float(k, "rope.scaling.factor", c->rope_factor);
+    } else if (c->rope_scaling == QSI_ROPE_YARN) {
+        put_text(k, "rope.scaling.type", "yarn");
+        put_float(k, "rope.scaling.factor", c->rope_factor);
+        put_int(k, "rope.scaling.original_context_length", c->rope_orig_ctx);
+        put_float(k, "rope.scaling.yarn_log_multiplier", c->yarn_log_mul);
+        if (c->yarn_beta_fast != 32)
+            put_float(k, "rope.scaling.yarn_beta_fast", c->yarn_beta_fast);
+        if (c->yarn_beta_slow != 1)
+            put_float(k, "rope.scaling.yarn_beta_slow", c->yarn_beta_slow);
+    } else if (c->arch != QSI_ARCH_LLAMA) {
+        put_text(k, "rope.scaling.type", "none");
+    }
+}
+
+static void put_experts(key_writer *k, const qsi_config *c) {
+    put_int(k, "leading_dense_block_count", c->n_dense);
+    put_int(k, "expert_count", c->n_expert);
+    put_int(k, "expert_used_count", c->n_expert_used);
+    put_int(k, "expert_shared_count", c->n_shared);
+    put_int(k, "expert_feed_forward_length", c->d_expert);
+    put_float(k, "expert_weights_scale", c->expert_scale);
+    if (c->arch == QSI_ARCH_DEEPSEEK2) {
+        put_int(k, "expert_gating_func",
+                (int32_t)(c->gating ? c->gating : QSI_GATE_SOFTMAX));
+        put_int(k, "expert_group_count", c->n_group > 1 ? c->n_group : 1);
+        put_int(k, "expert_group_used_count", c->n_group > 1 ? c->n_group_used : 1);
+    }
+    snprintf(k->key, sizeof k->key, "%s.expert_weights_norm", k->arch);
+    if ((c->norm_topk || c->arch == QSI_ARCH_DEEPSEEK2) && k->st == QS_OK)
+        k->st = qsi_gguf_put_bool(k->w, k->key, c->norm_topk);
+}
+
 /* general.architecture and every key of the architecture. */
 qs_status qsi_config_put_gguf(const qsi_config *c, qsi_gguf_writer *w) {
     key_writer k = {.w = w, .arch = qsi_arch_name(c->arch)};
@@ -314,33 +500,11 @@ qs_status qsi_config_put_gguf(const qsi_config *c, qsi_gguf_writer *w) {
     put_int(&k, "context_length", c->n_ctx);
     put_int(&k, "embedding_length", c->d_model);
     if (c->d_ff > 0) put_int(&k, "feed_forward_length", c->d_ff);
-    put_int(&k, "attention.head_count", c->n_head);
-    put_int(&k, "attention.head_count_kv", c->n_kv_head);
-    if ((int64_t)c->head_dim * c->n_head != c->d_model) {
-        put_int(&k, "attention.key_length", c->head_dim);
-        put_int(&k, "attention.value_length", c->head_dim);
-    }
+    put_heads(&k, c);
     put_float(&k, "attention.layer_norm_rms_epsilon", c->rms_eps);
-    put_float(&k, "rope.freq_base", c->rope_theta);
-    put_int(&k, "rope.dimension_count", c->head_dim);
-    if (c->rope_scaling == QSI_ROPE_LINEAR) {
-        put_text(&k, "rope.scaling.type", "linear");
-        put_float(&k, "rope.scaling.factor", c->rope_factor);
-    } else if (c->arch == QSI_ARCH_DEEPSEEK) {
-        put_text(&k, "rope.scaling.type", "none");
-    }
+    put_rope(&k, c);
     put_int(&k, "vocab_size", c->n_vocab);
-    if (c->arch == QSI_ARCH_DEEPSEEK) {
-        put_int(&k, "leading_dense_block_count", c->n_dense);
-        put_int(&k, "expert_count", c->n_expert);
-        put_int(&k, "expert_used_count", c->n_expert_used);
-        put_int(&k, "expert_shared_count", c->n_shared);
-        put_int(&k, "expert_feed_forward_length", c->d_expert);
-        put_float(&k, "expert_weights_scale", c->expert_scale);
-        if (c->norm_topk && k.st == QS_OK) {
-            k.st = qsi_gguf_put_bool(w, "deepseek.expert_weights_norm", true);
-        }
-    }
+    if (c->arch != QSI_ARCH_LLAMA) put_experts(&k, c);
     return k.st;
 }
 
@@ -401,7 +565,7 @@ static void json_arch(json_reader *r, qsi_config *c) {
     char shown[48];
     r->st = qsi_json_str(r->j, "model_type", &s, r->err);
     if (r->st != QS_OK) return;
-    for (size_t i = 0; i < QSI_COUNT(arch_names); i++) {
+    for (size_t i = 0; i < QSI_ARCH_DEEPSEEK2; i++) {
         if (strcmp(s, arch_names[i]) == 0) {
             c->arch = (qsi_arch)i;
             return;
@@ -441,6 +605,8 @@ static void json_experts(json_reader *r, qsi_config *c) {
     json_int(r, "first_k_dense_replace", false, &c->n_dense);
     json_int(r, "moe_layer_freq", false, &freq);
     json_float(r, r->j, "routed_scaling_factor", false, &c->expert_scale);
+    c->gating = QSI_GATE_SOFTMAX;
+    c->n_group = c->n_group_used = 1;
     json_must_be(r, r->j, "scoring_func", "softmax");
     if (r->st == QS_OK && is_there(r->j, "norm_topk_prob")) {
         r->st = qsi_json_bool(r->j, "norm_topk_prob", &c->norm_topk, r->err);
@@ -487,107 +653,4 @@ done:
     if (st != QS_OK) qsi_err_prefix(err, "config.json");
     qsi_json_free(&root);
     return st;
-}
-
-/* ---- tensors ---- */
-
-/* A kind of tensor inside a layer; dims as sizes named by letters, resolved by size_of. */
-typedef struct layer_tensor {
-    const char *name;
-    char
-        dims[4]; /* d model, q heads, k heads, f dense FFN, e expert FFN, s shared FFN, n experts */
-    qsi_role_t role;
-} layer_tensor;
-
-static const layer_tensor attn_tensors[] = {
-    {"attn_norm", "d", QSI_ROLE_NORM},     {"attn_q", "dq", QSI_ROLE_MATRIX},
-    {"attn_k", "dk", QSI_ROLE_MATRIX},     {"attn_v", "dk", QSI_ROLE_MATRIX},
-    {"attn_output", "qd", QSI_ROLE_MATRIX}, {"ffn_norm", "d", QSI_ROLE_NORM},
-};
-static const layer_tensor dense_tensors[] = {
-    {"ffn_gate", "df", QSI_ROLE_MATRIX},
-    {"ffn_up", "df", QSI_ROLE_MATRIX},
-    {"ffn_down", "fd", QSI_ROLE_MATRIX},
-};
-/* The last three only with shared experts. */
-static const layer_tensor moe_tensors[] = {
-    {"ffn_gate_inp", "dn", QSI_ROLE_ROUTER},    {"ffn_gate_exps", "den", QSI_ROLE_EXPERTS},
-    {"ffn_up_exps", "den", QSI_ROLE_EXPERTS},   {"ffn_down_exps", "edn", QSI_ROLE_EXPERTS},
-    {"ffn_gate_shexp", "ds", QSI_ROLE_MATRIX},  {"ffn_up_shexp", "ds", QSI_ROLE_MATRIX},
-    {"ffn_down_shexp", "sd", QSI_ROLE_MATRIX},
-};
-enum { N_ATTN = QSI_COUNT(attn_tensors), N_DENSE = QSI_COUNT(dense_tensors) };
-
-static size_t n_moe(const qsi_config *c) {
-    return QSI_COUNT(moe_tensors) - (c->n_shared > 0 ? 0 : 3);
-}
-
-static size_t n_dense_layers(const qsi_config *c) {
-    return (size_t)(c->n_expert == 0 ? c->n_layer : c->n_dense);
-}
-
-static int64_t size_of(const qsi_config *c, char letter) {
-    switch (letter) {
-    case 'd': return c->d_model;
-    case 'q': return (int64_t)c->n_head * c->head_dim;
-    case 'k': return (int64_t)c->n_kv_head * c->head_dim;
-    case 'f': return c->d_ff;
-    case 'e': return c->d_expert;
-    case 's': return (int64_t)c->n_shared * c->d_expert;
-    default: return c->n_expert;
-    }
-}
-
-size_t qsi_config_n_tensors(const qsi_config *c) {
-    size_t dense = n_dense_layers(c), moe = (size_t)c->n_layer - dense;
-    return 3 + dense * (N_ATTN + N_DENSE) + moe * (N_ATTN + n_moe(c));
-}
-
-static void outer_tensor(qsi_tensor_spec *out, const char *name, qsi_role_t role, int64_t cols,
-                         int64_t rows) {
-    *out = (qsi_tensor_spec){.n_dims = rows > 0 ? 2 : 1, .ne = {cols, rows > 0 ? rows : 1, 1},
-                             .role = role, .layer = -1};
-    snprintf(out->name, sizeof out->name, "%s.weight", name);
-}
-
-void qsi_config_tensor(const qsi_config *c, size_t i, qsi_tensor_spec *out) {
-    size_t n = qsi_config_n_tensors(c);
-    size_t dense = n_dense_layers(c), per_dense = N_ATTN + N_DENSE, per_moe = N_ATTN + n_moe(c);
-    QS_CHECK(i < n);
-    if (i == 0) {
-        outer_tensor(out, "token_embd", QSI_ROLE_EMBED, c->d_model, c->n_vocab);
-        return;
-    }
-    if (i == n - 2) {
-        outer_tensor(out, "output_norm", QSI_ROLE_NORM, c->d_model, 0);
-        return;
-    }
-    if (i == n - 1) {
-        outer_tensor(out, "output", QSI_ROLE_MATRIX, c->d_model, c->n_vocab);
-        return;
-    }
-    i--;
-    bool is_dense = i < dense * per_dense;
-    size_t rest = is_dense ? i : i - dense * per_dense, per = is_dense ? per_dense : per_moe;
-    size_t layer = rest / per + (is_dense ? 0 : dense), k = rest % per;
-    const layer_tensor *t = k < N_ATTN  ? &attn_tensors[k]
-                            : is_dense ? &dense_tensors[k - N_ATTN]
-                                       : &moe_tensors[k - N_ATTN];
-    *out = (qsi_tensor_spec){.ne = {1, 1, 1}, .role = t->role, .layer = (int32_t)layer};
-    for (const char *d = t->dims; *d; d++) out->ne[out->n_dims++] = size_of(c, *d);
-    snprintf(out->name, sizeof out->name, "blk.%zu.%s.weight", layer, t->name);
-}
-
-int64_t qsi_config_params(const qsi_config *c, int64_t *active) {
-    int64_t total = 0, idle = 0;
-    for (size_t i = 0; i < qsi_config_n_tensors(c); i++) {
-        qsi_tensor_spec t;
-        qsi_config_tensor(c, i, &t);
-        int64_t n = t.ne[0] * t.ne[1] * t.ne[2];
-        total += n;
-        if (t.role == QSI_ROLE_EMBED) idle += n;
-        if (t.role == QSI_ROLE_EXPERTS) idle += n / c->n_expert * (c->n_expert - c->n_expert_used);
-    }
-    if (active != NULL) *active = total - idle;
-    return total;
 }

@@ -1,6 +1,7 @@
 /* The KV cache: pages of 64 positions for all layers, taken page by page.
  *
  * A page holds [layer][keys, values][kv head][64][head_dim], so a head's tile is one run of memory.
+ * Attention over latent vectors keeps keys alone: one head, its values the beginning of each key.
  * A page given back keeps its memory for the next taker. */
 #include "model/layer.h"
 
@@ -8,6 +9,7 @@
 
 struct qsi_kv {
     int32_t n_layer, n_kv, hd;
+    int halves;      /* 2: keys and values; 1: values are the beginning of the keys */
     bool f16;
     int64_t max_pages, n_free;
     size_t page_bytes;
@@ -25,11 +27,12 @@ qs_status qsi_kv_create(qsi_kv **out, const qsi_config *c, qsi_type type, int64_
         QS_FAIL(err, QS_E_ARG, "a KV cache of %lld pages", (long long)max_pages);
     kv = qsi_calloc(1, sizeof *kv);
     if (!kv) QS_FAIL(err, QS_E_NOMEM, "no memory for a KV cache");
-    *kv = (qsi_kv){.n_layer = c->n_layer, .n_kv = c->n_kv_head, .hd = c->head_dim,
+    *kv = (qsi_kv){.n_layer = c->n_layer, .n_kv = qsi_config_cache_heads(c),
+                   .hd = qsi_config_cache_key(c), .halves = qsi_config_cache_value(c) ? 2 : 1,
                    .f16 = type == QSI_F16, .max_pages = max_pages, .n_free = max_pages};
-    size_t n = 2 * QSI_KV_PAGE * (kv->f16 ? sizeof(uint16_t) : sizeof(float));
-    if (!qsi_mul_size(n, (size_t)c->n_layer, &n) || !qsi_mul_size(n, (size_t)c->n_kv_head, &n) ||
-        !qsi_mul_size(n, (size_t)c->head_dim, &n))
+    size_t n = QSI_KV_PAGE * (kv->f16 ? sizeof(uint16_t) : sizeof(float));
+    if (!qsi_mul_size(n, (size_t)kv->halves * (size_t)c->n_layer, &n) ||
+        !qsi_mul_size(n, (size_t)kv->n_kv, &n) || !qsi_mul_size(n, (size_t)kv->hd, &n))
         QS_FAIL(err, QS_E_RANGE, "a KV page of this model is too large");
     kv->page_bytes = n;
     kv->mem = qsi_calloc((size_t)max_pages, sizeof *kv->mem);
@@ -94,7 +97,8 @@ void qsi_kv_table_release(qsi_kv *kv, qsi_kv_table *t) {
 
 /* Elements from the start of a page to the keys (0) or values (1) of a layer. */
 static int64_t layer_off(const qsi_kv *kv, int32_t layer, int which) {
-    return (2 * (int64_t)layer + which) * kv->n_kv * QSI_KV_PAGE * kv->hd;
+    if (kv->halves == 1) which = 0;
+    return (kv->halves * (int64_t)layer + which) * kv->n_kv * QSI_KV_PAGE * kv->hd;
 }
 
 qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer) {
@@ -107,7 +111,7 @@ qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer)
 void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
                   int32_t pos, const float *key, const float *value) {
     char *page = kv->mem[t->pages[pos / QSI_KV_PAGE]];
-    for (int which = 0; which < 2; which++) {
+    for (int which = 0; which < kv->halves; which++) {
         const float *x = which ? value : key;
         int64_t at = layer_off(kv, layer, which) + (int64_t)(pos % QSI_KV_PAGE) * kv->hd;
         for (int32_t h = 0; h < kv->n_kv; h++, at += (int64_t)QSI_KV_PAGE * kv->hd) {

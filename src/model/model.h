@@ -2,8 +2,9 @@
  *
  * One step takes a ragged batch of rows; prefill, decode, many sequences and packed training
  * documents are this one call. The pool is entered once a step. No allocation, lock, log or system
- * call inside a step. Sources: deepseek-facts 1, 2.1, 2.2 (LLaMA-type dense; DeepSeekMoE,
- * arXiv:2401.06066). Thread: a model has one owner; its pool's workers run inside a step. */
+ * call inside a step. Sources: deepseek-facts 1, 2.1 to 2.5 (LLaMA-type dense; DeepSeekMoE,
+ * arXiv:2401.06066; DeepSeek-V2, arXiv:2405.04434; DeepSeek-V3, arXiv:2412.19437). Thread: a model
+ * has one owner; its pool's workers run inside a step. */
 #ifndef QSI_MODEL_H
 #define QSI_MODEL_H
 
@@ -17,8 +18,10 @@
 #include "kern/kern.h"
 #include "sys/pool.h"
 
-typedef enum qsi_arch { QSI_ARCH_LLAMA, QSI_ARCH_DEEPSEEK } qsi_arch;
-typedef enum qsi_rope_scaling { QSI_ROPE_NONE, QSI_ROPE_LINEAR } qsi_rope_scaling;
+typedef enum qsi_arch { QSI_ARCH_LLAMA, QSI_ARCH_DEEPSEEK, QSI_ARCH_DEEPSEEK2 } qsi_arch;
+typedef enum qsi_rope_scaling { QSI_ROPE_NONE, QSI_ROPE_LINEAR, QSI_ROPE_YARN } qsi_rope_scaling;
+/* How a router's logits become scores; numbers as in GGUF. 0 counts as softmax. */
+typedef enum qsi_gating { QSI_GATE_SOFTMAX = 1, QSI_GATE_SIGMOID = 2 } qsi_gating;
 
 typedef struct qsi_config {
     qsi_arch arch;
@@ -31,7 +34,38 @@ typedef struct qsi_config {
     int32_t n_expert, n_expert_used, n_shared, d_expert;
     bool norm_topk;          /* renormalise the chosen weights */
     float expert_scale;      /* weights of routed experts times this (1 when absent) */
+    /* deepseek2: routing (0 or 1 group: all experts compete) */
+    qsi_gating gating;
+    int32_t n_group, n_group_used;
+    bool gate_bias;          /* scores plus exp_probs_b choose; weights come from the scores */
+    /* deepseek2: multi-head latent attention; kv_rank 0 elsewhere. head_dim is that of the naive
+     * form, rotated part included; n_kv_head is n_head */
+    int32_t q_rank;          /* 0: queries straight from the model's width */
+    int32_t kv_rank, d_rope, d_value;
+    bool kv_b_whole;         /* the file stores attn_kv_b, not attn_k_b and attn_v_b */
+    /* YaRN: attention scores times (1 + yarn_log_mul ln(rope_factor))^2 */
+    int32_t rope_orig_ctx;
+    float yarn_log_mul, yarn_beta_fast, yarn_beta_slow;
 } qsi_config;
+/* Rotated part of a head. */
+static inline int32_t qsi_config_rope_dim(const qsi_config *c) {
+    return c->kv_rank ? c->d_rope : c->head_dim;
+}
+/* Width of what all heads give, entering the output projection. */
+static inline int64_t qsi_config_out_dim(const qsi_config *c) {
+    return (int64_t)c->n_head * (c->kv_rank ? c->d_value : c->head_dim);
+}
+/* What the cache keeps of a position in a layer: so many heads, keys of a width, and values of a
+ * width beside them; 0: values are the first kv_rank values of the keys. */
+static inline int32_t qsi_config_cache_heads(const qsi_config *c) {
+    return c->kv_rank ? 1 : c->n_kv_head;
+}
+static inline int32_t qsi_config_cache_key(const qsi_config *c) {
+    return c->kv_rank ? c->kv_rank + c->d_rope : c->head_dim;
+}
+static inline int32_t qsi_config_cache_value(const qsi_config *c) {
+    return c->kv_rank ? 0 : c->head_dim;
+}
 
 /* Bounds every field and their relations; the text names the key. */
 qs_status qsi_config_check(const qsi_config *c, qs_err *err) QS_MUST_CHECK;

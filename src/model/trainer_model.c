@@ -291,6 +291,9 @@ qs_status qsi_tm_create(qsi_trainer_model **out, const qsi_config *c, const qsi_
     qs_status st = QS_OK;
     qsi_trainer_model *t = NULL;
     QS_TRY(qsi_config_check(c, err));
+    if (c->arch == QSI_ARCH_DEEPSEEK2)
+        QS_FAIL(err, QS_E_UNSUPPORTED, "training of architecture deepseek2 (latent attention) is not "
+                "built: such models can be run, llama and deepseek ones trained too");
     if (o->max_rows < 1)
         QS_FAIL(err, QS_E_ARG, "a micro-batch of %d rows", o->max_rows);
     if (o->comm && o->comm->size > 1)

@@ -40,6 +40,49 @@ static qsi_config moe_16b(void) {
                         .expert_scale = 1};
 }
 
+static qsi_config v2_lite(void) {
+    qsi_config c = moe_16b();
+    c.arch = QSI_ARCH_DEEPSEEK2;
+    c.n_layer = 27;
+    c.head_dim = 192;
+    c.kv_rank = 512;
+    c.d_rope = 64;
+    c.d_value = 128;
+    c.n_ctx = 163840;
+    c.rope_scaling = QSI_ROPE_YARN;
+    c.rope_factor = 40;
+    c.rope_orig_ctx = 4096;
+    c.yarn_beta_fast = 32;
+    c.yarn_beta_slow = 1;
+    c.yarn_log_mul = 0.0707f;
+    c.gating = QSI_GATE_SOFTMAX;
+    c.n_group = c.n_group_used = 1;
+    return c;
+}
+
+static qsi_config v3(void) {
+    qsi_config c = v2_lite();
+    c.n_vocab = 129280;
+    c.n_layer = 61;
+    c.d_model = 7168;
+    c.n_head = c.n_kv_head = 128;
+    c.d_ff = 18432;
+    c.q_rank = 1536;
+    c.n_dense = 3;
+    c.n_expert = 256;
+    c.n_expert_used = 8;
+    c.n_shared = 1;
+    c.d_expert = 2048;
+    c.norm_topk = true;
+    c.expert_scale = 2.5f;
+    c.gating = QSI_GATE_SIGMOID;
+    c.gate_bias = true;
+    c.n_group = 8;
+    c.n_group_used = 4;
+    c.yarn_log_mul = 0.1f;
+    return c;
+}
+
 static const char hf_coder[] =
     "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":32256,"
     "\"num_hidden_layers\":62,\"hidden_size\":7168,\"intermediate_size\":19200,"
@@ -75,6 +118,19 @@ static void equal(const qsi_config *a, const qsi_config *b) {
     assert_int_equal(a->d_expert, b->d_expert);
     assert_int_equal(a->norm_topk, b->norm_topk);
     if (a->n_expert > 0) assert_true(a->expert_scale == b->expert_scale);
+    assert_int_equal(a->kv_rank, b->kv_rank);
+    if (a->kv_rank == 0) return;
+    assert_int_equal(a->q_rank, b->q_rank);
+    assert_int_equal(a->d_rope, b->d_rope);
+    assert_int_equal(a->d_value, b->d_value);
+    assert_int_equal(a->kv_b_whole, b->kv_b_whole);
+    assert_int_equal(a->gating, b->gating);
+    assert_int_equal(a->gate_bias, b->gate_bias);
+    assert_int_equal(a->n_group, b->n_group);
+    assert_int_equal(a->n_group_used, b->n_group_used);
+    assert_int_equal(a->rope_orig_ctx, b->rope_orig_ctx);
+    assert_true(a->yarn_log_mul == b->yarn_log_mul && a->yarn_beta_fast == b->yarn_beta_fast);
+    assert_true(a->yarn_beta_slow == b->yarn_beta_slow);
 }
 
 /* Billions of weights to three places, as deepseek-facts 1.1 and 1.2 give them. */
@@ -88,6 +144,12 @@ static void published_sizes(void **state) {
     assert_int_equal(milli_billions(qsi_config_params(&moe, &active)), 16376);
     /* the published 2.829 B counts the embedding too */
     assert_int_equal(milli_billions(active + INT64_C(102400) * 2048), 2829);
+    /* V2-Lite and V3: 2.661 B and 37.55 B count the embedding too */
+    qsi_config lite = v2_lite(), big = v3();
+    assert_int_equal(milli_billions(qsi_config_params(&lite, &active)), 15706);
+    assert_int_equal(milli_billions(active + INT64_C(102400) * 2048), 2661);
+    assert_int_equal((milli_billions(qsi_config_params(&big, &active)) + 5) / 10, 67103);
+    assert_int_equal((milli_billions(active + INT64_C(129280) * 7168) + 5) / 10, 3755);
     assert_int_equal(qsi_config_from_hf(&coder, hf_coder, strlen(hf_coder), &err), QS_OK);
     assert_int_equal(milli_billions(qsi_config_params(&coder, NULL)), 33343);
 }
@@ -174,6 +236,37 @@ static void gguf_keys_round_trip(void **state) {
     c.expert_scale = 2.5f;
     assert_int_equal(qsi_config_check(&c, &err), QS_OK);
     gguf_round_trip(&c);
+    c = v2_lite();
+    gguf_round_trip(&c);
+    c.kv_b_whole = true;
+    c.rope_scaling = QSI_ROPE_NONE;
+    c.rope_factor = 1;
+    c.rope_orig_ctx = 0;
+    c.yarn_beta_fast = c.yarn_beta_slow = c.yarn_log_mul = 0;
+    gguf_round_trip(&c);
+    c = v3();
+    c.yarn_beta_fast = 16;
+    c.yarn_beta_slow = 2;
+    gguf_round_trip(&c);
+}
+
+/* V3's groups, where the file does not name them; the layer that predicts further is not counted. */
+static void groups_of_v3_are_known(void **state) {
+    qs_err err = {0};
+    qsi_gguf_writer *w = NULL;
+    qsi_gguf *g = NULL;
+    qsi_config c = v3(), back;
+    c.n_group = c.n_group_used = 1;
+    assert_int_equal(qsi_gguf_writer_open(&w, TEMP, &err), QS_OK);
+    assert_int_equal(qsi_config_put_gguf(&c, w), QS_OK);
+    assert_int_equal(qsi_gguf_put_u32(w, "deepseek2.nextn_predict_layers", 1), QS_OK);
+    assert_int_equal(qsi_gguf_finish(&w, &err), QS_OK);
+    assert_int_equal(qsi_gguf_open(&g, TEMP, &err), QS_OK);
+    assert_int_equal(qsi_config_from_gguf(&back, g, &err), QS_OK);
+    assert_int_equal(back.n_layer, 60);
+    assert_int_equal(back.n_group, 1); /* named: one group */
+    qsi_gguf_close(&g);
+    remove(TEMP);
 }
 
 /* Keys that follow from others may be missing. */
@@ -250,35 +343,6 @@ static void wrong_keys_are_refused(void **state) {
     remove(TEMP);
 }
 
-static void tensors_in_order(void **state) {
-    qsi_config c = moe_16b();
-    qsi_tensor_spec t;
-    size_t n = qsi_config_n_tensors(&c);
-    assert_int_equal(n, 3 + 9 + 27 * 13);
-    qsi_config_tensor(&c, 0, &t);
-    assert_string_equal(t.name, "token_embd.weight");
-    assert_true(t.n_dims == 2 && t.ne[0] == 2048 && t.ne[1] == 102400 && t.layer == -1);
-    qsi_config_tensor(&c, 9, &t);
-    assert_string_equal(t.name, "blk.0.ffn_down.weight");
-    assert_true(t.ne[0] == 10944 && t.ne[1] == 2048 && t.layer == 0);
-    qsi_config_tensor(&c, 10 + 6, &t);
-    assert_string_equal(t.name, "blk.1.ffn_gate_inp.weight");
-    assert_true(t.ne[0] == 2048 && t.ne[1] == 64 && t.role == QSI_ROLE_ROUTER);
-    qsi_config_tensor(&c, 10 + 9, &t);
-    assert_string_equal(t.name, "blk.1.ffn_down_exps.weight");
-    assert_true(t.n_dims == 3 && t.ne[0] == 1408 && t.ne[1] == 2048 && t.ne[2] == 64);
-    qsi_config_tensor(&c, n - 3, &t);
-    assert_string_equal(t.name, "blk.27.ffn_down_shexp.weight");
-    assert_true(t.ne[0] == 2816 && t.ne[1] == 2048);
-    qsi_config_tensor(&c, n - 2, &t);
-    assert_string_equal(t.name, "output_norm.weight");
-    assert_true(t.n_dims == 1 && t.ne[0] == 2048 && t.ne[1] == 1 && t.role == QSI_ROLE_NORM);
-    qsi_config_tensor(&c, n - 1, &t);
-    assert_string_equal(t.name, "output.weight");
-    c.n_shared = 0;
-    assert_int_equal(qsi_config_n_tensors(&c), 3 + 9 + 27 * 10);
-}
-
 static void bounds_are_checked(void **state) {
     qs_err err;
     qsi_config c = llm_67b();
@@ -298,6 +362,23 @@ static void bounds_are_checked(void **state) {
     c.n_shared = 64;
     c.d_expert = 1 << 19;
     assert_int_equal(qsi_config_check(&c, &err), QS_E_RANGE);
+    static const struct { size_t at; int32_t v; } wrong[] = {
+        {offsetof(qsi_config, kv_rank), 0}, {offsetof(qsi_config, d_rope), 63},
+        {offsetof(qsi_config, d_rope), 192}, {offsetof(qsi_config, d_value), 0},
+        {offsetof(qsi_config, n_kv_head), 1}, {offsetof(qsi_config, n_group), 7},
+        {offsetof(qsi_config, n_group_used), 9}, {offsetof(qsi_config, rope_orig_ctx), 0},
+        {offsetof(qsi_config, gating), 4},
+    };
+    c = v3();
+    assert_int_equal(qsi_config_check(&c, &err), QS_OK);
+    for (size_t i = 0; i < QSI_COUNT(wrong); i++) {
+        c = v3();
+        memcpy((char *)&c + wrong[i].at, &wrong[i].v, sizeof wrong[i].v);
+        assert_int_equal(qsi_config_check(&c, &err), QS_E_RANGE);
+    }
+    c = moe_16b();
+    c.gating = QSI_GATE_SIGMOID;
+    assert_int_equal(qsi_config_check(&c, &err), QS_E_UNSUPPORTED);
     c = moe_16b();
     c.n_dense = 29;
     assert_int_equal(qsi_config_check(&c, &err), QS_E_RANGE);
@@ -309,9 +390,9 @@ int main(void) {
         cmocka_unit_test(config_json_is_read),
         cmocka_unit_test(wrong_config_json_is_refused),
         cmocka_unit_test(gguf_keys_round_trip),
+        cmocka_unit_test(groups_of_v3_are_known),
         cmocka_unit_test(derived_keys_are_optional),
         cmocka_unit_test(wrong_keys_are_refused),
-        cmocka_unit_test(tensors_in_order),
         cmocka_unit_test(bounds_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
