@@ -65,7 +65,16 @@ int qsi_file_type(qsi_type type) {
     case QSI_F32: return 0;
     case QSI_F16: return 1;
     case QSI_Q4_0: return 2;
+    case QSI_Q4_1: return 3;
     case QSI_Q8_0: return 7;
+    case QSI_Q5_0: return 8;
+    case QSI_Q5_1: return 9;
+    case QSI_Q2_K: return 10;
+    case QSI_Q3_K: return 12; /* ggml's "medium" numbers stand for a whole file of one K type */
+    case QSI_Q4_K: return 15;
+    case QSI_Q5_K: return 17;
+    case QSI_Q6_K: return 18;
+    case QSI_IQ4_NL: return 25;
     case QSI_BF16: return 32;
     default: return -1;
     }

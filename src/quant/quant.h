@@ -13,7 +13,16 @@ typedef enum qsi_type {
     QSI_F32 = 0,
     QSI_F16 = 1,
     QSI_Q4_0 = 2,
+    QSI_Q4_1 = 3,
+    QSI_Q5_0 = 6,
+    QSI_Q5_1 = 7,
     QSI_Q8_0 = 8,
+    QSI_Q2_K = 10,
+    QSI_Q3_K = 11,
+    QSI_Q4_K = 12,
+    QSI_Q5_K = 13,
+    QSI_Q6_K = 14,
+    QSI_IQ4_NL = 20,
     QSI_I8 = 24,
     QSI_I16 = 25,
     QSI_I32 = 26,
@@ -23,16 +32,78 @@ typedef enum qsi_type {
     QSI_TYPE_NONE = -1
 } qsi_type;
 
-typedef struct qsi_q4_0 { /* value j of 32: (nibble - 8) * d; j < 16 low nibbles, j+16 high */
+/* Blocks of 32. Nibbles: value j < 16 is the low half of qs[j], value j + 16 the high half. Fifth
+ * bits: bit j of the 32-bit little-endian number qh belongs to value j. */
+typedef struct qsi_q4_0 { /* (q - 8) * d */
     uint16_t d;
     uint8_t qs[16];
 } qsi_q4_0;
+typedef struct qsi_q4_1 { /* q * d + m */
+    uint16_t d, m;
+    uint8_t qs[16];
+} qsi_q4_1;
+typedef struct qsi_q5_0 { /* (q - 16) * d */
+    uint16_t d;
+    uint8_t qh[4], qs[16];
+} qsi_q5_0;
+typedef struct qsi_q5_1 { /* q * d + m */
+    uint16_t d, m;
+    uint8_t qh[4], qs[16];
+} qsi_q5_1;
 typedef struct qsi_q8_0 { /* value j of 32: qs[j] * d */
     uint16_t d;
     int8_t qs[32];
 } qsi_q8_0;
+typedef struct qsi_iq4_nl { /* qsi_iq4_values[q] * d */
+    uint16_t d;
+    uint8_t qs[16];
+} qsi_iq4_nl;
+
+/* Blocks of 256: groups of 16 or 32 values, each with a small scale of its own.
+ * Two-bit fields of Q2_K and Q3_K: value 128 h + 32 s + l (h < 2, s < 4, l < 32) is bits 2s and
+ * 2s + 1 of qs[32 h + l]. Nibbles of Q4_K and Q5_K: value 64 c + l (l < 32) is the low half of
+ * qs[32 c + l], value 64 c + 32 + l the high half. */
+typedef struct qsi_q2_k { /* group g of 16: d * (scales[g] & 15) * q - dmin * (scales[g] >> 4) */
+    uint8_t scales[16], qs[64];
+    uint16_t d, dmin;
+} qsi_q2_k;
+typedef struct qsi_q3_k { /* group g of 16: d * sc[g] * (q - 4), sc by qsi_q3k_scales; the third bit
+                           * of value 32 s + l (s < 8) is bit s of hmask[l] */
+    uint8_t hmask[32], qs[64], scales[12];
+    uint16_t d;
+} qsi_q3_k;
+typedef struct qsi_q4_k { /* group g of 32: d * sc[g] * q - dmin * mn[g], by qsi_q4k_scales */
+    uint16_t d, dmin;
+    uint8_t scales[12], qs[128];
+} qsi_q4_k;
+typedef struct qsi_q5_k { /* as Q4_K; the fifth bit of value 32 g + l is bit g of qh[l] */
+    uint16_t d, dmin;
+    uint8_t scales[12], qh[32], qs[128];
+} qsi_q5_k;
+typedef struct qsi_q6_k { /* group g of 16: d * scales[g] * (q - 32). Value 128 h + 32 s + l: low four
+                           * bits in ql[64 h + 32 (s & 1) + l], low half for s < 2; high two in bits
+                           * 2s and 2s + 1 of qh[32 h + l] */
+    uint8_t ql[128], qh[64];
+    int8_t scales[16];
+    uint16_t d;
+} qsi_q6_k;
 _Static_assert(sizeof(qsi_q4_0) == 18, "q4_0 is 18 bytes a block");
+_Static_assert(sizeof(qsi_q4_1) == 20, "q4_1 is 20 bytes a block");
+_Static_assert(sizeof(qsi_q5_0) == 22, "q5_0 is 22 bytes a block");
+_Static_assert(sizeof(qsi_q5_1) == 24, "q5_1 is 24 bytes a block");
 _Static_assert(sizeof(qsi_q8_0) == 34, "q8_0 is 34 bytes a block");
+_Static_assert(sizeof(qsi_iq4_nl) == 18, "iq4_nl is 18 bytes a block");
+_Static_assert(sizeof(qsi_q2_k) == 84, "q2_k is 84 bytes a block");
+_Static_assert(sizeof(qsi_q3_k) == 110, "q3_k is 110 bytes a block");
+_Static_assert(sizeof(qsi_q4_k) == 144, "q4_k is 144 bytes a block");
+_Static_assert(sizeof(qsi_q5_k) == 176, "q5_k is 176 bytes a block");
+_Static_assert(sizeof(qsi_q6_k) == 210, "q6_k is 210 bytes a block");
+
+extern const int8_t qsi_iq4_values[16];
+/* The packed 6-bit numbers of Q4_K and Q5_K (scales and minima of eight groups), and those of Q3_K
+ * (16 scales, -32 .. 31). */
+void qsi_q4k_scales(const uint8_t s[12], uint8_t sc[8], uint8_t mn[8]);
+void qsi_q3k_scales(const uint8_t s[12], int8_t sc[16]);
 
 typedef struct qsi_type_info {
     qsi_type type;

@@ -89,9 +89,9 @@ static void refusals(void **state) {
     o.preset = "none";
     assert_int_equal(qs_init(&o, TEMP, &err), QS_E_ARG);
     o.preset = "moe-tiny";
-    o.type = "Q4_K";
+    o.type = "IQ2_XS";
     assert_int_equal(qs_init(&o, TEMP, &err), QS_E_ARG);
-    assert_non_null(strstr(err.text, "Q4_K"));
+    assert_non_null(strstr(err.text, "IQ2_XS"));
     o.type = "F16";
     o.vocab = "no such vocabulary.gguf";
     assert_int_equal(qs_init(&o, TEMP, &err), QS_E_NOTFOUND);

@@ -203,7 +203,7 @@ static void write_flawed(flaw f) {
         qsi_config_tensor(&c, i, &t);
         if (f == NO_TENSOR && i == 5) continue;
         if (f == WRONG_DIMS && i == 5) t.ne[0] += 32;
-        if (f == OTHER_TYPE && i == 5) type = (qsi_type)12; /* Q4_K */
+        if (f == OTHER_TYPE && i == 5) type = (qsi_type)17; /* IQ2_XS */
         assert_int_equal(qsi_gguf_declare(w, t.name, type, t.n_dims, t.ne, &err), QS_OK);
         assert_true(qsi_row_bytes(qsi_type_get((int32_t)type), t.ne[0], &row));
         left += row * (size_t)(t.ne[1] * t.ne[2]);
@@ -231,7 +231,7 @@ static void contradictions_are_named(void **state) {
         {EXTRA, NULL, "1 tensors that its architecture does not have"},
         {NO_KEY, "deepseek.block_count", NULL},
         {OTHER_ARCH, NULL, "qwen2"},
-        {OTHER_TYPE, NULL, "Q4_K"},
+        {OTHER_TYPE, NULL, "IQ2_XS"},
         {FEW_TOKENS, "the vocabulary has 256 ids, the model 300", NULL},
     };
     for (size_t i = 0; i < QSI_COUNT(cases); i++) {

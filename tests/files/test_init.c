@@ -218,7 +218,7 @@ static void failures_leave_no_file(void **state) {
     o = options("moe-tiny", QSI_F32);
     o.config.n_vocab = 255;
     assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_ARG);
-    o = options("moe-tiny", (qsi_type)12);
+    o = options("moe-tiny", (qsi_type)16);
     assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_ARG);
     o = options("moe-tiny", QSI_F32);
     o.std = NAN;

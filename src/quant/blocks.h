@@ -1,0 +1,34 @@
+/* Between the files of this room: the codecs that the table in types.c lists. */
+#ifndef QSI_QUANT_BLOCKS_H
+#define QSI_QUANT_BLOCKS_H
+
+#include "quant/quant.h"
+
+static inline uint16_t qsi_load16(const void *p) {
+    const uint8_t *b = p;
+    return (uint16_t)(b[0] | b[1] << 8);
+}
+
+static inline void qsi_store16(void *p, uint16_t v) {
+    uint8_t *b = p;
+    b[0] = (uint8_t)v;
+    b[1] = (uint8_t)(v >> 8);
+}
+
+#define QSI_CODEC(name)                                                                            \
+    void qsi_decode_##name(const void *src, float *dst, int64_t n);                                \
+    void qsi_encode_##name(const float *src, void *dst, int64_t n)
+
+QSI_CODEC(q4_0);
+QSI_CODEC(q4_1);
+QSI_CODEC(q5_0);
+QSI_CODEC(q5_1);
+QSI_CODEC(q8_0);
+QSI_CODEC(iq4_nl);
+QSI_CODEC(q2_k);
+QSI_CODEC(q3_k);
+QSI_CODEC(q4_k);
+QSI_CODEC(q5_k);
+QSI_CODEC(q6_k);
+
+#endif
