@@ -43,14 +43,13 @@ static void attend_blocks(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_
     for (int64_t i; (i = qsi_op_take(o)) < f->n_blocks * nk;) {
         const qsi_block *b = &f->blocks[i / nk];
         const qsi_seg *sg = &f->segs[b->seg];
-        qsi_kv_view v = {.ld = hk, .head_stride = hd, .tile_stride = QSI_ATTEND_TILE * hk,
-                         .k = s->k + sg->row0 * hk, .v = s->v + sg->row0 * hk};
+        qsi_kv_view v = qsi_kv_rows(s->k + sg->row0 * hk, hk, hd, s->v + sg->row0 * hk, hk, hd);
         if (f->kv) v = qsi_kv_layer(f->kv, &f->tables[sg->table], layer);
         qsi_attend_rows r = {.n_rows = b->n, .pos0 = sg->pos0 + (b->row0 - sg->row0),
                              .q = s->q + b->row0 * hq, .ldq = hq, .out = s->out + b->row0 * hq,
                              .ldo = hq, .lse = s->lse ? s->lse + b->row0 * nq : NULL,
                              .ld_lse = nq};
-        qsi_attend(o->k, &v, &r, i % nk, nq / nk, hd, scale, o->scratch);
+        qsi_attend(o->k, &v, &r, i % nk, nq / nk, scale, o->scratch);
     }
     qsi_op_end(o);
 }

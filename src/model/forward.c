@@ -110,7 +110,7 @@ void qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves) {
 
 size_t qsi_forward_scratch(const qsi_config *c, int64_t rows) {
     (void)rows;
-    size_t a = qsi_attend_scratch(QSI_ATTEND_TILE, c->n_head / c->n_kv_head);
+    size_t a = qsi_attend_scratch(c->n_head / c->n_kv_head, c->head_dim, c->head_dim);
     size_t w = (size_t)qsi_max64(qsi_max64(c->d_model, c->d_ff),
                                  qsi_max64(c->n_shared, 1) * (int64_t)c->d_expert) * sizeof(float);
     size_t j = (size_t)(4 * c->n_expert + 8) * (sizeof(qsi_mm_job) + 256) +

@@ -1,21 +1,64 @@
 /* The KV cache: pages of 64 positions for all layers, taken page by page.
  *
- * A page holds [layer][keys, values][kv head][64][head_dim], so a head's tile is one run of memory.
- * Attention over latent vectors keeps keys alone: one head, its values the beginning of each key.
- * A page given back keeps its memory for the next taker. */
+ * A page holds for every layer the keys [kv head][64][hd_k], then the values [kv head][64][hd_v]
+ * (none where values are prefixes of the keys), so a head's tile is one run of memory. A page given
+ * back keeps its memory for the next taker. */
 #include "model/layer.h"
 
 #include <string.h>
 
+typedef struct layer_place {
+    qsi_kv_shape s;
+    size_t k_off, v_off; /* bytes from the page's start */
+} layer_place;
+
 struct qsi_kv {
-    int32_t n_layer, n_kv, hd;
-    int halves;      /* 2: keys and values; 1: values are the beginning of the keys */
-    bool f16;
+    int32_t n_layer;
+    layer_place *layers;
+    qsi_type type;
     int64_t max_pages, n_free;
     size_t page_bytes;
     void **mem;       /* [max_pages], NULL until first used */
     int32_t *free_ids; /* stack of pages not in a table */
 };
+
+qsi_kv_shape qsi_kv_shape_of(const qsi_config *c, int32_t layer) {
+    (void)layer;
+    int32_t value = qsi_config_cache_value(c);
+    return (qsi_kv_shape){.n_head = qsi_config_cache_heads(c), .hd_k = qsi_config_cache_key(c),
+                          .hd_v = value ? value : c->kv_rank, .v_in_k = !value};
+}
+
+static size_t element(const qsi_kv *kv) {
+    return kv->type == QSI_F16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+/* Bytes of one layer's keys or values of a page. */
+static bool part_bytes(const qsi_kv *kv, int32_t heads, int32_t hd, size_t *out) {
+    size_t n;
+    return qsi_mul_size(element(kv) * QSI_KV_PAGE, (size_t)heads, &n) &&
+           qsi_mul_size(n, (size_t)hd, &n) && qsi_add_size(n, QSI_ALIGN - 1, &n) &&
+           (*out = n / QSI_ALIGN * QSI_ALIGN, true);
+}
+
+static qs_status place_layers(qsi_kv *kv, const qsi_config *c, qs_err *err) {
+    qs_status st = QS_OK;
+    size_t at = 0, n = 0;
+    for (int32_t l = 0; l < kv->n_layer; l++) {
+        layer_place *p = &kv->layers[l];
+        p->s = qsi_kv_shape_of(c, l);
+        p->k_off = p->v_off = at;
+        bool ok = part_bytes(kv, p->s.n_head, p->s.hd_k, &n) && qsi_add_size(at, n, &at);
+        if (ok && !p->s.v_in_k) {
+            p->v_off = at;
+            ok = part_bytes(kv, p->s.n_head, p->s.hd_v, &n) && qsi_add_size(at, n, &at);
+        }
+        if (!ok) QS_FAIL(err, QS_E_RANGE, "a KV page of this model is too large");
+    }
+    kv->page_bytes = at;
+done:
+    return st;
+}
 
 qs_status qsi_kv_create(qsi_kv **out, const qsi_config *c, qsi_type type, int64_t max_pages,
                         qs_err *err) {
@@ -27,14 +70,11 @@ qs_status qsi_kv_create(qsi_kv **out, const qsi_config *c, qsi_type type, int64_
         QS_FAIL(err, QS_E_ARG, "a KV cache of %lld pages", (long long)max_pages);
     kv = qsi_calloc(1, sizeof *kv);
     if (!kv) QS_FAIL(err, QS_E_NOMEM, "no memory for a KV cache");
-    *kv = (qsi_kv){.n_layer = c->n_layer, .n_kv = qsi_config_cache_heads(c),
-                   .hd = qsi_config_cache_key(c), .halves = qsi_config_cache_value(c) ? 2 : 1,
-                   .f16 = type == QSI_F16, .max_pages = max_pages, .n_free = max_pages};
-    size_t n = QSI_KV_PAGE * (kv->f16 ? sizeof(uint16_t) : sizeof(float));
-    if (!qsi_mul_size(n, (size_t)kv->halves * (size_t)c->n_layer, &n) ||
-        !qsi_mul_size(n, (size_t)kv->n_kv, &n) || !qsi_mul_size(n, (size_t)kv->hd, &n))
-        QS_FAIL(err, QS_E_RANGE, "a KV page of this model is too large");
-    kv->page_bytes = n;
+    *kv = (qsi_kv){.n_layer = c->n_layer, .type = type, .max_pages = max_pages,
+                   .n_free = max_pages};
+    kv->layers = qsi_calloc((size_t)c->n_layer, sizeof *kv->layers);
+    if (!kv->layers) QS_FAIL(err, QS_E_NOMEM, "no memory for a KV cache");
+    QS_TRY(place_layers(kv, c, err));
     kv->mem = qsi_calloc((size_t)max_pages, sizeof *kv->mem);
     kv->free_ids = qsi_alloc((size_t)max_pages, sizeof *kv->free_ids);
     if (!kv->mem || !kv->free_ids)
@@ -53,6 +93,7 @@ void qsi_kv_free(qsi_kv *kv) {
     for (int64_t i = 0; kv->mem && i < kv->max_pages; i++) qsi_free(kv->mem[i]);
     qsi_free(kv->mem);
     qsi_free(kv->free_ids);
+    qsi_free(kv->layers);
     qsi_free(kv);
 }
 
@@ -95,30 +136,62 @@ void qsi_kv_table_release(qsi_kv *kv, qsi_kv_table *t) {
     *t = (qsi_kv_table){0};
 }
 
-/* Elements from the start of a page to the keys (0) or values (1) of a layer. */
-static int64_t layer_off(const qsi_kv *kv, int32_t layer, int which) {
-    if (kv->halves == 1) which = 0;
-    return (kv->halves * (int64_t)layer + which) * kv->n_kv * QSI_KV_PAGE * kv->hd;
+qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer) {
+    const layer_place *p = &kv->layers[layer];
+    int64_t ld_v = p->s.v_in_k ? p->s.hd_k : p->s.hd_v;
+    return (qsi_kv_view){.type = kv->type, .hd_k = p->s.hd_k, .hd_v = p->s.hd_v,
+                         .v_in_k = p->s.v_in_k, .ld_k = p->s.hd_k, .ld_v = ld_v,
+                         .head_k = (int64_t)QSI_KV_PAGE * p->s.hd_k,
+                         .head_v = QSI_KV_PAGE * ld_v, .k_off = p->k_off, .v_off = p->v_off,
+                         .page_mem = kv->mem, .pages = t->pages};
 }
 
-qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer) {
-    return (qsi_kv_view){.f16 = kv->f16, .ld = kv->hd,
-                         .head_stride = (int64_t)QSI_KV_PAGE * kv->hd,
-                         .k_off = layer_off(kv, layer, 0), .v_off = layer_off(kv, layer, 1),
-                         .page_mem = kv->mem, .pages = t->pages};
+/* The place of head 0 of one position, and bytes from head to head. */
+static char *place(const qsi_kv *kv, const qsi_kv_table *t, size_t off, int32_t pos, int32_t hd,
+                   size_t *step) {
+    *step = (size_t)QSI_KV_PAGE * (size_t)hd * element(kv);
+    return (char *)kv->mem[t->pages[pos / QSI_KV_PAGE]] + off +
+           (size_t)(pos % QSI_KV_PAGE) * (size_t)hd * element(kv);
+}
+
+static void put(const qsi_kv *kv, const qsi_kern *k, char *at, size_t step, int32_t heads,
+                int32_t hd, const float *x) {
+    for (int32_t h = 0; h < heads; h++, at += step, x += hd) {
+        if (kv->type == QSI_F16)
+            k->f32_to_f16(x, (uint16_t *)(void *)at, hd);
+        else
+            memcpy(at, x, (size_t)hd * sizeof *x);
+    }
+}
+
+static void get(const qsi_kv *kv, const qsi_kern *k, const char *at, size_t step, int32_t heads,
+                int32_t hd, float *x) {
+    for (int32_t h = 0; h < heads; h++, at += step, x += hd) {
+        if (kv->type == QSI_F16)
+            k->f16_to_f32((const uint16_t *)(const void *)at, x, hd);
+        else
+            memcpy(x, at, (size_t)hd * sizeof *x);
+    }
 }
 
 void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
                   int32_t pos, const float *key, const float *value) {
-    char *page = kv->mem[t->pages[pos / QSI_KV_PAGE]];
-    for (int which = 0; which < kv->halves; which++) {
-        const float *x = which ? value : key;
-        int64_t at = layer_off(kv, layer, which) + (int64_t)(pos % QSI_KV_PAGE) * kv->hd;
-        for (int32_t h = 0; h < kv->n_kv; h++, at += (int64_t)QSI_KV_PAGE * kv->hd) {
-            if (kv->f16)
-                k->f32_to_f16(x + h * kv->hd, (uint16_t *)page + at, kv->hd);
-            else
-                memcpy((float *)page + at, x + h * kv->hd, (size_t)kv->hd * sizeof(float));
-        }
-    }
+    const layer_place *p = &kv->layers[layer];
+    size_t step;
+    char *at = place(kv, t, p->k_off, pos, p->s.hd_k, &step);
+    put(kv, k, at, step, p->s.n_head, p->s.hd_k, key);
+    if (p->s.v_in_k) return;
+    at = place(kv, t, p->v_off, pos, p->s.hd_v, &step);
+    put(kv, k, at, step, p->s.n_head, p->s.hd_v, value);
+}
+
+void qsi_kv_load(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
+                 int32_t pos, float *key, float *value) {
+    const layer_place *p = &kv->layers[layer];
+    size_t step;
+    const char *at = place(kv, t, p->k_off, pos, p->s.hd_k, &step);
+    if (key) get(kv, k, at, step, p->s.n_head, p->s.hd_k, key);
+    if (!value) return;
+    if (!p->s.v_in_k) at = place(kv, t, p->v_off, pos, p->s.hd_v, &step);
+    get(kv, k, at, step, p->s.n_head, p->s.hd_v, value);
 }

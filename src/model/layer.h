@@ -207,8 +207,11 @@ void qsi_loss_run(qsi_op *o, const qsi_fwd *f, const qsi_loss *l);
 /* ---- KV pages ---- */
 /* Layer l of a table's pages. */
 qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer);
-/* Stores one position's keys and values [n_kv, head_dim]. */
+/* Stores one position's keys [n_head, hd_k] and values [n_head, hd_v] (not read with v_in_k). */
 void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
                   int32_t pos, const float *key, const float *value);
+/* Reads them back; key or value may be NULL. */
+void qsi_kv_load(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
+                 int32_t pos, float *key, float *value);
 
 #endif

@@ -93,6 +93,13 @@ void qsi_config_tensor(const qsi_config *c, size_t i, qsi_tensor_spec *out);
 /* ---- KV cache: pages of 64 positions, shared by all layers ---- */
 #define QSI_KV_PAGE 64
 typedef struct qsi_kv qsi_kv;
+/* What a layer keeps of one position: n_head heads of hd_k key and hd_v value elements; v_in_k: the
+ * values are the first hd_v elements of the keys and are not stored again. */
+typedef struct qsi_kv_shape {
+    int32_t n_head, hd_k, hd_v;
+    bool v_in_k;
+} qsi_kv_shape;
+qsi_kv_shape qsi_kv_shape_of(const qsi_config *c, int32_t layer);
 /* type: QSI_F16 or QSI_F32. Memory is taken page by page as pages are first used. */
 qs_status qsi_kv_create(qsi_kv **kv, const qsi_config *c, qsi_type type, int64_t max_pages,
                         qs_err *err) QS_MUST_CHECK;

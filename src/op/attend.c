@@ -14,47 +14,59 @@
 
 enum { TILE = QSI_ATTEND_TILE };
 
+qsi_kv_view qsi_kv_rows(const float *k, int64_t ld_k, int64_t hd_k, const float *v, int64_t ld_v,
+                        int64_t hd_v) {
+    return (qsi_kv_view){.type = QSI_F32, .hd_k = hd_k, .hd_v = hd_v, .v_in_k = !v, .ld_k = ld_k,
+                         .ld_v = v ? ld_v : ld_k, .head_k = hd_k, .head_v = v ? hd_v : hd_k,
+                         .k = k, .v = v ? v : k};
+}
+
 static const char *tile_at(const qsi_kv_view *v, bool values, int64_t head, int64_t j) {
-    size_t e = v->f16 ? sizeof(uint16_t) : sizeof(float);
-    if (v->pages) {
+    size_t e = v->type == QSI_F16 ? sizeof(uint16_t) : sizeof(float);
+    int64_t at = head * (values ? v->head_v : v->head_k);
+    if (v->page_mem) {
         const char *page = v->page_mem[v->pages[j]];
-        return page + (size_t)((values ? v->v_off : v->k_off) + head * v->head_stride) * e;
+        return page + (values ? v->v_off : v->k_off) + (size_t)at * e;
     }
-    const char *base = values ? v->v : v->k;
-    return base + (size_t)(j * v->tile_stride + head * v->head_stride) * e;
+    const float *base = values ? v->v : v->k;
+    return (const char *)(base + j * TILE * (values ? v->ld_v : v->ld_k) + at);
 }
 
 typedef struct softmax_state {
     float m, l;
 } softmax_state;
 
-size_t qsi_attend_scratch(int64_t n_rows, int64_t group) {
-    return (size_t)(n_rows * group) * sizeof(softmax_state) + TILE * sizeof(float);
+size_t qsi_attend_scratch(int64_t group, int64_t hd_k, int64_t hd_v) {
+    (void)hd_k;
+    (void)hd_v;
+    return (size_t)(TILE * group) * sizeof(softmax_state) + TILE * sizeof(float);
 }
 
 /* One row and head against n positions of a tile. */
 static void attend_tile(const qsi_kern *k, const qsi_kv_view *kv, const char *kt, const char *vt,
-                        const float *q, int64_t n, int64_t hd, float scale, softmax_state *st,
-                        float *o, float *s) {
+                        const float *q, int64_t n, float scale, softmax_state *st, float *o,
+                        float *s) {
     float mt = 0.0f;
-    k->attn_scores(q, kt, kv->f16, kv->ld, n, hd, s);
+    bool f16 = kv->type == QSI_F16;
+    k->attn_scores(q, kt, f16, kv->ld_k, n, kv->hd_k, s);
     float lt = k->softmax_exp(s, n, scale, &mt);
     if (st->l == 0.0f) {
         *st = (softmax_state){mt, lt};
     } else if (mt > st->m) {
         float a = expf(st->m - mt);
-        k->scale(a, o, hd);
+        k->scale(a, o, kv->hd_v);
         *st = (softmax_state){mt, st->l * a + lt};
     } else {
         float b = expf(mt - st->m);
         k->scale(b, s, n);
         st->l += lt * b;
     }
-    k->attn_values(s, vt, kv->f16, kv->ld, n, hd, o);
+    k->attn_values(s, vt, f16, kv->ld_v, n, kv->hd_v, o);
 }
 
 void qsi_attend(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r, int64_t kvh,
-                int64_t group, int64_t hd, float scale, char *scratch) {
+                int64_t group, float scale, char *scratch) {
+    int64_t hd = kv->hd_v;
     softmax_state *st = (softmax_state *)scratch;
     float *s = (float *)(st + r->n_rows * group);
     memset(st, 0, (size_t)(r->n_rows * group) * sizeof *st);
@@ -66,9 +78,9 @@ void qsi_attend(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows 
         for (int64_t i = qsi_max64(0, j * TILE - r->pos0); i < r->n_rows; i++) {
             int64_t n = qsi_min64(TILE, r->pos0 + i + 1 - j * TILE);
             for (int64_t g = 0; g < group; g++) {
-                int64_t h = (kvh * group + g) * hd;
-                attend_tile(k, kv, kt, vt, r->q + i * r->ldq + h, n, hd, scale,
-                            &st[i * group + g], r->out + i * r->ldo + h, s);
+                int64_t h = kvh * group + g;
+                attend_tile(k, kv, kt, vt, r->q + i * r->ldq + h * kv->hd_k, n, scale,
+                            &st[i * group + g], r->out + i * r->ldo + h * hd, s);
             }
         }
     }

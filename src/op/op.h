@@ -155,33 +155,41 @@ qsi_mm_job qsi_job_dw(const qsi_dy *dy, const qsi_xpack *x, float *dw);
 
 /* ---- attention ---- */
 #define QSI_ATTEND_TILE 64
-/* Keys and values of one sequence for all heads of a layer, in tiles of 64 absolute positions.
- * With pages: tile j stands in page_mem[pages[j]], keys k_off and values v_off elements in. Without:
- * tile j begins at k + j * tile_stride (rows of a document, one after another). Head h begins
- * head_stride * h elements on; positions are ld apart. */
+/* Keys and values of one sequence for all kv heads of a layer, by absolute position. Keys are hd_k
+ * wide, values hd_v; values may be the first hd_v elements of the keys (v_in_k). Built by
+ * qsi_kv_rows (rows of float32, one position after another) or by the cache (pages of 64 positions,
+ * any cache type); the other fields are theirs. Borrows the memory. */
 typedef struct qsi_kv_view {
-    bool f16;
-    int64_t ld, head_stride, tile_stride, k_off, v_off;
-    const void *k, *v;
-    void *const *page_mem;
+    qsi_type type;
+    int64_t hd_k, hd_v;
+    bool v_in_k;
+    int64_t ld_k, ld_v, head_k, head_v; /* elements to the next position, to the next head */
+    const float *k, *v;                 /* rows */
+    void *const *page_mem;              /* pages; NULL: rows */
     const int32_t *pages;
+    size_t k_off, v_off; /* bytes from a page's start to the first head's tile */
 } qsi_kv_view;
+/* Row p of k and v is position p; kv heads side by side. v NULL: values are prefixes of the keys. */
+qsi_kv_view qsi_kv_rows(const float *k, int64_t ld_k, int64_t hd_k, const float *v, int64_t ld_v,
+                        int64_t hd_v);
 /* Rows of one sequence, positions pos0.. (relative to the view's first). */
 typedef struct qsi_attend_rows {
     int32_t n_rows;
     int64_t pos0;
-    const float *q; /* [n_rows, ldq], heads of head_dim side by side */
+    const float *q; /* [n_rows, ldq], heads of hd_k side by side */
     int64_t ldq;
-    float *out; /* [n_rows, ldo] */
+    float *out; /* [n_rows, ldo], heads of hd_v side by side */
     int64_t ldo;
     float *lse; /* log of the sum of exponentials, [n_rows, ld_lse]; NULL: not kept */
     int64_t ld_lse;
 } qsi_attend_rows;
-size_t qsi_attend_scratch(int64_t n_rows, int64_t group);
-/* Item work: heads [kvh*group, (kvh+1)*group) of the rows; softmax(scale q kT) v, causal, online in
- * tiles (Milakov and Gimelshein 2018; Dao et al. 2022). n_rows <= QSI_ATTEND_TILE. */
+/* Bytes for any n_rows up to QSI_ATTEND_TILE. */
+size_t qsi_attend_scratch(int64_t group, int64_t hd_k, int64_t hd_v);
+/* Item work: the `group` query heads that share kv head kvh, [kvh*group, (kvh+1)*group), of the
+ * rows; softmax(scale q kT) v, causal, online in tiles (Milakov and Gimelshein 2018; Dao et al.
+ * 2022). n_rows <= QSI_ATTEND_TILE. */
 void qsi_attend(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r, int64_t kvh,
-                int64_t group, int64_t hd, float scale, char *scratch);
+                int64_t group, float scale, char *scratch);
 /* One document in training: n rows of q, k, v, out, dout and their gradients, all with their own ld
  * and starting at the document's first row. */
 typedef struct qsi_attend_doc {

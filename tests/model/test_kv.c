@@ -61,23 +61,16 @@ static void check_store(qsi_type type) {
         }
     for (int l = 0; l < 2; l++) {
         qsi_kv_view v = qsi_kv_layer(kv, &t, l);
-        assert_int_equal(v.f16, type == QSI_F16);
-        for (int p = 0; p < 130; p++)
-            for (int h = 0; h < 3; h++)
-                for (int i = 0; i < 4; i++) {
-                    const char *page = v.page_mem[v.pages[p / QSI_KV_PAGE]];
-                    int64_t at = h * v.head_stride + p % QSI_KV_PAGE * v.ld + i;
-                    float key, value;
-                    if (v.f16) {
-                        key = qsi_f16_to_f32(((const uint16_t *)page)[v.k_off + at]);
-                        value = qsi_f16_to_f32(((const uint16_t *)page)[v.v_off + at]);
-                    } else {
-                        key = ((const float *)page)[v.k_off + at];
-                        value = ((const float *)page)[v.v_off + at];
-                    }
-                    assert_true(key == (float)(p * 8 + l * 4 + i));
-                    assert_true(value == -(float)(p + h * 256 + l));
-                }
+        assert_true(v.type == type && v.hd_k == 4 && v.hd_v == 4 && !v.v_in_k);
+        for (int p = 0; p < 130; p++) {
+            float key[12], value[12];
+            qsi_kv_load(kv, k, &t, l, p, key, NULL);
+            qsi_kv_load(kv, k, &t, l, p, NULL, value);
+            for (int i = 0; i < 12; i++) {
+                assert_true(key[i] == (float)(p * 8 + l * 4 + i % 4));
+                assert_true(value[i] == -(float)(p + i / 4 * 256 + l));
+            }
+        }
     }
     qsi_kv_table_release(kv, &t);
     qsi_kv_free(kv);

@@ -49,12 +49,12 @@ static void widen(const float *x, double *y, int64_t n) {
 
 static void forward(const qsi_kern *k, data *d, const qsi_kv_view *view, int64_t from, int64_t n) {
     static _Alignas(64) char scratch[65536];
-    assert_true(qsi_attend_scratch(QSI_ATTEND_TILE, HEADS / KV) <= sizeof scratch);
+    assert_true(qsi_attend_scratch(HEADS / KV, HD, HD) <= sizeof scratch);
     qsi_attend_rows r = {.n_rows = (int32_t)n, .pos0 = from, .q = d->q + from * HQ, .ldq = HQ,
                          .out = d->out + from * HQ, .ldo = HQ, .lse = d->lse + from * HEADS,
                          .ld_lse = HEADS};
     for (int64_t h = 0; h < KV; h++)
-        qsi_attend(k, view, &r, h, HEADS / KV, HD, 1.0f / sqrtf((float)HD), scratch);
+        qsi_attend(k, view, &r, h, HEADS / KV, 1.0f / sqrtf((float)HD), scratch);
 }
 
 static void check_forward(const qsi_kern *k) {
@@ -67,8 +67,7 @@ static void check_forward(const qsi_kern *k) {
     widen(d->q, q, N * HQ);
     widen(d->k, kk, N * HK);
     widen(d->v, v, N * HK);
-    qsi_kv_view rows = {.ld = HK, .head_stride = HD, .tile_stride = QSI_ATTEND_TILE * HK, .k = d->k,
-                        .v = d->v};
+    qsi_kv_view rows = qsi_kv_rows(d->k, HK, HD, d->v, HK, HD);
     for (int64_t at = 0; at < N; at += QSI_ATTEND_TILE)
         forward(k, d, &rows, at, qsi_min64(QSI_ATTEND_TILE, N - at));
     /* the same through pages in another order, other blocks of rows */
@@ -83,8 +82,12 @@ static void check_forward(const qsi_kern *k) {
             memcpy(p, d->k + i * HK + h * HD, HD * sizeof *p);
             memcpy(p + PAGE / 2, d->v + i * HK + h * HD, HD * sizeof *p);
         }
-    qsi_kv_view paged = {.ld = HD, .head_stride = QSI_ATTEND_TILE * HD, .v_off = PAGE / 2,
-                         .page_mem = mem, .pages = order};
+    qsi_kv_view paged = rows;
+    paged.ld_k = paged.ld_v = HD;
+    paged.head_k = paged.head_v = QSI_ATTEND_TILE * HD;
+    paged.v_off = PAGE / 2 * sizeof *pages;
+    paged.page_mem = mem;
+    paged.pages = order;
     for (int64_t at = 0; at < N; at += 37) forward(k, e, &paged, at, qsi_min64(37, N - at));
     assert_memory_equal(d->out, e->out, sizeof d->out);
     assert_memory_equal(d->lse, e->lse, sizeof d->lse);
@@ -126,8 +129,7 @@ static void check_backward(const qsi_kern *k) {
     widen(d->q, x[0], N * HQ);
     widen(d->k, x[1], N * HK);
     widen(d->v, x[2], N * HK);
-    qsi_kv_view rows = {.ld = HK, .head_stride = HD, .tile_stride = QSI_ATTEND_TILE * HK, .k = d->k,
-                        .v = d->v};
+    qsi_kv_view rows = qsi_kv_rows(d->k, HK, HD, d->v, HK, HD);
     for (int64_t at = 0; at < N; at += QSI_ATTEND_TILE)
         forward(k, d, &rows, at, qsi_min64(QSI_ATTEND_TILE, N - at));
     qsi_attend_doc a = {.n = N, .n_head = HEADS, .n_kv = KV, .hd = HD, .q = d->q, .k = d->k,
