@@ -13,8 +13,8 @@ typedef struct qsi_limits {
     double fp32_gflop_s, bf16_gflop_s, int8_gop_s;     /* a multiply-add is two operations */
 } qsi_limits;
 
-/* Takes about a second. Reads at least 256 MiB (less when less is free, never below 64 MiB).
- * QS_E_NOMEM. */
+/* Takes about a second, and 512 MiB or four times the caches (less when less is free, never below 64
+ * MiB). The best of many short windows counts. QS_E_NOMEM. */
 qs_status qsi_probe(qsi_pool *pool, qsi_isa isa, qsi_limits *out, qs_err *err) QS_MUST_CHECK;
 /* The largest relative difference between two measurements. */
 double qsi_limits_differ(const qsi_limits *a, const qsi_limits *b);

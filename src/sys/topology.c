@@ -91,6 +91,38 @@ int qsi_core_count(void) {
     return cores > 0 && cores < most ? cores : most;
 }
 
+/* "32768K" under cpuN/cache/indexI of the highest level that describes data; the lowest processor that
+ * shares it into *first. */
+static size_t last_cache(const char *root, int cpu, int *first) {
+    char path[512], text[LIST_TEXT];
+    size_t bytes = 0;
+    for (int i = 0; i < 8; i++) {
+        snprintf(path, sizeof path, "%s/cpu%d/cache/index%d/size", root, cpu, i);
+        if (!qsi_small_read(path, text, sizeof text)) break;
+        char *end;
+        size_t n = strtoull(text, &end, 10);
+        n *= *end == 'K' ? 1024 : *end == 'M' ? 1024 * 1024 : 1;
+        if (n < bytes) continue;
+        bytes = n;
+        snprintf(path, sizeof path, "%s/cpu%d/cache/index%d/shared_cpu_list", root, cpu, i);
+        *first = qsi_small_read(path, text, sizeof text) ? (int)strtol(text, NULL, 10) : cpu;
+    }
+    return bytes;
+}
+
+size_t qsi_caches_under(const char *root, int n) {
+    size_t sum = 0;
+    for (int i = 0; i < n; i++) {
+        int first = i;
+        size_t bytes = last_cache(root, i, &first);
+        if (bytes == 0) break;
+        if (first == i) sum += bytes;
+    }
+    return sum;
+}
+
+size_t qsi_cache_bytes(void) { return qsi_caches_under(QSI_CPU_ROOT, MAX_CPUS); }
+
 int qsi_node_count(const char *root) {
     static const char *const names[] = {"has_memory", "online"};
     char path[512], text[LIST_TEXT];

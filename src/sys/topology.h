@@ -4,6 +4,7 @@
 #define QSI_SYS_TOPOLOGY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -23,6 +24,11 @@ uint8_t *qsi_affinity(int *n);
 /* Adds the numbers of a kernel list ("0-3,8,10-11") to mask[0..n): how many were new, or -1 when
  * the text is no list. Numbers of n and more are left out. */
 int qsi_list_parse(const char *text, uint8_t *mask, int n);
+
+/* Bytes of all last-level caches among the first n processors described under root; 0: unknown. */
+size_t qsi_caches_under(const char *root, int n);
+/* The same of this machine. */
+size_t qsi_cache_bytes(void);
 
 /* NUMA nodes with memory, as the kernel lists them under root (QSI_NODE_ROOT); at least 1. */
 int qsi_node_count(const char *root);

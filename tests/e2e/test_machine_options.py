@@ -43,9 +43,6 @@ class MachineOptions(unittest.TestCase):
     def test_mlock(self):
         _, plain, _ = self.score()
 
-        def allow():
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
-
         def refuse():
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
             if os.getuid() == 0:
@@ -54,8 +51,8 @@ class MachineOptions(unittest.TestCase):
         self.assertEqual((rc, out), (1, b""))
         self.assertIn(b"RLIMIT_MEMLOCK", err)
         self.assertIn(b"ulimit -l", err)
-        if os.getuid() == 0:
-            self.assertEqual(self.score("--mlock", setup=allow)[:2], (0, plain))
+        rc, out, err = self.score("--mlock")  # as this user may, or may not
+        self.assertTrue((rc, out) == (0, plain) or b"RLIMIT_MEMLOCK" in err, err)
 
     def test_level(self):
         rc, ref, _ = self.score("--isa", "ref")

@@ -82,6 +82,23 @@ static void this_machine(void **state) {
     assert_int_equal(qsi_core_count(), cores);
 }
 
+/* Two caches of 32 MiB, each shared by two processors; the first level does not count. */
+static void caches(void **state) {
+    char name[64];
+    for (int i = 0; i < 4; i++)
+        for (int level = 0; level < 2; level++) {
+            snprintf(name, sizeof name, "llc/cpu%d/cache/index%d", i, level);
+            assert_int_equal(qsi_make_dirs(tmp_path(name), NULL), QS_OK);
+            snprintf(name, sizeof name, "llc/cpu%d/cache/index%d/size", i, level);
+            put(name, level == 0 ? "32K\n" : "32768K\n");
+            snprintf(name, sizeof name, "llc/cpu%d/cache/index%d/shared_cpu_list", i, level);
+            put(name, level == 0 ? (const char *[]){"0", "1", "2", "3"}[i] : i < 2 ? "0-1" : "2-3");
+        }
+    assert_true(qsi_caches_under(tmp_path("llc"), 64) == (size_t)64 << 20);
+    assert_true(qsi_caches_under(tmp_path("nowhere"), 64) == 0);
+    assert_true(qsi_cache_bytes() < (size_t)1 << 40);
+}
+
 static void nodes(void **state) {
     assert_int_equal(qsi_node_count(tmp_path("nowhere")), 1);
     assert_int_equal(qsi_make_dirs(tmp_path("node"), NULL), QS_OK);
@@ -97,6 +114,7 @@ int main(void) {
         cmocka_unit_test(lists),
         cmocka_unit_test(threads_of_a_core_count_once),
         cmocka_unit_test(this_machine),
+        cmocka_unit_test(caches),
         cmocka_unit_test(nodes),
     };
     return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
