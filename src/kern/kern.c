@@ -14,6 +14,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
     switch (isa) {
     case QSI_ISA_REF:
         qsi_kern_fill_ref_mm(t);
+        qsi_kern_fill_ref_mm_quant(t);
         qsi_kern_fill_ref_vec(t);
         qsi_kern_fill_ref_layer(t);
         qsi_kern_fill_ref_peak(t);
@@ -23,7 +24,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_avx2_mm_f32(t);
         qsi_kern_fill_avx2_mm_f16(t);
         qsi_kern_fill_avx2_mm_bf16(t);
-        qsi_kern_fill_avx2_mm_q(t);
+        qsi_kern_fill_avx2_mm_quant(t);
         qsi_kern_fill_avx2_vec(t);
         qsi_kern_fill_avx2_layer(t);
         qsi_kern_fill_avx2_peak(t);
@@ -33,12 +34,13 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_avx512_mm_f32(t);
         qsi_kern_fill_avx512_mm_f16(t);
         qsi_kern_fill_avx512_mm_bf16(t);
+        qsi_kern_fill_avx512_mm_quant(t);
         qsi_kern_fill_avx512_vec(t);
         qsi_kern_fill_avx512_layer(t);
         qsi_kern_fill_avx512_peak(t);
         break;
     case QSI_ISA_AVX512_VNNI:
-        qsi_kern_fill_vnni_mm(t);
+        qsi_kern_fill_vnni_mm_quant(t);
         qsi_kern_fill_vnni_peak(t);
         break;
     case QSI_ISA_AVX512_BF16:

@@ -13,8 +13,16 @@
  *   QSI_MM_F32   A float,     B float,              sum in float (fma)
  *   QSI_MM_F16   A float,     B half, widened       sum in float (fma)
  *   QSI_MM_BF16  A bfloat16,  B bfloat16, k padded to even with zeros; sum in float
- *   QSI_MM_Q8_0  A qsi_act8,  B q8_0 blocks         integer dot of 32, then float with both scales
- *   QSI_MM_Q4_0  A qsi_act8,  B q4_0 blocks         the same
+ *   QSI_MM_Q*    A int8 with scales, B blocks of the type: sums of a block in integers, then float
+ *   QSI_MM_X_*   A float,     B the same blocks, widened; sum in float (fma): --exact
+ *
+ * Quantised types. A block holds groups of values d * sc[g] * q - m * mn[g] (quant.h; types of one
+ * scale: sc = 1; types of no minimum: m = 0; Q4_1 and Q5_1: mn = 1, m the stored minimum's negative).
+ * With x the act8 or actk block that meets it, exact integers
+ *     s = sum of sc[g] * dot of group g,  t = sum of mn[g] * sum of x in group g,
+ * a block adds s * (x.d * d) and then, in types with a minimum, -t * (x.d * m) to the one float of
+ * its element, each by one fused multiply-add; blocks ascending. So the bits of a quantised product
+ * are the same at every level (but for elements whose x.d * d is no normal float).
  * A rows are lda_bytes apart. For BF16 and odd k the element A[i][k] must be readable and zero.
  * No alignment is required of A and C; packed panels are 64-byte aligned.
  */
@@ -27,25 +35,47 @@
 
 #include "sys/cpu.h"
 
+/* Quantised kinds stand in this order behind the float ones, then the same for float activations. */
+#define QSI_MM_QUANT_LIST(X)                                                                       \
+    X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(IQ4_NL) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)
+
 typedef enum qsi_mm {
     QSI_MM_F32,
     QSI_MM_F16,
     QSI_MM_BF16,
-    QSI_MM_Q8_0,
-    QSI_MM_Q4_0,
+#define QSI_MM_ENUM(name) QSI_MM_##name,
+    QSI_MM_QUANT_LIST(QSI_MM_ENUM)
+#undef QSI_MM_ENUM
+#define QSI_MM_ENUM(name) QSI_MM_X_##name,
+    QSI_MM_QUANT_LIST(QSI_MM_ENUM)
+#undef QSI_MM_ENUM
     QSI_MM_COUNT
 } qsi_mm;
+#define QSI_MM_QUANT QSI_MM_Q8_0              /* the first quantised kind */
+#define QSI_MM_N_QUANT (QSI_MM_X_Q8_0 - QSI_MM_Q8_0)
 
-/* Activations for integer products: blocks of 32 values, one scale each, and the sum of the 32
- * quantised values (kernels that shift weights to unsigned need it). value = qs * d,
- * d = max|x|/127, rounded half away from zero. A block with NaN or infinity has that as d, one with
- * all values below 1.5e-36 is zero. */
+/* Activations that meet blocks of 32: one scale for 32 values, value = qs * d, d = max|x|/127,
+ * rounded half away from zero, and z = -128 times the sum of the 32 quantised values: what kernels
+ * take off that shift weights to unsigned by 128. A block with NaN or infinity has that as d, one
+ * with all values below 1.5e-36 is zero. */
 typedef struct qsi_act8 {
     float d;
-    int32_t sum;
+    int32_t z;
     int8_t qs[32];
 } qsi_act8;
 _Static_assert(sizeof(qsi_act8) == 40, "act8 is 40 bytes a block");
+
+/* Activations that meet blocks of 256: the same with one scale for 256 values. s32 and s16 are sums
+ * of 32 and of 16 values, z16 -128 times those of 16. Sums stand in pairs as kernels use them: of
+ * every four, in the order 0 2 1 3. */
+typedef struct qsi_actk {
+    int8_t qs[256];
+    int32_t z16[16]; /* ascending */
+    int16_t s32[8], s16[16];
+    float d;
+    int32_t pad[3];
+} qsi_actk;
+_Static_assert(sizeof(qsi_actk) == 384, "actk is 384 bytes a block");
 
 typedef struct qsi_kern_mm {
     int nr; /* columns a panel; fixed by the level */
@@ -54,7 +84,7 @@ typedef struct qsi_kern_mm {
     /* Packs panels [p0, p1). Source element for (column j, position kk):
      *   F32/F16/BF16: the element at src + (j*ld_col + kk*ld_k) elements of the source type
      *     (F32 source: float; F16: half; BF16: bfloat16);
-     *   Q8_0/Q4_0: blocks in rows: row j starts at src + j*ld_col BYTES; ld_k ignored, k % 32 == 0.
+     *   quantised: blocks in rows: row j starts at src + j*ld_col BYTES; ld_k ignored, k whole blocks.
      * n is the number of real columns. dst points at panel 0. */
     void (*pack)(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k, int64_t p0,
                  int64_t p1, void *dst);
@@ -76,6 +106,7 @@ typedef struct qsi_kern {
     void (*f32_to_f16)(const float *x, uint16_t *y, int64_t n);
     void (*f16_to_f32)(const uint16_t *x, float *y, int64_t n);
     void (*f32_to_act8)(const float *x, qsi_act8 *y, int64_t n); /* n % 32 == 0 */
+    void (*f32_to_actk)(const float *x, qsi_actk *y, int64_t n); /* n % 256 == 0 */
     /* y[c][r] = bf16(x[r][c]), rows x cols; ld in elements. */
     void (*f32_to_bf16_t)(const float *x, int64_t ldx, int64_t rows, int64_t cols, uint16_t *y,
                           int64_t ldy);

@@ -9,6 +9,7 @@
 
 /* ref/: complete. */
 void qsi_kern_fill_ref_mm(qsi_kern *t);
+void qsi_kern_fill_ref_mm_quant(qsi_kern *t);
 void qsi_kern_fill_ref_vec(qsi_kern *t);
 void qsi_kern_fill_ref_layer(qsi_kern *t);
 void qsi_kern_fill_ref_peak(qsi_kern *t);
@@ -19,7 +20,7 @@ void qsi_kern_fill_ref_peak(qsi_kern *t);
 void qsi_kern_fill_avx2_mm_f32(qsi_kern *t);
 void qsi_kern_fill_avx2_mm_f16(qsi_kern *t);
 void qsi_kern_fill_avx2_mm_bf16(qsi_kern *t);
-void qsi_kern_fill_avx2_mm_q(qsi_kern *t);
+void qsi_kern_fill_avx2_mm_quant(qsi_kern *t);
 void qsi_kern_fill_avx2_vec(qsi_kern *t);
 void qsi_kern_fill_avx2_layer(qsi_kern *t);
 void qsi_kern_fill_avx2_peak(qsi_kern *t);
@@ -27,10 +28,11 @@ void qsi_kern_fill_avx512_pack(qsi_kern *t);
 void qsi_kern_fill_avx512_mm_f32(qsi_kern *t);
 void qsi_kern_fill_avx512_mm_f16(qsi_kern *t);
 void qsi_kern_fill_avx512_mm_bf16(qsi_kern *t);
+void qsi_kern_fill_avx512_mm_quant(qsi_kern *t);
 void qsi_kern_fill_avx512_vec(qsi_kern *t);
 void qsi_kern_fill_avx512_layer(qsi_kern *t);
 void qsi_kern_fill_avx512_peak(qsi_kern *t);
-void qsi_kern_fill_vnni_mm(qsi_kern *t);
+void qsi_kern_fill_vnni_mm_quant(qsi_kern *t);
 void qsi_kern_fill_vnni_peak(qsi_kern *t);
 void qsi_kern_fill_avx512bf16_mm(qsi_kern *t);
 void qsi_kern_fill_avx512bf16_vec(qsi_kern *t);

@@ -8,10 +8,10 @@ unsigned qsi_act_form(qsi_mm kind) {
     case QSI_MM_F32:
     case QSI_MM_F16: return QSI_ACT_F32;
     case QSI_MM_BF16: return QSI_ACT_BF16;
-    case QSI_MM_Q8_0:
-    case QSI_MM_Q4_0: return QSI_ACT_Q8;
-    default: return 0;
+    default: break;
     }
+    if (kind >= QSI_MM_QUANT + QSI_MM_N_QUANT) return kind < QSI_MM_COUNT ? QSI_ACT_F32 : 0;
+    return kind >= QSI_MM_Q2_K ? QSI_ACT_K8 : QSI_ACT_Q8;
 }
 
 qs_status qsi_act_init(qsi_act *a, qsi_arena *ar, int64_t rows, int64_t k, unsigned mask,
@@ -24,8 +24,9 @@ qs_status qsi_act_init(qsi_act *a, qsi_arena *ar, int64_t rows, int64_t k, unsig
     if (mask & QSI_ACT_F32) a->f32 = qsi_arena_calloc(ar, n, sizeof(float));
     if (mask & QSI_ACT_BF16) a->bf16 = qsi_arena_calloc(ar, n, sizeof(uint16_t));
     if (mask & QSI_ACT_Q8) a->q8 = qsi_arena_calloc(ar, n / 32, sizeof(qsi_act8));
+    if (mask & QSI_ACT_K8) a->k8 = qsi_arena_calloc(ar, (size_t)(rows * (k / 256)), sizeof(qsi_actk));
     if ((mask & QSI_ACT_F32 && !a->f32) || (mask & QSI_ACT_BF16 && !a->bf16) ||
-        (mask & QSI_ACT_Q8 && !a->q8))
+        (mask & QSI_ACT_Q8 && !a->q8) || (mask & QSI_ACT_K8 && !a->k8))
         QS_FAIL(err, QS_E_NOMEM, "no memory for activations of %lld rows of %lld",
                 (long long)rows, (long long)k);
 done:
@@ -37,6 +38,7 @@ void qsi_act_put(const qsi_kern *k, const qsi_act *a, int64_t r, const float *x)
         memcpy(a->f32 + r * a->ld, x, (size_t)a->k * sizeof(float));
     if (a->bf16) k->f32_to_bf16(x, a->bf16 + r * a->ld, a->k);
     if (a->q8) k->f32_to_act8(x, a->q8 + r * (a->ld / 32), a->k);
+    if (a->k8) k->f32_to_actk(x, a->k8 + r * (a->k / 256), a->k);
 }
 
 void qsi_act_copy(const qsi_act *d, int64_t rd, const qsi_act *s, int64_t rs) {
@@ -47,6 +49,9 @@ void qsi_act_copy(const qsi_act *d, int64_t rd, const qsi_act *s, int64_t rs) {
     if (d->q8)
         memcpy(d->q8 + rd * (d->ld / 32), s->q8 + rs * (s->ld / 32),
                (size_t)(d->ld / 32) * sizeof(qsi_act8));
+    if (d->k8)
+        memcpy(d->k8 + rd * (d->k / 256), s->k8 + rs * (d->k / 256),
+               (size_t)(d->k / 256) * sizeof(qsi_actk));
 }
 
 const void *qsi_act_row(const qsi_act *a, qsi_mm kind, int64_t r, size_t *lda_bytes) {
@@ -59,6 +64,10 @@ const void *qsi_act_row(const qsi_act *a, qsi_mm kind, int64_t r, size_t *lda_by
         QS_ASSERT(a->q8);
         *lda_bytes = (size_t)(a->ld / 32) * sizeof(qsi_act8);
         return a->q8 + r * (a->ld / 32);
+    case QSI_ACT_K8:
+        QS_ASSERT(a->k8);
+        *lda_bytes = (size_t)(a->k / 256) * sizeof(qsi_actk);
+        return a->k8 + r * (a->k / 256);
     default:
         QS_ASSERT(a->f32);
         *lda_bytes = (size_t)a->ld * sizeof(float);

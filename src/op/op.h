@@ -61,13 +61,15 @@ void *qsi_bump_take(qsi_bump *b, size_t n);
 
 /* ---- activations entering products ---- */
 /* One matrix [rows, k] in every form its consumers need. ld counts elements, a multiple of 32;
- * columns k..ld are zero. */
-enum { QSI_ACT_F32 = 1, QSI_ACT_BF16 = 2, QSI_ACT_Q8 = 4 };
+ * columns k..ld are zero. The form Q8 needs whole blocks of 32, K8 of 256 (as do the weights that
+ * meet them). */
+enum { QSI_ACT_F32 = 1, QSI_ACT_BF16 = 2, QSI_ACT_Q8 = 4, QSI_ACT_K8 = 8 };
 typedef struct qsi_act {
     int64_t k, ld;
     float *f32;
     uint16_t *bf16;
-    qsi_act8 *q8;
+    qsi_act8 *q8; /* ld / 32 a row */
+    qsi_actk *k8; /* k / 256 a row */
 } qsi_act;
 /* The form that products of this kind read. */
 unsigned qsi_act_form(qsi_mm kind);
@@ -82,12 +84,17 @@ const void *qsi_act_row(const qsi_act *a, qsi_mm kind, int64_t r, size_t *lda_by
 
 /* ---- weights ---- */
 typedef struct qsi_weight qsi_weight;
-/* Kind of product for weights stored in this type; QSI_MM_COUNT when there is none. */
-qsi_mm qsi_weight_kind(qsi_type type);
+/* Kind of product for weights stored in this type; QSI_MM_COUNT when there is none. exact: quantised
+ * weights meet float activations. */
+qsi_mm qsi_weight_kind(qsi_type type, bool exact);
 /* W [n_out, n_in] from bytes of a file (borrowed until prepared), rows contiguous in blocks of
  * `type`. */
 qs_status qsi_weight_create(qsi_weight **w, const qsi_kern *k, qsi_type type, const void *data,
                             int64_t n_out, int64_t n_in, qs_err *err) QS_MUST_CHECK;
+/* The same for one kind of product out of those of the type (qsi_weight_kind). */
+qs_status qsi_weight_create_kind(qsi_weight **w, const qsi_kern *k, qsi_type type, qsi_mm kind,
+                                 const void *data, int64_t n_out, int64_t n_in, qs_err *err)
+    QS_MUST_CHECK;
 /* This worker's part of preparing; all workers' parts make it whole. */
 void qsi_weight_prepare(const qsi_worker *wk, const qsi_kern *k, qsi_weight *w);
 /* From float32 masters, for training, in F32 or BF16; serves y = x Wt and dx = dy W. */

@@ -14,15 +14,18 @@ struct qsi_weight {
     size_t bytes;
 };
 
-qsi_mm qsi_weight_kind(qsi_type type) {
-    switch (type) {
-    case QSI_F32: return QSI_MM_F32;
-    case QSI_F16: return QSI_MM_F16;
-    case QSI_BF16: return QSI_MM_BF16;
-    case QSI_Q8_0: return QSI_MM_Q8_0;
-    case QSI_Q4_0: return QSI_MM_Q4_0;
-    default: return QSI_MM_COUNT;
-    }
+static const struct {
+    qsi_type type;
+    qsi_mm kind;
+} kinds[] = {{QSI_F32, QSI_MM_F32}, {QSI_F16, QSI_MM_F16}, {QSI_BF16, QSI_MM_BF16},
+#define KIND(name) {QSI_##name, QSI_MM_##name},
+             QSI_MM_QUANT_LIST(KIND)};
+
+qsi_mm qsi_weight_kind(qsi_type type, bool exact) {
+    for (size_t i = 0; i < QSI_COUNT(kinds); i++)
+        if (kinds[i].type == type)
+            return kinds[i].kind + (exact && kinds[i].kind >= QSI_MM_QUANT ? QSI_MM_N_QUANT : 0);
+    return QSI_MM_COUNT;
 }
 
 static int64_t panels(const qsi_kern_mm *mm, int64_t n) {
@@ -47,14 +50,19 @@ done:
 
 qs_status qsi_weight_create(qsi_weight **out, const qsi_kern *k, qsi_type type, const void *data,
                             int64_t n_out, int64_t n_in, qs_err *err) {
+    return qsi_weight_create_kind(out, k, type, qsi_weight_kind(type, false), data, n_out, n_in,
+                                  err);
+}
+
+qs_status qsi_weight_create_kind(qsi_weight **out, const qsi_kern *k, qsi_type type, qsi_mm kind,
+                                 const void *data, int64_t n_out, int64_t n_in, qs_err *err) {
     qs_status st = QS_OK;
     qsi_weight *w = NULL;
-    qsi_mm kind = qsi_weight_kind(type);
     const qsi_type_info *ti = qsi_type_get(type);
     size_t row = 0;
     if (kind == QSI_MM_COUNT || !ti)
-        QS_FAIL(err, QS_E_UNSUPPORTED, "weights of type %s cannot be run (F32, F16, BF16, Q8_0 and "
-                "Q4_0 can)", ti ? ti->name : "unknown");
+        QS_FAIL(err, QS_E_UNSUPPORTED, "weights of type %s cannot be run (F32, F16, BF16, Q8_0, "
+                "Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL and Q2_K to Q6_K can)", ti ? ti->name : "unknown");
     if (!qsi_row_bytes(ti, n_in, &row))
         QS_FAIL(err, QS_E_FORMAT, "rows of %lld values are no whole blocks of %s", (long long)n_in,
                 ti->name);

@@ -120,7 +120,7 @@ static void test_act8(void **state) {
             if (!isfinite(x[b * 32 + e])) finite = 0;
             if (fabs(x[b * 32 + e]) > top) top = fabs(x[b * 32 + e]);
         }
-        assert_int_equal(sum, y[b].sum);
+        assert_int_equal(-128 * sum, y[b].z);
         if (!finite) {
             assert_false(isfinite(y[b].d));
             continue;
@@ -136,6 +136,54 @@ static void test_act8(void **state) {
     }
     floats_free(x, (size_t)n);
     guarded_free(y, (size_t)(n / 32) * sizeof *y);
+}
+
+/* Scale and codes by the same rule; the sums are those of the codes, in their order. */
+static void check_actk(const float *x, const qsi_actk *y) {
+    static const int place[4] = {0, 2, 1, 3}; /* of the sums of every four groups */
+    int finite = 1, s16[16] = {0}, s32[8] = {0};
+    float top = 0;
+    for (int e = 0; e < 256; e++) {
+        s16[e / 16] += y->qs[e];
+        s32[e / 32] += y->qs[e];
+        if (!isfinite(x[e])) finite = 0;
+        if (fabsf(x[e]) > top) top = fabsf(x[e]);
+    }
+    for (int g = 0; g < 16; g++) {
+        assert_int_equal(y->z16[g], -128 * s16[g]);
+        assert_int_equal(y->s16[g / 4 * 4 + place[g % 4]], s16[g]);
+        assert_int_equal(y->s32[g / 2 / 4 * 4 + place[g / 2 % 4]], s32[g / 2]);
+    }
+    float inv = 0;
+    if (!finite)
+        assert_false(isfinite(y->d));
+    else if (top < 1.5e-36f)
+        assert_true(y->d == 0.0f);
+    else
+        assert_true(y->d == top / 127.0f);
+    if (finite && y->d != 0.0f) inv = 1.0f / y->d;
+    for (int e = 0; e < 256; e++)
+        assert_int_equal(y->qs[e], inv == 0.0f ? 0 : (int)roundf(x[e] * inv));
+}
+
+static void test_actk(void **state) {
+    static const float special[] = {0.0f, 1e-40f, 1e-37f, 1e38f, 127.0f, NAN, INFINITY, -INFINITY};
+    const int64_t n = 256 * 12;
+    float *x = random_floats((size_t)n);
+    qsi_actk *y = guarded((size_t)(n / 256) * sizeof *y);
+    for (size_t i = 0; i < QSI_COUNT(special); i++) {
+        for (int e = 0; e < 256; e++)
+            x[i * 256 + (size_t)e] = special[i] == 127.0f ? (float)e / 2 - 63.5f : 0;
+        x[i * 256 + 41 * i % 256] = special[i];
+    }
+    kern->f32_to_actk(x, y, n);
+    for (int64_t b = 0; b < n / 256; b++) {
+        qsi_actk t;
+        memcpy(&t, y + b, sizeof t); /* y stands at any address */
+        check_actk(x + b * 256, &t);
+    }
+    floats_free(x, (size_t)n);
+    guarded_free(y, (size_t)(n / 256) * sizeof *y);
 }
 
 /* ---- vectors ---- */
@@ -490,15 +538,15 @@ int main(int argc, char **argv) {
     int rc = level_from_args(argc, argv);
     if (rc != 0) return rc;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_to_halves),    cmocka_unit_test(test_from_halves),
-        cmocka_unit_test(test_bf16_t),       cmocka_unit_test(test_conversion_tails),
-        cmocka_unit_test(test_act8),         cmocka_unit_test(test_sums),
-        cmocka_unit_test(test_vectors),      cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_rmsnorm),      cmocka_unit_test(test_swiglu),
-        cmocka_unit_test(test_exp),          cmocka_unit_test(test_softmax),
-        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_attention),    cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_to_halves), cmocka_unit_test(test_from_halves),
+        cmocka_unit_test(test_bf16_t),    cmocka_unit_test(test_conversion_tails),
+        cmocka_unit_test(test_act8),      cmocka_unit_test(test_actk),
+        cmocka_unit_test(test_sums),      cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_adamw),     cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_swiglu),    cmocka_unit_test(test_exp),
+        cmocka_unit_test(test_softmax),   cmocka_unit_test(test_cross_entropy),
+        cmocka_unit_test(test_rope),      cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_not_finite),cmocka_unit_test(test_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -99,12 +99,18 @@ static void test_forward(void **s) {
     static const struct {
         qsi_type type;
         double tolerance;
-    } t[] = {{QSI_F32, 1e-5}, {QSI_F16, 1e-5}, {QSI_BF16, 0.01}, {QSI_Q8_0, 0.05}, {QSI_Q4_0, 0.05}};
+    } t[] = {{QSI_F32, 1e-5},  {QSI_F16, 1e-5},  {QSI_BF16, 0.01},  {QSI_Q8_0, 0.05},
+             {QSI_Q4_0, 0.05}, {QSI_Q4_1, 0.05}, {QSI_Q5_0, 0.05},  {QSI_Q5_1, 0.05},
+             {QSI_Q2_K, 0.05}, {QSI_Q3_K, 0.05}, {QSI_Q4_K, 0.05},  {QSI_Q5_K, 0.05},
+             {QSI_Q6_K, 0.05}, {QSI_IQ4_NL, 0.05}};
     qsi_isa levels[] = {QSI_ISA_REF, qsi_cpu_isa()};
     for (size_t l = 0; l < 2; l++)
         for (size_t i = 0; i < QSI_COUNT(t); i++) {
-            check_forward(qsi_kern_get(levels[l]), t[i].type, 1, 70, 64, t[i].tolerance);
-            check_forward(qsi_kern_get(levels[l]), t[i].type, 113, 37, 96, t[i].tolerance);
+            bool k256 = qsi_type_get(t[i].type)->block == 256;
+            check_forward(qsi_kern_get(levels[l]), t[i].type, 1, 70, k256 ? 512 : 64,
+                          t[i].tolerance);
+            check_forward(qsi_kern_get(levels[l]), t[i].type, 113, 37, k256 ? 256 : 96,
+                          t[i].tolerance);
         }
     check_forward(qsi_kern_get(qsi_cpu_isa()), QSI_F32, 5, 3, 7, 1e-5);
     check_forward(qsi_kern_get(qsi_cpu_isa()), QSI_BF16, 5, 3, 7, 0.02);

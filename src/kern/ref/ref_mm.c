@@ -1,7 +1,5 @@
-/* Matrix products, scalar. Panels of 16 columns:
- *   F32, F16, BF16   [k][16] of the source type
- *   Q8_0, Q4_0       [k/32][16] blocks as they are in the file
- * Sums run over k (or blocks) ascending, one accumulator per element of C. */
+/* Products of F32, F16 and BF16, scalar. Panels of 16 columns, [k][16] of the source type. Sums run
+ * over k ascending, one accumulator per element of C. */
 #include <math.h>
 #include <string.h>
 
@@ -14,8 +12,6 @@ static size_t round64(size_t n) { return (n + 63) / 64 * 64; }
 
 static size_t panel_bytes_f32(int64_t k) { return round64((size_t)k * NR * 4); }
 static size_t panel_bytes_f16(int64_t k) { return round64((size_t)k * NR * 2); }
-static size_t panel_bytes_q8_0(int64_t k) { return round64((size_t)(k / 32) * NR * 34); }
-static size_t panel_bytes_q4_0(int64_t k) { return round64((size_t)(k / 32) * NR * 18); }
 
 /* ---- packing ---- */
 
@@ -39,28 +35,6 @@ static void pack_f32(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, i
 static void pack_16(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
                     int64_t p0, int64_t p1, void *dst) {
     pack_elems(src, ld_col, ld_k, n, k, p0, p1, dst, 2, panel_bytes_f16(k));
-}
-
-static void pack_blocks(const char *src, int64_t ld_col, int64_t n, int64_t k, int64_t p0,
-                        int64_t p1, char *dst, size_t size, size_t panel) {
-    for (int64_t p = p0; p < p1; p++) {
-        char *d = dst + (size_t)p * panel;
-        memset(d, 0, panel);
-        for (int64_t b = 0; b < k / 32; b++)
-            for (int64_t j = 0; j < NR && p * NR + j < n; j++)
-                memcpy(d + (size_t)(b * NR + j) * size,
-                       src + (p * NR + j) * ld_col + b * (int64_t)size, size);
-    }
-}
-
-static void pack_q8_0(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                      int64_t p0, int64_t p1, void *dst) {
-    pack_blocks(src, ld_col, n, k, p0, p1, dst, sizeof(qsi_q8_0), panel_bytes_q8_0(k));
-}
-
-static void pack_q4_0(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,
-                      int64_t p0, int64_t p1, void *dst) {
-    pack_blocks(src, ld_col, n, k, p0, p1, dst, sizeof(qsi_q4_0), panel_bytes_q4_0(k));
 }
 
 /* ---- products: one row of C, one panel ---- */
@@ -105,37 +79,6 @@ static void row_bf16(const void *a, const char *panel, int64_t k, float acc[NR])
     }
 }
 
-static void row_q8_0(const void *a, const char *panel, int64_t k, float acc[NR]) {
-    const qsi_q8_0 *b = (const qsi_q8_0 *)(const void *)panel;
-    for (int64_t kb = 0; kb < k / 32; kb++) {
-        qsi_act8 x;
-        memcpy(&x, (const char *)a + kb * (int64_t)sizeof x, sizeof x);
-        for (int j = 0; j < NR; j++) {
-            const qsi_q8_0 *w = &b[kb * NR + j];
-            int32_t sum = 0;
-            for (int i = 0; i < 32; i++) sum += x.qs[i] * w->qs[i];
-            acc[j] += (float)sum * (x.d * qsi_f16_to_f32(w->d));
-        }
-    }
-}
-
-static void row_q4_0(const void *a, const char *panel, int64_t k, float acc[NR]) {
-    const qsi_q4_0 *b = (const qsi_q4_0 *)(const void *)panel;
-    for (int64_t kb = 0; kb < k / 32; kb++) {
-        qsi_act8 x;
-        memcpy(&x, (const char *)a + kb * (int64_t)sizeof x, sizeof x);
-        for (int j = 0; j < NR; j++) {
-            const qsi_q4_0 *w = &b[kb * NR + j];
-            int32_t sum = 0;
-            for (int i = 0; i < 16; i++) {
-                sum += x.qs[i] * ((w->qs[i] & 15) - 8);
-                sum += x.qs[i + 16] * ((w->qs[i] >> 4) - 8);
-            }
-            acc[j] += (float)sum * (x.d * qsi_f16_to_f32(w->d));
-        }
-    }
-}
-
 static void run_rows(row_fn *row, size_t panel, int64_t m, int64_t n, int64_t k, int64_t p0,
                      int64_t p1, const void *a, size_t lda_bytes, const void *packed, float *c,
                      int64_t ldc, bool accumulate) {
@@ -163,14 +106,10 @@ static size_t panel_bytes_bf16(int64_t k) { return panel_bytes_f16(k); }
 RUN(f32)
 RUN(f16)
 RUN(bf16)
-RUN(q8_0)
-RUN(q4_0)
 
 void qsi_kern_fill_ref_mm(qsi_kern *t) {
     t->mm[QSI_MM_F32] = (qsi_kern_mm){NR, panel_bytes_f32, pack_f32, run_f32};
     t->mm[QSI_MM_F16] = (qsi_kern_mm){NR, panel_bytes_f16, pack_16, run_f16};
     t->mm[QSI_MM_BF16] = (qsi_kern_mm){NR, panel_bytes_bf16, pack_16, run_bf16};
-    t->mm[QSI_MM_Q8_0] = (qsi_kern_mm){NR, panel_bytes_q8_0, pack_q8_0, run_q8_0};
-    t->mm[QSI_MM_Q4_0] = (qsi_kern_mm){NR, panel_bytes_q4_0, pack_q4_0, run_q4_0};
     t->bf16_native = false;
 }

@@ -46,7 +46,36 @@ static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n) {
         float inv = 1.0f / y->d;
         for (int i = 0; i < 32; i++) {
             y->qs[i] = (int8_t)roundf(x[i] * inv);
-            y->sum += y->qs[i];
+            y->z -= 128 * y->qs[i];
+        }
+    }
+}
+
+/* Where the sum of group g stands among those of its four. */
+static int pair_place(int g) { return (g & ~3) + (g & 1) * 2 + (g >> 1 & 1); }
+
+static void f32_to_actk(const float *x, qsi_actk *y, int64_t n) {
+    for (int64_t b = 0; b < n / 256; b++, x += 256, y++) {
+        float amax = 0;
+        for (int i = 0; i < 256; i++) {
+            float a = fabsf(x[i]);
+            if (!(a <= amax)) amax = a;
+            if (isnan(amax)) break;
+        }
+        memset(y, 0, sizeof *y);
+        if (!isfinite(amax)) {
+            y->d = amax;
+            continue;
+        }
+        if (amax < QSI_ACT8_MIN) continue;
+        y->d = amax / 127.0f;
+        float inv = 1.0f / y->d;
+        for (int i = 0; i < 256; i++) {
+            int8_t q = (int8_t)roundf(x[i] * inv);
+            y->qs[i] = q;
+            y->z16[i / 16] -= 128 * q;
+            y->s16[pair_place(i / 16)] = (int16_t)(y->s16[pair_place(i / 16)] + q);
+            y->s32[pair_place(i / 32)] = (int16_t)(y->s32[pair_place(i / 32)] + q);
         }
     }
 }
@@ -99,6 +128,7 @@ void qsi_kern_fill_ref_vec(qsi_kern *t) {
     t->f32_to_f16 = f32_to_f16;
     t->f16_to_f32 = f16_to_f32;
     t->f32_to_act8 = f32_to_act8;
+    t->f32_to_actk = f32_to_actk;
     t->f32_to_bf16_t = f32_to_bf16_t;
     t->dot = dot;
     t->sum_sq = sum_sq;

@@ -31,44 +31,88 @@ static void f32_to_bf16_t(const float *x, int64_t ldx, int64_t rows, int64_t col
     }
 }
 
-/* A block with NaN or infinity keeps that in d, so that products of it are NaN. */
-static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n) {
-    const __m256i abs_bits = _mm256_set1_epi32(0x7fffffff);
+/* Bits of the largest magnitude of n values (n % 8 == 0), as integers: NaN above infinity above
+ * numbers. */
+QSI_INLINE uint32_t act_top(const float *x, int n) {
+    __m256i top = _mm256_setzero_si256();
+    for (int i = 0; i < n; i += 8)
+        top = _mm256_max_epu32(top, _mm256_and_si256(_mm256_castps_si256(ldu(x + i)),
+                                                     _mm256_set1_epi32(0x7fffffff)));
+    uint32_t t[8], bits = 0;
+    memcpy(t, &top, 32);
+    for (int i = 0; i < 8; i++)
+        if (t[i] > bits) bits = t[i];
+    return bits;
+}
+
+/* Scale and its reciprocal. A block with NaN or infinity keeps that as its scale and is zero
+ * otherwise, so that products of it are NaN. */
+QSI_INLINE float act_scale(uint32_t top, vf *inv) {
+    float amax;
+    memcpy(&amax, &top, 4);
+    float d = top >= 0x7f800000u ? amax : amax < QSI_ACT8_MIN ? 0.0f : amax / 127.0f;
+    *inv = all(top >= 0x7f800000u || d == 0.0f ? 0.0f : 1.0f / d);
+    return d;
+}
+
+/* 32 values to bytes at qs; their sum in eight parts. */
+QSI_INLINE void act_bytes(const float *x, vf inv, bool finite, int8_t *qs, __m256i q[4]) {
     const vf half = all(0.49999997f); /* largest below 0.5: trunc(x + half) rounds half away from
                                          zero, for |x| < 2^22 */
+    for (int i = 0; i < 4; i++) {
+        vf s = vmul(ldu(x + 8 * i), inv);
+        q[i] = _mm256_cvttps_epi32(vadd(s, _mm256_or_ps(half, _mm256_and_ps(s, all(-0.0f)))));
+        if (!finite) q[i] = _mm256_setzero_si256();
+    }
+    /* packs work in halves: words come out in the order 0 2 4 6 1 3 5 7 */
+    __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]),
+                                       _mm256_packs_epi32(q[2], q[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((__m256i *)(void *)qs, bytes);
+}
+
+QSI_INLINE int32_t sum_words(__m256i v) {
+    int32_t t[8];
+    memcpy(t, &v, 32);
+    return t[0] + t[1] + t[2] + t[3] + t[4] + t[5] + t[6] + t[7];
+}
+
+static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n) {
     for (int64_t b = 0; b < n / 32; b++, x += 32, y++) {
-        __m256i top = _mm256_setzero_si256(), q[4], sum = top;
-        for (int i = 0; i < 4; i++) /* as integers: NaN above infinity above numbers */
-            top = _mm256_max_epu32(top, _mm256_and_si256(_mm256_castps_si256(ldu(x + 8 * i)),
-                                                         abs_bits));
-        uint32_t t[8], bits = 0;
-        memcpy(t, &top, 32);
-        for (int i = 0; i < 8; i++)
-            if (t[i] > bits) bits = t[i];
-        float amax;
-        memcpy(&amax, &bits, 4);
-        const int finite = bits < 0x7f800000u;
-        float d = finite ? amax < QSI_ACT8_MIN ? 0.0f : amax / 127.0f : amax;
-        vf inv = all(!finite || d == 0.0f ? 0.0f : 1.0f / d);
-        for (int i = 0; i < 4; i++) {
-            vf s = vmul(ldu(x + 8 * i), inv);
-            q[i] = _mm256_cvttps_epi32(vadd(s, _mm256_or_ps(half, _mm256_and_ps(s, all(-0.0f)))));
-            if (!finite) q[i] = _mm256_setzero_si256();
-            sum = _mm256_add_epi32(sum, q[i]);
+        uint32_t top = act_top(x, 32);
+        __m256i q[4];
+        vf inv;
+        y->d = act_scale(top, &inv);
+        act_bytes(x, inv, top < 0x7f800000u, y->qs, q);
+        y->z = -128 * sum_words(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]),
+                                                 _mm256_add_epi32(q[2], q[3])));
+    }
+}
+
+static void f32_to_actk(const float *x, qsi_actk *y, int64_t n) {
+    for (int64_t b = 0; b < n / 256; b++, x += 256, y++) {
+        uint32_t top = act_top(x, 256);
+        __m256i q[4];
+        vf inv;
+        y->d = act_scale(top, &inv);
+        for (int g = 0; g < 8; g++) {
+            act_bytes(x + 32 * g, inv, top < 0x7f800000u, y->qs + 32 * g, q);
+            int32_t lo = sum_words(_mm256_add_epi32(q[0], q[1]));
+            int32_t hi = sum_words(_mm256_add_epi32(q[2], q[3]));
+            int f = 2 * g % 4; /* 0 or 2: groups f and f + 1 of four stand at 0, 2 or 1, 3 */
+            y->z16[2 * g] = -128 * lo;
+            y->z16[2 * g + 1] = -128 * hi;
+            y->s16[2 * g - f + f / 2] = (int16_t)lo;
+            y->s16[2 * g - f + f / 2 + 2] = (int16_t)hi;
+            y->s32[(g & ~3) + (g & 1) * 2 + (g >> 1 & 1)] = (int16_t)(lo + hi);
         }
-        /* packs work in halves: words come out in the order 0 2 4 6 1 3 5 7 */
-        __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]),
-                                           _mm256_packs_epi32(q[2], q[3]));
-        bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        _mm256_storeu_si256((__m256i *)(void *)y->qs, bytes);
-        memcpy(t, &sum, 32);
-        y->sum = (int32_t)(t[0] + t[1] + t[2] + t[3] + t[4] + t[5] + t[6] + t[7]);
-        y->d = d;
+        memset(y->pad, 0, sizeof y->pad);
     }
 }
 
 void qsi_kern_fill_avx2_vec(qsi_kern *t) {
     fill_vec(t);
     t->f32_to_act8 = f32_to_act8;
+    t->f32_to_actk = f32_to_actk;
     t->f32_to_bf16_t = f32_to_bf16_t;
 }

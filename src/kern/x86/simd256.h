@@ -131,6 +131,39 @@ QSI_INLINE double vd_sum(vd s) {
     return (t[0] + t[1]) + (t[2] + t[3]);
 }
 
+/* ---- words: W lanes of 32 bits ---- */
+typedef __m256i vi;
+QSI_INLINE vi ldi(const char *p) { return _mm256_load_si256((const __m256i *)(const void *)p); }
+QSI_INLINE void sti(char *p, vi v) { _mm256_store_si256((__m256i *)(void *)p, v); }
+QSI_INLINE vf ldf(const char *p) { return _mm256_load_ps((const float *)(const void *)p); }
+QSI_INLINE void stf(char *p, vf v) { _mm256_store_ps((float *)(void *)p, v); }
+QSI_INLINE vi alli(int32_t x) { return _mm256_set1_epi32(x); }
+QSI_INLINE vi iand(vi a, vi b) { return _mm256_and_si256(a, b); }
+QSI_INLINE vi ior(vi a, vi b) { return _mm256_or_si256(a, b); }
+QSI_INLINE vi ixor(vi a, vi b) { return _mm256_xor_si256(a, b); }
+QSI_INLINE vi shl(vi a, int n) { return _mm256_slli_epi32(a, n); }
+QSI_INLINE vi shr(vi a, int n) { return _mm256_srli_epi32(a, n); }
+QSI_INLINE vi sar(vi a, int n) { return _mm256_srai_epi32(a, n); }
+QSI_INLINE vi iadd(vi a, vi b) { return _mm256_add_epi32(a, b); }
+QSI_INLINE vi isub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
+QSI_INLINE vi imul(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
+QSI_INLINE vf to_float(vi a) { return _mm256_cvtepi32_ps(a); }
+/* Bytes of a 16-byte table, chosen by the bytes (0..15) of i. */
+QSI_INLINE vi choose_bytes(const int8_t table[16], vi i) {
+    __m128i t = _mm_loadu_si128((const __m128i *)(const void *)table);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), i);
+}
+/* Halves: W of them at p (aligned to 2 W); those in the low and in the high half of words. */
+QSI_INLINE vf ld_halves(const char *p) {
+    return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(const void *)p));
+}
+QSI_INLINE vf low_halves(vi v) {
+    v = _mm256_and_si256(v, _mm256_set1_epi32(0xffff));
+    v = _mm256_permute4x64_epi64(_mm256_packus_epi32(v, v), 0x08);
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(v));
+}
+QSI_INLINE vf high_halves(vi v) { return low_halves(_mm256_srli_epi32(v, 16)); }
+
 /* Sums of the lanes of 8 vectors, all by the same tree. */
 QSI_INLINE vf sums_of(const vf v[W]) {
     __m256 t[4], u[2];

@@ -130,6 +130,35 @@ QSI_INLINE vd vd_add_sq(vd s, vf v) {
 }
 QSI_INLINE double vd_sum(vd s) { return _mm512_reduce_add_pd(_mm512_add_pd(s.a, s.b)); }
 
+/* ---- words: W lanes of 32 bits ---- */
+typedef __m512i vi;
+QSI_INLINE vi ldi(const char *p) { return _mm512_load_si512(p); } /* aligned */
+QSI_INLINE void sti(char *p, vi v) { _mm512_store_si512(p, v); }
+QSI_INLINE vf ldf(const char *p) { return _mm512_load_ps(p); }
+QSI_INLINE void stf(char *p, vf v) { _mm512_store_ps(p, v); }
+QSI_INLINE vi alli(int32_t x) { return _mm512_set1_epi32(x); }
+QSI_INLINE vi iand(vi a, vi b) { return _mm512_and_si512(a, b); }
+QSI_INLINE vi ior(vi a, vi b) { return _mm512_or_si512(a, b); }
+QSI_INLINE vi ixor(vi a, vi b) { return _mm512_xor_si512(a, b); }
+QSI_INLINE vi shl(vi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
+QSI_INLINE vi shr(vi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
+QSI_INLINE vi sar(vi a, int n) { return _mm512_srai_epi32(a, (unsigned)n); }
+QSI_INLINE vi iadd(vi a, vi b) { return _mm512_add_epi32(a, b); }
+QSI_INLINE vi isub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
+QSI_INLINE vi imul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
+QSI_INLINE vf to_float(vi a) { return _mm512_cvtepi32_ps(a); }
+/* Bytes of a 16-byte table, chosen by the bytes (0..15) of i. */
+QSI_INLINE vi choose_bytes(const int8_t table[16], vi i) {
+    __m128i t = _mm_loadu_si128((const __m128i *)(const void *)table);
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), i);
+}
+/* Halves: W of them at p (aligned to 2 W); those in the low and in the high half of words. */
+QSI_INLINE vf ld_halves(const char *p) {
+    return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)p));
+}
+QSI_INLINE vf low_halves(vi v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
+QSI_INLINE vf high_halves(vi v) { return low_halves(_mm512_srli_epi32(v, 16)); }
+
 /* Sums of the lanes of 16 vectors, all by the same tree. */
 QSI_INLINE vf sums_of(const vf v[W]) {
     __m512 t[8], u[4], w[2];

@@ -112,10 +112,10 @@ static void adamw(float *p, const float *g, float *m, float *v, int64_t n, float
         vm k = lanes(n - i);
         vf gi = vmul(ld(k, g + i), vclip);
         vf mi = vfma(vb1, ld(k, m + i), vmul(va1, gi));
-        vf vi = vfma(vb2, ld(k, v + i), vmul(va2, vmul(gi, gi)));
+        vf vn = vfma(vb2, ld(k, v + i), vmul(va2, vmul(gi, gi)));
         st(k, m + i, mi);
-        st(k, v + i, vi);
-        vf den = vadd(vsqrt(vdiv(vi, vc2)), veps);
+        st(k, v + i, vn);
+        vf den = vadd(vsqrt(vdiv(vn, vc2)), veps);
         vf pi = ld(k, p + i), step = vdiv(vdiv(mi, vc1), den);
         st(k, p + i, vfnma(vlr, vfma(vdecay, pi, step), pi));
     }

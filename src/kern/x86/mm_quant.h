@@ -1,0 +1,387 @@
+/* The body of the products of quantised weights, included by the file of each x86 level after it
+ * included simd256.h or simd512.h and defined
+ *
+ *   BIASED           1 when wide codes are wanted unsigned (quant_types.h)
+ *   dot4(s, w, x)    s + the four products of the bytes of each word; w unsigned, x signed
+ *   dot4s(s, w, x)   the same for signed w (used when BIASED is 0)
+ *   dot2(s, w, x)    s + the two products of the 16-bit halves of each word
+ *   MR, NP           rows and panels of a tile
+ *
+ * One row: codes go from the panel through registers into the dot. More rows: the codes and scales of
+ * 256 values of NP panels are unpacked once into a buffer that stays in the first cache, and all rows
+ * (ROWS at most) pass over it in tiles of MR. Both compute the integers and do the float operations
+ * that kern.h states, so the bits are the same. */
+#ifndef QSI_KERN_MM_QUANT_H
+#define QSI_KERN_MM_QUANT_H
+
+#include <string.h>
+
+#include "kern/kern_levels.h"
+#include "kern/x86/quant_types.h"
+
+#define ROWS 96
+#define BLOCKS 8  /* blocks of 32 a buffer */
+#define AHEAD 1024 /* bytes that one row prefetches ahead: measured, 512 to 4096 are within 1 % */
+
+/* Fields of qsi_act8 and qsi_actk. */
+enum { A8_Z = 4, A8_QS = 8, AK_Z = 256, AK_S32 = 320, AK_S16 = 336, AK_D = 368 };
+
+typedef struct buffer {
+    _Alignas(64) char codes[64][NP][VB];
+    char sc[16][NP][VB], mn[8][NP][VB];
+    char d[BLOCKS][NP][VB], m[BLOCKS][NP][VB];
+} buffer;
+
+QSI_INLINE vi bcast(const char *p) { return alli(word(p)); }
+QSI_INLINE vf bcastf(const char *p) {
+    float f;
+    memcpy(&f, p, 4);
+    return all(f);
+}
+
+QSI_INLINE vi dot_codes(const int t, vi s, vi w, vi x) {
+    return is_wide(t) && !BIASED ? dot4s(s, w, x) : dot4(s, w, x);
+}
+
+/* What the dot of a group starts at: less the codes' shift times the activations' sum. */
+QSI_INLINE vi start(const int t, const char *z) {
+    if (shift_of(t) < 0) return alli(0);
+    return shift_of(t) == 7 ? bcast(z) : sar(bcast(z), 7 - shift_of(t));
+}
+
+QSI_INLINE const char *act_block(const int t, const char *row, int64_t b) {
+    return row + b * (int64_t)(is_k(t) ? sizeof(qsi_actk) : sizeof(qsi_act8));
+}
+QSI_INLINE const char *act_z(const int t, const char *x, int g) {
+    return is_k(t) ? x + AK_Z + 4 * g : x + A8_Z;
+}
+QSI_INLINE const char *act_qs(const int t, const char *x) { return is_k(t) ? x : x + A8_QS; }
+QSI_INLINE int min_pairs(const int t) { return group_steps(t) == 4 ? 8 : 4; }
+QSI_INLINE const char *act_pairs(const int t, const char *x) {
+    return x + (group_steps(t) == 4 ? AK_S16 : AK_S32);
+}
+
+/* ---- one row ---- */
+
+QSI_INLINE vi group_dot(const int t, const char *b, const char *x, const int g) {
+    const int gs = group_steps(t);
+    vi s = start(t, act_z(t, x, g));
+#pragma GCC unroll 8
+    for (int i = g * gs; i < (g + 1) * gs; i++)
+        s = dot_codes(t, s, codes(t, b, i), bcast(act_qs(t, x) + 4 * i));
+    return s;
+}
+
+QSI_INLINE vf row_block_k(const int t, const char *b, const char *half, const char *x, vf acc) {
+    scales o;
+    scales_k(t, b, half, &o);
+    vi sum = alli(0);
+#pragma GCC unroll 16
+    for (int g = 0; g < 64 / group_steps(t); g++)
+        sum = iadd(sum, imul(group_dot(t, b, x, g), o.sc[g]));
+    vf ad = bcastf(x + AK_D);
+    acc = vfma(to_float(sum), vmul(ad, o.d), acc);
+    if (!has_min(t)) return acc;
+    vi low = alli(0);
+#pragma GCC unroll 8
+    for (int i = 0; i < min_pairs(t); i++) low = dot2(low, o.mn[i], bcast(act_pairs(t, x) + 4 * i));
+    return vfnma(to_float(low), vmul(ad, o.m), acc);
+}
+
+QSI_INLINE vf row_block_32(const int t, const char *b, const char *half, const char *x, vf acc) {
+    vf d, m, ad = bcastf(x);
+    scales_32(t, b, half, &d, &m);
+    acc = vfma(to_float(group_dot(t, b, x, 0)), vmul(ad, d), acc);
+    if (!has_min(t)) return acc;
+    return vfma(to_float(sar(bcast(x + A8_Z), 7)), vmul(ad, m), acc);
+}
+
+/* One row of A by one panel. */
+QSI_INLINE vf row_panel(const int t, int64_t nb, const char *a, const char *b, const char *half) {
+    const int bytes = words_of(t) * VB;
+    vf acc = zero();
+    for (int64_t i = 0; i < nb; i++, b += bytes, half += W * 2) {
+        for (int at = 0; at < bytes; at += 64) __builtin_prefetch(b + AHEAD + at);
+        const char *x = act_block(t, a, i);
+        acc = is_k(t) ? row_block_k(t, b, half, x, acc) : row_block_32(t, b, half, x, acc);
+    }
+    return acc;
+}
+
+/* ---- many rows ---- */
+
+/* The next 256 values of panel p of the buffer (blocks of 32: nb of them). */
+QSI_INLINE void unpack(const int t, const char *b, const char *half, int64_t nb, buffer *w,
+                       const int p) {
+    const int bytes = words_of(t) * VB;
+    for (int64_t i = 0; i < nb; i++, b += bytes, half += W * 2) {
+        for (int at = 0; at < bytes; at += 64) __builtin_prefetch(b + nb * bytes + at);
+#pragma GCC unroll 64
+        for (int s = 0; s < steps_of(t); s++) sti(w->codes[i * 8 + s][p], codes(t, b, s));
+        vf d, m;
+        if (is_k(t)) {
+            scales o;
+            scales_k(t, b, half, &o);
+            for (int g = 0; g < 64 / group_steps(t); g++) sti(w->sc[g][p], o.sc[g]);
+            if (has_min(t))
+                for (int g = 0; g < min_pairs(t); g++) sti(w->mn[g][p], o.mn[g]);
+            d = o.d;
+            m = o.m;
+        } else {
+            scales_32(t, b, half, &d, &m);
+        }
+        stf(w->d[i][p], d);
+        if (has_min(t)) stf(w->m[i][p], m);
+    }
+}
+
+typedef struct tile {
+    const buffer *w;
+    int64_t nb;    /* blocks in the buffer */
+    const char *a; /* at the buffer's first value */
+    size_t lda;
+    float *acc; /* [rows][NP][W] */
+} tile;
+
+QSI_INLINE void tile_dots(const int t, const int rows, const tile *o, const char *x, int64_t step,
+                          const int g, vi s[MR][NP]) {
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        vi z = start(t, act_z(t, x + (size_t)r * o->lda, g));
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; p++) s[r][p] = z;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < group_steps(t); i++) {
+        vi w[NP];
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; p++) w[p] = ldi(o->w->codes[step + i][p]);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            vi v = bcast(act_qs(t, x + (size_t)r * o->lda) + 4 * (g * group_steps(t) + i));
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; p++) s[r][p] = dot_codes(t, s[r][p], w[p], v);
+        }
+    }
+}
+
+QSI_INLINE void tile_k(const int t, const int rows, const tile *o) {
+    vi sum[MR][NP];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+        for (int p = 0; p < NP; p++) sum[r][p] = alli(0);
+    for (int g = 0; g < 64 / group_steps(t); g++) {
+        vi s[MR][NP];
+        tile_dots(t, rows, o, o->a, g * group_steps(t), g, s);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; p++)
+                sum[r][p] = iadd(sum[r][p], imul(s[r][p], ldi(o->w->sc[g][p])));
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        const char *x = o->a + (size_t)r * o->lda;
+        vf ad = bcastf(x + AK_D);
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; p++) {
+            char *c = (char *)(o->acc + (r * NP + p) * W);
+            vf acc = vfma(to_float(sum[r][p]), vmul(ad, ldf(o->w->d[0][p])), ldf(c));
+            if (has_min(t)) {
+                vi low = alli(0);
+#pragma GCC unroll 8
+                for (int i = 0; i < min_pairs(t); i++)
+                    low = dot2(low, ldi(o->w->mn[i][p]), bcast(act_pairs(t, x) + 4 * i));
+                acc = vfnma(to_float(low), vmul(ad, ldf(o->w->m[0][p])), acc);
+            }
+            stf(c, acc);
+        }
+    }
+}
+
+QSI_INLINE void tile_32(const int t, const int rows, const tile *o) {
+    vf acc[MR][NP];
+    const char *a = o->a;
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+        for (int p = 0; p < NP; p++) acc[r][p] = ldf((char *)(o->acc + (r * NP + p) * W));
+    for (int64_t b = 0; b < o->nb; b++, a += sizeof(qsi_act8)) {
+        vi s[MR][NP];
+        tile_dots(t, rows, o, a, b * 8, 0, s);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            const char *x = a + (size_t)r * o->lda;
+            vf ad = bcastf(x);
+            vf low = has_min(t) ? to_float(sar(bcast(x + A8_Z), 7)) : zero();
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; p++) {
+                acc[r][p] = vfma(to_float(s[r][p]), vmul(ad, ldf(o->w->d[b][p])), acc[r][p]);
+                if (has_min(t)) acc[r][p] = vfma(low, vmul(ad, ldf(o->w->m[b][p])), acc[r][p]);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+        for (int p = 0; p < NP; p++) stf((char *)(o->acc + (r * NP + p) * W), acc[r][p]);
+}
+
+typedef void tile_fn(const tile *o);
+typedef tile_fn *const tile_fns[MR + 1];
+
+/* ---- float activations ---- */
+
+/* The buffer's values as floats, 256 x NP panels. */
+typedef struct widened {
+    _Alignas(64) char v[256][NP][VB];
+} widened;
+
+QSI_INLINE void widen(const int t, const buffer *w, int64_t nb, widened *out) {
+    for (int64_t s = 0; s < nb * steps_of(t); s++)
+        for (int p = 0; p < NP; p++) {
+            int64_t b = is_k(t) ? 0 : s / 8, g = s / group_steps(t);
+            vf d = ldf(w->d[b][p]), low = zero();
+            if (has_min(t)) low = ldf(w->m[b][p]);
+            if (is_k(t)) {
+                d = vmul(d, to_float(ldi(w->sc[g][p])));
+                vi pair = ldi(w->mn[(g & ~3) / 2 + (g & 1)][p]);
+                if (has_min(t))
+                    low = vmul(low, to_float(g & 2 ? shr(pair, 16) : iand(pair, alli(0xffff))));
+            }
+            vi c = ldi(w->codes[s][p]);
+            for (int i = 0; i < 4; i++) {
+                vi q = is_wide(t) && !BIASED ? sar(shl(c, 24 - 8 * i), 24)
+                                             : iand(shr(c, 8 * i), alli(255));
+                if (shift_of(t) >= 0) q = isub(q, alli(1 << shift_of(t)));
+                stf(out->v[4 * s + i][p], vfma(d, to_float(q), vsub(all(-0.0f), low)));
+            }
+        }
+}
+
+QSI_INLINE void tile_x(const int rows, const tile *o, const widened *w, int64_t n) {
+    vf acc[MR][NP];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+        for (int p = 0; p < NP; p++) acc[r][p] = ldf((char *)(o->acc + (r * NP + p) * W));
+    for (int64_t k = 0; k < n; k++)
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            vf x = bcastf(o->a + (size_t)r * o->lda + 4 * k);
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; p++) acc[r][p] = vfma(x, ldf(w->v[k][p]), acc[r][p]);
+        }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+        for (int p = 0; p < NP; p++) stf((char *)(o->acc + (r * NP + p) * W), acc[r][p]);
+}
+
+/* ---- all ---- */
+
+typedef struct problem {
+    int64_t m, n, k, p0, p1;
+    const char *a;
+    size_t lda;
+    const char *packed;
+    float *c;
+    int64_t ldc;
+    bool add;
+} problem;
+
+QSI_INLINE void store(const problem *q, int64_t row, int64_t panel, vf v) {
+    float *c = q->c + row * q->ldc + panel * W;
+    vm k = lanes(q->n - panel * W);
+    st(k, c, q->add ? vadd(ld(k, c), v) : v);
+}
+
+QSI_INLINE void run_row(const int t, const problem *q) {
+    size_t size = panel_size(t, q->k), words = words_bytes(t, q->k);
+    for (int64_t p = q->p0; p < q->p1; p++) {
+        const char *b = q->packed + (size_t)p * size;
+        store(q, 0, p, row_panel(t, q->k / block_len(t), q->a, b, b + words));
+    }
+}
+
+/* Rows [r0, r0 + rows) by panels [p, p + NP) (the last ones may be missing). */
+QSI_INLINE void run_tiles(const int t, const bool exact, tile_fn *const *fns, const problem *q,
+                          int64_t r0, int64_t rows, int64_t p) {
+    _Alignas(64) float acc[ROWS * NP * W];
+    buffer w;
+    widened f;
+    const int per = is_k(t) ? 1 : BLOCKS;
+    size_t size = panel_size(t, q->k), words = words_bytes(t, q->k);
+    int64_t nb = q->k / block_len(t), tiles = (rows + MR - 1) / MR;
+    memset(acc, 0, (size_t)(rows * NP * W) * sizeof(float));
+    for (int64_t b = 0; b < nb; b += per) {
+        int64_t n = nb - b < per ? nb - b : per;
+        for (int i = 0; i < NP; i++) {
+            const char *panel = q->packed + (size_t)(p + i < q->p1 ? p + i : p) * size;
+            unpack(t, panel + b * words_of(t) * VB, panel + words + b * W * 2, n, &w, i);
+        }
+        if (exact) widen(t, &w, n, &f);
+        const char *a = q->a + (size_t)r0 * q->lda;
+        a = exact ? a + b * block_len(t) * 4 : act_block(t, a, b);
+        for (int64_t i = 0; i < tiles; i++) {
+            int64_t i0 = rows * i / tiles, nr = rows * (i + 1) / tiles - i0;
+            tile o = {.w = &w, .nb = n, .a = a + (size_t)i0 * q->lda, .lda = q->lda,
+                      .acc = acc + i0 * NP * W};
+            if (!exact)
+                fns[nr](&o);
+            else if (nr == MR)
+                tile_x(MR, &o, &f, n * block_len(t));
+            else
+                for (int64_t r = 0; r < nr; r++, o.a += o.lda, o.acc += NP * W)
+                    tile_x(1, &o, &f, n * block_len(t));
+        }
+    }
+    for (int64_t r = 0; r < rows; r++)
+        for (int i = 0; i < NP && p + i < q->p1; i++)
+            store(q, r0 + r, p + i, ldf((char *)(acc + (r * NP + i) * W)));
+}
+
+QSI_INLINE void run_type(const int t, const bool exact, tile_fn *const *fns, const problem *q) {
+    if (q->m == 1 && !exact) {
+        run_row(t, q);
+        return;
+    }
+    int64_t groups = (q->m + ROWS - 1) / ROWS;
+    for (int64_t i = 0; i < groups; i++) {
+        int64_t r0 = q->m * i / groups, rows = q->m * (i + 1) / groups - r0;
+        for (int64_t p = q->p0; p < q->p1; p += NP) run_tiles(t, exact, fns, q, r0, rows, p);
+    }
+}
+
+/* ---- one set of functions a type ---- */
+
+#define PROBLEM                                                                                    \
+    {                                                                                              \
+        m, n, k, p0, p1, a, lda, packed, c, ldc, add                                               \
+    }
+#define TILE_FN(name, rows)                                                                        \
+    static __attribute__((noinline)) void tile_##name##_##rows(const tile *o) {                    \
+        if (is_k(QSI_MM_##name))                                                                   \
+            tile_k(QSI_MM_##name, rows, o);                                                        \
+        else                                                                                       \
+            tile_32(QSI_MM_##name, rows, o);                                                       \
+    }
+#define QUANT_FUNCTIONS(name)                                                                      \
+    ALL_ROWS(TILE_FN, name)                                                                        \
+    static tile_fns fns_##name = {NULL ALL_ROWS(TILE_NAME, name)};                                 \
+    static size_t bytes_##name(int64_t k) { return panel_size(QSI_MM_##name, k); }                 \
+    static void pack_##name(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,   \
+                            int64_t p0, int64_t p1, void *dst) {                                   \
+        pack_type(QSI_MM_##name, src, ld_col, n, k, p0, p1, dst);                                  \
+    }                                                                                              \
+    static void run_##name(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a, \
+                           size_t lda, const void *packed, float *c, int64_t ldc, bool add) {      \
+        run_type(QSI_MM_##name, false, fns_##name, &(problem)PROBLEM);                             \
+    }                                                                                              \
+    static void run_x_##name(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1,              \
+                             const void *a, size_t lda, const void *packed, float *c, int64_t ldc, \
+                             bool add) {                                                           \
+        run_type(QSI_MM_##name, true, NULL, &(problem)PROBLEM);                                    \
+    }
+#define TILE_NAME(name, rows) , tile_##name##_##rows
+#define QUANT_FILL(name)                                                                           \
+    t->mm[QSI_MM_##name] = (qsi_kern_mm){W, bytes_##name, pack_##name, run_##name};                \
+    t->mm[QSI_MM_X_##name] = (qsi_kern_mm){W, bytes_##name, pack_##name, run_x_##name};
+
+#endif
