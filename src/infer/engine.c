@@ -69,6 +69,7 @@ void qsi_seq_release(qsi_seq *s) {
     const qsi_runner *r = s->engine->runner;
     r->release(r->user, &s->table);
     qsi_free(s->ids);
+    qsi_free(s->generated);
     qsi_free(s->logits);
     *s = (qsi_seq){ 0 };
 }
@@ -88,17 +89,34 @@ done:
     return st;
 }
 
-qs_status qsi_seq_push(qsi_seq *s, const int32_t *ids, size_t n, qs_err *err) {
+/* Room for n ids in all. */
+static qs_status make_room(qsi_seq *s, size_t n, qs_err *err) {
+    qs_status st = qsi_grow((void **)&s->ids, &s->cap, n, sizeof *s->ids);
+    if (st == QS_OK)
+        st = qsi_grow((void **)&s->generated, &s->generated_cap, n, sizeof *s->generated);
+    if (st != QS_OK) st = qsi_err_set(err, QS_E_NOMEM, "out of memory for a sequence");
+    return st;
+}
+
+static qs_status push(qsi_seq *s, const int32_t *ids, size_t n, bool generated, qs_err *err) {
     qs_status st = QS_OK;
     if (n == 0) goto done;
     QS_TRY(check_ids(s, ids, n, s->n_ids, err));
-    st = qsi_grow((void **)&s->ids, &s->cap, s->n_ids + n, sizeof *s->ids);
-    if (st != QS_OK) QS_FAIL(err, QS_E_NOMEM, "out of memory for a sequence");
+    QS_TRY(make_room(s, s->n_ids + n, err));
     memcpy(s->ids + s->n_ids, ids, n * sizeof *ids);
+    for (size_t i = 0; i < n; i++) s->generated[s->n_ids + i] = generated;
     s->n_ids += n;
     s->has_logits = false;
 done:
     return st;
+}
+
+qs_status qsi_seq_push(qsi_seq *s, const int32_t *ids, size_t n, qs_err *err) {
+    return push(s, ids, n, false, err);
+}
+
+qs_status qsi_seq_push_generated(qsi_seq *s, int32_t id, qs_err *err) {
+    return push(s, &id, 1, true, err);
 }
 
 void qsi_seq_truncate(qsi_seq *s, size_t n) {
@@ -118,8 +136,7 @@ qs_status qsi_seq_set(qsi_seq *s, const int32_t *ids, size_t n, size_t *n_kept, 
     size_t same = 0;
     while (same < n && same < s->n_past && ids[same] == s->ids[same]) same++;
     if (same == n && n > 0) same--;
-    st = qsi_grow((void **)&s->ids, &s->cap, n, sizeof *s->ids);
-    if (st != QS_OK) QS_FAIL(err, QS_E_NOMEM, "out of memory for a sequence");
+    QS_TRY(make_room(s, n, err));
     qsi_seq_truncate(s, same);
     QS_TRY(qsi_seq_push(s, ids + same, n - same, err));
     if (n_kept) *n_kept = same;
@@ -137,7 +154,8 @@ static int32_t plan(qsi_engine *e, qsi_seq *const *seqs, size_t n_seqs) {
         for (int32_t j = 0; j < take; j++) {
             size_t pos = s->n_past + (size_t)j;
             e->rows[n++] = (qsi_row){ .id = s->ids[pos], .seq = (int32_t)i, .pos = (int32_t)pos,
-                                      .logits = pos + 1 == s->n_ids };
+                                      .logits = pos + 1 == s->n_ids,
+                                      .generated = s->generated[pos] };
         }
         e->took[i] = take;
     }

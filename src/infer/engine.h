@@ -49,7 +49,8 @@ const qsi_runner *qsi_engine_runner(const qsi_engine *e);
 typedef struct qsi_seq {
     qsi_engine *engine;
     int32_t *ids;
-    size_t n_ids, cap;
+    bool *generated;    /* of each id: made by this model; such ids are fed on the decode path */
+    size_t n_ids, cap, generated_cap;
     size_t n_past;      /* ids in the cache; <= n_ids */
     bool has_logits;    /* logits follow ids[n_ids - 1] */
     float *logits;      /* [n_vocab] */
@@ -62,11 +63,14 @@ void qsi_seq_release(qsi_seq *s);
 /* Appends ids, to be fed by the next run. QS_E_ARG: an id out of range (position named).
  * QS_E_LIMIT: more than n_ctx; nothing is appended. */
 qs_status qsi_seq_push(qsi_seq *s, const int32_t *ids, size_t n, qs_err *err) QS_MUST_CHECK;
+/* The same for an id picked from the sequence's logits. */
+qs_status qsi_seq_push_generated(qsi_seq *s, int32_t id, qs_err *err) QS_MUST_CHECK;
 /* Keeps the first n ids (n <= n_ids) and what the cache holds of them. */
 void qsi_seq_truncate(qsi_seq *s, size_t n);
-/* Makes the sequence equal to ids, keeping the cache of the common beginning; *n_kept (optional) is
- * its length. The last id is always fed again, so that a run yields logits. Errors as push; the
- * sequence is then unchanged. */
+/* Makes the sequence equal to ids, keeping the cache of the common beginning, generated ids in it as
+ * they were computed; what is fed anew counts as prompt. *n_kept (optional) is the length kept. The
+ * last id is always fed again, so that a run yields logits. Errors as push; the sequence is then
+ * unchanged. */
 qs_status qsi_seq_set(qsi_seq *s, const int32_t *ids, size_t n, size_t *n_kept, qs_err *err)
     QS_MUST_CHECK;
 

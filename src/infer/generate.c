@@ -137,7 +137,7 @@ qs_status qsi_gen_accept(qsi_gen *g, qs_err *err) {
         goto done;
     }
     QS_TRY(tell_token(g, id, err));
-    QS_TRY(qsi_seq_push(g->seq, &id, 1, err));
+    QS_TRY(qsi_seq_push_generated(g->seq, id, err));
     if (g->done) goto done;
     if (known) st = qsi_detok_push(&g->detok, id, &g->piece);
     if (st == QS_OK) st = show(g, false);

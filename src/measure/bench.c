@@ -93,10 +93,10 @@ static qs_status step(subject *s, int32_t n_rows, qs_err *err) {
     return qsi_model_step(s->model, &step, err);
 }
 
-static qsi_row row(subject *s, int32_t seq, int32_t pos, bool logits) {
+static qsi_row row(subject *s, int32_t seq, int32_t pos, bool logits, bool generated) {
     uint64_t n = (uint64_t)qsi_model_config(s->model)->n_vocab;
     return (qsi_row){.id = (int32_t)qsi_rng_below(&s->rng, n), .seq = seq, .pos = pos,
-                     .logits = logits};
+                     .logits = logits, .generated = generated};
 }
 
 /* n positions of every sequence from `from` on, logits of the last. */
@@ -107,7 +107,7 @@ static qs_status feed(subject *s, int32_t from, int32_t n, qs_err *err) {
         for (int32_t at = 0; at < n; at += chunk) {
             int32_t rows = n - at < chunk ? n - at : chunk;
             for (int32_t i = 0; i < rows; i++)
-                s->rows[i] = row(s, seq, from + at + i, at + i == n - 1);
+                s->rows[i] = row(s, seq, from + at + i, at + i == n - 1, false);
             QS_TRY(step(s, rows, err));
         }
 done:
@@ -118,7 +118,7 @@ static qs_status decode(subject *s, int32_t steps, qs_err *err) {
     qs_status st = QS_OK;
     for (int32_t t = 0; t < steps; t++) {
         for (int32_t seq = 0; seq < s->o->batch; seq++)
-            s->rows[seq] = row(s, seq, s->o->depth + t, true);
+            s->rows[seq] = row(s, seq, s->o->depth + t, true, true);
         QS_TRY(step(s, s->o->batch, err));
     }
 done:

@@ -54,6 +54,19 @@ static void attend_blocks(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_
     qsi_op_end(o);
 }
 
+void qsi_attention_out(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s,
+                       int64_t n_out) {
+    int64_t d = f->c->d_model;
+    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;) {
+        int64_t e = qsi_min64(i + QSI_OP_ROWS, f->n);
+        for (int64_t t = i; t < e; t++) qsi_act_put(o->k, &s->oa, t, s->out + t * n_out);
+        if (s->x_mid != s->x_in)
+            memcpy(s->x_mid + i * d, s->x_in + i * d, (size_t)((e - i) * d) * sizeof(float));
+    }
+    qsi_op_end(o);
+    project_out(o, f, f->w->layers[layer].o, &s->oa, s->x_mid);
+}
+
 void qsi_attention_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s) {
     const qsi_layer_weights *w = &f->w->layers[layer];
     int64_t d = f->c->d_model, hd = f->c->head_dim;
@@ -65,14 +78,7 @@ void qsi_attention_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer
     qsi_op_mm(o, jobs, 3);
     rotate_and_store(o, f, layer, s);
     attend_blocks(o, f, layer, s);
-    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;) {
-        int64_t e = qsi_min64(i + QSI_OP_ROWS, f->n);
-        for (int64_t t = i; t < e; t++) qsi_act_put(o->k, &s->oa, t, s->out + t * hq);
-        if (s->x_mid != s->x_in)
-            memcpy(s->x_mid + i * d, s->x_in + i * d, (size_t)((e - i) * d) * sizeof(float));
-    }
-    qsi_op_end(o);
-    project_out(o, f, w->o, &s->oa, s->x_mid);
+    qsi_attention_out(o, f, layer, s, hq);
 }
 
 /* dx comes in as the gradient of x_mid and leaves as that of x_in:

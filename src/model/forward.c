@@ -25,29 +25,38 @@ qs_status qsi_fwd_init(qsi_fwd *f, qsi_arena *ar, const qsi_config *c, const qsi
     f->segs = qsi_arena_alloc(ar, R, sizeof *f->segs);
     f->blocks = qsi_arena_alloc(ar, R, sizeof *f->blocks);
     f->row_seg = qsi_arena_alloc(ar, R, sizeof *f->row_seg);
-    f->freq = qsi_arena_alloc(ar, (size_t)c->head_dim / 2, sizeof(double));
-    f->cs = qsi_arena_alloc(ar, R * (size_t)c->head_dim, sizeof(float));
+    size_t rd = (size_t)qsi_config_rope_dim(c);
+    f->gen_rows = qsi_arena_alloc(ar, R, sizeof *f->gen_rows);
+    f->freq = qsi_arena_alloc(ar, rd / 2, sizeof(double));
+    f->cs = qsi_arena_alloc(ar, R * rd, sizeof(float));
     if (comm->size > 1) f->partial = qsi_arena_alloc(ar, R * (size_t)c->d_model, sizeof(float));
-    if (!f->segs || !f->blocks || !f->row_seg || !f->freq || !f->cs ||
+    if (!f->segs || !f->blocks || !f->row_seg || !f->gen_rows || !f->freq || !f->cs ||
         (comm->size > 1 && !f->partial))
         QS_FAIL(err, QS_E_NOMEM, "no memory for steps of %lld rows", (long long)rows);
     double factor = c->rope_scaling == QSI_ROPE_LINEAR ? (double)c->rope_factor : 1.0;
-    qsi_rope_freq(f->freq, c->head_dim, (double)c->rope_theta, factor);
+    if (c->rope_scaling == QSI_ROPE_YARN)
+        qsi_rope_freq_yarn(f->freq, (int64_t)rd, (double)c->rope_theta, (double)c->rope_factor,
+                           c->rope_orig_ctx, (double)c->yarn_beta_fast, (double)c->yarn_beta_slow);
+    else
+        qsi_rope_freq(f->freq, (int64_t)rd, (double)c->rope_theta, factor);
 done:
     return st;
 }
 
 qs_status qsi_fwd_segments(qsi_fwd *f, const int32_t *seq, bool training, qs_err *err) {
     qs_status st = QS_OK;
-    f->n_segs = f->n_blocks = 0;
+    f->n_segs = f->n_blocks = f->n_gen = 0;
     for (int32_t t = 0; t < f->n; t++) {
         qsi_seg *s = f->n_segs ? &f->segs[f->n_segs - 1] : NULL;
-        if (t == 0 || seq[t] != seq[t - 1]) {
-            s = &f->segs[f->n_segs++];
-            *s = (qsi_seg){.row0 = t, .pos0 = training ? 0 : f->pos[t], .table = seq[t]};
-        } else if (f->pos[t] != f->pos[t - 1] + 1) {
+        bool gen = f->generated && f->generated[t];
+        if (gen) f->gen_rows[f->n_gen++] = t;
+        if (t > 0 && seq[t] == seq[t - 1] && f->pos[t] != f->pos[t - 1] + 1)
             QS_FAIL(err, QS_E_ARG, "row %d: position %d follows %d in sequence %d", t, f->pos[t],
                     f->pos[t - 1], seq[t]);
+        if (t == 0 || seq[t] != seq[t - 1] || gen != s->generated) {
+            s = &f->segs[f->n_segs++];
+            *s = (qsi_seg){.row0 = t, .pos0 = training ? 0 : f->pos[t], .table = seq[t],
+                           .generated = gen};
         }
         f->row_seg[t] = f->n_segs - 1;
         if (s->n % QSI_ATTEND_TILE == 0)
@@ -60,7 +69,7 @@ done:
 }
 
 void qsi_rope_prepare(qsi_op *o, const qsi_fwd *f) {
-    int64_t hd = f->c->head_dim;
+    int64_t hd = qsi_config_rope_dim(f->c);
     for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;)
         for (int64_t t = i; t < qsi_min64(i + QSI_OP_ROWS, f->n); t++) {
             if (f->pos[t] >= 0 && f->pos[t] < f->n_table)
@@ -99,7 +108,10 @@ void qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves) {
     if (f->watch) watch(o, f, saves[0]->x_in, QSI_BAD_EMBED);
     for (int32_t l = 0; l < f->c->n_layer; l++) {
         qsi_layer_save *s = saves[l];
-        qsi_attention_forward(o, f, l, s);
+        if (f->c->kv_rank)
+            qsi_mla_forward(o, f, l, s);
+        else
+            qsi_attention_forward(o, f, l, s);
         if (qsi_layer_is_moe(f->c, l))
             qsi_moe_forward(o, f, l, s);
         else
@@ -109,12 +121,14 @@ void qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves) {
 }
 
 size_t qsi_forward_scratch(const qsi_config *c, int64_t rows) {
-    (void)rows;
-    size_t a = qsi_attend_scratch(c->n_head / c->n_kv_head, c->head_dim, c->head_dim);
+    size_t a = c->kv_rank ? qsi_mla_scratch(c, rows)
+                          : qsi_attend_scratch(c->n_head / c->n_kv_head, c->head_dim, c->head_dim);
     size_t w = (size_t)qsi_max64(qsi_max64(c->d_model, c->d_ff),
                                  qsi_max64(c->n_shared, 1) * (int64_t)c->d_expert) * sizeof(float);
     size_t j = (size_t)(4 * c->n_expert + 8) * (sizeof(qsi_mm_job) + 256) +
                (size_t)c->n_expert_used * sizeof(float);
+    size_t h = (size_t)(2 * c->n_head) * sizeof(qsi_mm_job);
+    if (h > j) j = h;
     size_t m = a > w ? a : w;
     return (m > j ? m : j) + 4096;
 }
@@ -139,17 +153,38 @@ static bool moe_init(qsi_moe_save *m, qsi_arena *ar, const qsi_config *c, const 
            m->block_expert && m->g && m->u && m->y;
 }
 
+static qs_status mla_init(qsi_mla_save *m, qsi_arena *ar, const qsi_config *c, const qsi_shard *sh,
+                          int64_t rows, const qsi_act_masks *k, qs_err *err) {
+    qs_status st = QS_OK;
+    size_t R = (size_t)rows, H = (size_t)sh->n_head, D = QSI_MLA_ROWS, r = (size_t)c->kv_rank;
+    int64_t hd = (int64_t)H * QSI_MLA_ROWS;
+    m->c_form = k->c;
+    m->c = qsi_arena_alloc(ar, R * (r + (size_t)c->d_rope), sizeof(float));
+    size_t lat = r + (size_t)c->d_rope, dv = (size_t)c->d_value;
+    m->qc = qsi_arena_alloc(ar, D * H * (lat > dv ? lat : dv), sizeof(float));
+    m->o = qsi_arena_alloc(ar, D * H * r, sizeof(float));
+    if (c->q_rank) m->qa = qsi_arena_alloc(ar, R * (size_t)c->q_rank, sizeof(float));
+    if (!m->c || !m->qc || !m->o || (c->q_rank && !m->qa))
+        QS_FAIL(err, QS_E_NOMEM, "no memory for latent attention of %lld rows", (long long)rows);
+    if (c->q_rank) QS_TRY(qsi_act_init(&m->aq, ar, rows, c->q_rank, k->aq, err));
+    QS_TRY(qsi_act_init(&m->qn, ar, hd, c->head_dim - c->d_rope, k->qn, err));
+    QS_TRY(qsi_act_init(&m->ctx, ar, hd, c->kv_rank, k->ctx, err));
+done:
+    return st;
+}
+
 qs_status qsi_save_init(qsi_layer_save *s, qsi_arena *ar, const qsi_config *c, const qsi_shard *sh,
                         bool moe, int64_t rows, const qsi_act_masks *m, bool keep, qs_err *err) {
     qs_status st = QS_OK;
     size_t R = (size_t)rows, hd = (size_t)c->head_dim;
-    size_t hq = (size_t)sh->n_head * hd, hk = (size_t)sh->n_kv * hd;
+    size_t hq = (size_t)sh->n_head * hd, hk = c->kv_rank ? 0 : (size_t)sh->n_kv * hd;
+    size_t ho = c->kv_rank ? (size_t)sh->n_head * (size_t)c->d_value : hq;
     size_t f = (size_t)(moe ? sh->d_shared : sh->d_ff);
     *s = (qsi_layer_save){0};
     s->q = qsi_arena_alloc(ar, R * hq, sizeof(float));
-    s->k = qsi_arena_alloc(ar, R * hk, sizeof(float));
-    s->v = qsi_arena_alloc(ar, R * hk, sizeof(float));
-    s->out = qsi_arena_alloc(ar, R * hq, sizeof(float));
+    s->k = qsi_arena_alloc(ar, R * hk + 1, sizeof(float));
+    s->v = qsi_arena_alloc(ar, R * hk + 1, sizeof(float));
+    s->out = qsi_arena_alloc(ar, R * ho, sizeof(float));
     s->g = qsi_arena_alloc(ar, R * f + 1, sizeof(float));
     s->u = qsi_arena_alloc(ar, R * f + 1, sizeof(float));
     bool ok = s->q && s->k && s->v && s->out && s->g && s->u;
@@ -169,7 +204,8 @@ qs_status qsi_save_init(qsi_layer_save *s, qsi_arena *ar, const qsi_config *c, c
     if (!ok)
         QS_FAIL(err, QS_E_NOMEM, "no memory for the activations of %lld rows", (long long)rows);
     QS_TRY(qsi_act_init(&s->a1, ar, rows, c->d_model, m->a1, err));
-    QS_TRY(qsi_act_init(&s->oa, ar, rows, (int64_t)hq, m->oa, err));
+    if (c->kv_rank) QS_TRY(mla_init(&s->mla, ar, c, sh, rows, m, err));
+    QS_TRY(qsi_act_init(&s->oa, ar, rows, (int64_t)ho, m->oa, err));
     QS_TRY(qsi_act_init(&s->a2, ar, rows, c->d_model, m->a2, err));
     if (f) QS_TRY(qsi_act_init(&s->h, ar, rows, (int64_t)f, m->h, err));
     if (moe) {

@@ -24,12 +24,20 @@ static inline bool qsi_layer_is_moe(const qsi_config *c, int32_t layer) {
     return c->n_expert > 0 && layer >= c->n_dense;
 }
 
+/* Weights of latent attention beside q, o: Wkv_b as three matrices a head. */
+typedef struct qsi_mla_weights {
+    const float *q_norm, *kv_norm; /* [q_rank], [kv_rank] */
+    qsi_weight *q_a, *kv_a;        /* q_a: NULL without q_rank; then q takes rows of d_model */
+    qsi_weight **k, **kt, **v;     /* [heads] K [dn, r], K transposed [r, dn], V [dv, r] */
+} qsi_mla_weights;
 typedef struct qsi_layer_weights {
     const float *attn_norm, *ffn_norm; /* [d] */
     qsi_weight *q, *k, *v, *o;
     qsi_weight *gate, *up, *down; /* dense FFN, or the shared experts as one (NULL: none) */
     qsi_weight *router;
     const float *router_rows;             /* [E, d]; training only */
+    const float *gate_bias;               /* [E] or NULL */
+    qsi_mla_weights mla;
     qsi_weight **egate, **eup, **edown;   /* [E] */
 } qsi_layer_weights;
 typedef struct qsi_layer_grads { /* as the weights, float32 */
@@ -61,6 +69,16 @@ typedef struct qsi_moe_save {
     float *g, *u, *y;      /* [S, f], [S, f], [S, d] */
     float *bal;            /* [segments, E] factor of ds of the balance loss */
 } qsi_moe_save;
+/* Latent attention; inference only. D = QSI_MLA_ROWS generated rows are decoded at a time; rows of
+ * qn and ctx are numbered head * D + row. */
+#define QSI_MLA_ROWS 64
+typedef struct qsi_mla_save {
+    float *qa, *c;        /* [R, q_rank], [R, r + dr] */
+    qsi_act aq;           /* [R, q_rank] normed */
+    qsi_act qn, ctx;      /* [H D, dn], [H D, r] */
+    float *qc, *o;        /* [D, H, r + dr], [D, H, r]; qc holds outputs too, [D, H, dv] */
+    unsigned c_form;      /* of latent rows entering K and V */
+} qsi_mla_save;
 typedef struct qsi_layer_save {
     float *x_in, *x_mid, *x_out; /* [R, d] */
     float *r1, *r2;              /* [R] of the norms */
@@ -71,12 +89,14 @@ typedef struct qsi_layer_save {
     float *g, *u;                /* [R, f] dense or shared */
     qsi_act h;                   /* [R, f] */
     qsi_moe_save moe;
+    qsi_mla_save mla;
 } qsi_layer_save;
 
 /* ---- a step ---- */
 typedef struct qsi_seg { /* rows of one sequence */
     int32_t row0, n, pos0; /* pos0: position of the first row in the sequence's cache */
     int32_t table;         /* inference: index of its pages */
+    bool generated;        /* rows of generated tokens; only where their path differs */
 } qsi_seg;
 typedef struct qsi_block { /* at most QSI_ATTEND_TILE rows of a segment */
     int32_t seg, row0, n;
@@ -89,6 +109,9 @@ typedef struct qsi_fwd {
     const qsi_weights *w;
     int32_t n; /* rows */
     const int32_t *ids, *pos; /* [n] */
+    const bool *generated;    /* [n]; NULL: none, or all the same */
+    int32_t *gen_rows;        /* [n_gen] the generated ones */
+    int32_t n_gen;
     qsi_seg *segs;
     qsi_block *blocks;
     int32_t *row_seg; /* [n] */
@@ -150,6 +173,11 @@ void qsi_rope_prepare(qsi_op *o, const qsi_fwd *f);
 void qsi_attention_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s);
 void qsi_attention_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_layer_save *s,
                             const qsi_layer_grads *g);
+/* The end of every attention: x_mid = x_in + Wo out, out [R, n_out]. */
+void qsi_attention_out(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s,
+                       int64_t n_out);
+void qsi_mla_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s);
+size_t qsi_mla_scratch(const qsi_config *c, int64_t rows);
 void qsi_ffn_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s);
 void qsi_ffn_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_layer_save *s,
                       const qsi_layer_grads *g);
@@ -171,6 +199,7 @@ size_t qsi_backward_ws(const qsi_config *c, const qsi_shard *s, const qsi_kern *
 /* Buffers of a layer. keep: the layer's own (training). masks: forms of the activations. */
 typedef struct qsi_act_masks {
     unsigned a1, oa, a2, h, ex, eh;
+    unsigned aq, qn, c, ctx; /* latent attention */
 } qsi_act_masks;
 qs_status qsi_save_init(qsi_layer_save *s, qsi_arena *ar, const qsi_config *c, const qsi_shard *sh,
                         bool moe, int64_t rows, const qsi_act_masks *m, bool keep, qs_err *err)

@@ -26,6 +26,7 @@ struct qsi_model {
     float *x;
     qsi_fwd f;
     int32_t *ids, *pos, *seq, *want; /* [max_rows] */
+    bool *generated;                 /* [max_rows] */
     int64_t n_want;
     qsi_act head;
     float *logits; /* of the running step */
@@ -129,15 +130,144 @@ done:
     return st;
 }
 
-static qs_status bind_norm(qsi_model *m, int32_t l, const char *part, const float **w,
+static qs_status bind_norm(qsi_model *m, int32_t l, const char *part, int64_t d, const float **w,
                            qs_err *err) {
     qs_status st = QS_OK;
     const qsi_gguf_tensor *x = NULL;
-    int64_t d = m->c.d_model;
     QS_TRY(find(m, l, part, d, 1, 1, &x, err));
     float *p = qsi_arena_alloc(&m->ar, (size_t)d, sizeof(float));
     if (!p) QS_FAIL(err, QS_E_NOMEM, "no memory for tensor %s", x->name);
     qsi_type_get(x->type)->decode(x->data, p, d);
+    *w = p;
+done:
+    return st;
+}
+
+/* ---- latent attention ---- */
+/* The type of the second form of a matrix K [dn, r] (what the other path multiplies with): the same
+ * where that is exact, else 16 bits. One of a head's three matrices is so held twice: under 0.3 % of
+ * the weights of the published models, under 1 % of their bytes. */
+static qsi_type turned_type(const qsi_model *m, qsi_type t) {
+    if (t == QSI_F32 || t == QSI_F16 || t == QSI_BF16) return t;
+    return m->k->bf16_native ? QSI_BF16 : QSI_F16;
+}
+
+/* W [n_in, n_out] of a file as the weight of y = x W. */
+static qs_status make_turned(qsi_model *m, qsi_type type, const void *data, int64_t n_in,
+                             int64_t n_out, qsi_weight **w, unsigned *form, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_type to = turned_type(m, type);
+    const qsi_type_info *ti = qsi_type_get(to);
+    size_t n = (size_t)(n_in * n_out);
+    float *x = qsi_alloc(n, sizeof *x), *y = qsi_alloc(n, sizeof *y);
+    if (!x || !y) QS_FAIL(err, QS_E_NOMEM, "no memory for a matrix of %zu values", n);
+    qsi_type_get(type)->decode(data, x, n_in * n_out);
+    for (int64_t i = 0; i < n_in; i++)
+        for (int64_t j = 0; j < n_out; j++) y[j * n_in + i] = x[i * n_out + j];
+    ti->encode(y, x, n_in * n_out); /* never wider than F32 */
+    int64_t done = m->done;
+    QS_TRY(make_weight(m, to, x, n_out, n_in, w, form, err));
+    m->done = done; /* counted once */
+done:
+    qsi_free(x);
+    qsi_free(y);
+    return st;
+}
+
+/* attn_kv_b [r, H (dn + dv)]: of every head dn rows K, then dv rows V. */
+static qs_status bind_kv_b(qsi_model *m, int32_t l, qsi_mla_weights *w, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_config *c = &m->c;
+    const qsi_gguf_tensor *x = NULL;
+    int64_t r = c->kv_rank, dn = c->head_dim - c->d_rope, dv = c->d_value;
+    QS_TRY(find(m, l, "attn_kv_b", r, c->n_head * (dn + dv), 1, &x, err));
+    size_t row = x->bytes / (size_t)(c->n_head * (dn + dv));
+    const uint8_t *p = x->data;
+    for (int32_t h = 0; h < c->n_head && st == QS_OK; h++, p += row * (size_t)(dn + dv)) {
+        st = make_weight(m, x->type, p, dn, r, &w->k[h], &m->masks.c, err);
+        if (st == QS_OK)
+            st = make_turned(m, x->type, p, dn, r, &w->kt[h], &m->masks.qn, err);
+        if (st == QS_OK)
+            st = make_weight(m, x->type, p + row * (size_t)dn, dv, r, &w->v[h], &m->masks.c, err);
+    }
+    if (st != QS_OK) qsi_err_prefix(err, "tensor %s", x->name);
+    qsi_gguf_drop(m->g, x);
+done:
+    return st;
+}
+
+/* attn_k_b [dn, r, H]: K transposed; attn_v_b [r, dv, H]: V. */
+static qs_status bind_k_b_v_b(qsi_model *m, int32_t l, qsi_mla_weights *w, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_config *c = &m->c;
+    const qsi_gguf_tensor *kb = NULL, *vb = NULL;
+    int64_t r = c->kv_rank, dn = c->head_dim - c->d_rope, dv = c->d_value, H = c->n_head;
+    QS_TRY(find(m, l, "attn_k_b", dn, r, H, &kb, err));
+    QS_TRY(find(m, l, "attn_v_b", r, dv, H, &vb, err));
+    size_t ks = kb->bytes / (size_t)H, vs = vb->bytes / (size_t)H;
+    for (int32_t h = 0; h < H && st == QS_OK; h++) {
+        const uint8_t *k = kb->data + ks * (size_t)h, *v = vb->data + vs * (size_t)h;
+        st = make_weight(m, kb->type, k, r, dn, &w->kt[h], &m->masks.qn, err);
+        if (st == QS_OK) st = make_turned(m, kb->type, k, r, dn, &w->k[h], &m->masks.c, err);
+        if (st == QS_OK) st = make_weight(m, vb->type, v, dv, r, &w->v[h], &m->masks.c, err);
+    }
+    if (st != QS_OK) qsi_err_prefix(err, "layer %d, tensors attn_k_b and attn_v_b", l);
+    qsi_gguf_drop(m->g, kb);
+    qsi_gguf_drop(m->g, vb);
+done:
+    return st;
+}
+
+static qs_status bind_latent(qsi_model *m, int32_t l, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_config *c = &m->c;
+    qsi_layer_weights *w = &m->w.layers[l];
+    qsi_act_masks *k = &m->masks;
+    int64_t d = c->d_model, hq = (int64_t)c->n_head * c->head_dim, qr = c->q_rank;
+    if (qr) {
+        QS_TRY(bind_matrix(m, l, "attn_q_a", qr, d, &w->mla.q_a, &k->a1, err));
+        QS_TRY(bind_norm(m, l, "attn_q_a_norm", qr, &w->mla.q_norm, err));
+        QS_TRY(bind_matrix(m, l, "attn_q_b", hq, qr, &w->q, &k->aq, err));
+    } else {
+        QS_TRY(bind_matrix(m, l, "attn_q", hq, d, &w->q, &k->a1, err));
+    }
+    QS_TRY(bind_matrix(m, l, "attn_kv_a_mqa", (int64_t)c->kv_rank + c->d_rope, d, &w->mla.kv_a,
+                       &k->a1, err));
+    QS_TRY(bind_norm(m, l, "attn_kv_a_norm", c->kv_rank, &w->mla.kv_norm, err));
+    if (c->kv_b_whole)
+        QS_TRY(bind_kv_b(m, l, &w->mla, err));
+    else
+        QS_TRY(bind_k_b_v_b(m, l, &w->mla, err));
+    k->ctx |= k->c; /* V takes both */
+done:
+    return st;
+}
+
+static qs_status bind_heads(qsi_model *m, int32_t l, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_config *c = &m->c;
+    qsi_layer_weights *w = &m->w.layers[l];
+    int64_t d = c->d_model, hq = (int64_t)c->n_head * c->head_dim;
+    int64_t hk = (int64_t)c->n_kv_head * c->head_dim;
+    QS_TRY(bind_matrix(m, l, "attn_q", hq, d, &w->q, &m->masks.a1, err));
+    QS_TRY(bind_matrix(m, l, "attn_k", hk, d, &w->k, &m->masks.a1, err));
+    QS_TRY(bind_matrix(m, l, "attn_v", hk, d, &w->v, &m->masks.a1, err));
+done:
+    return st;
+}
+
+static qs_status bind_gate_bias(qsi_model *m, int32_t l, const float **w, qs_err *err) {
+    qs_status st = QS_OK;
+    char name[64];
+    int64_t E = m->c.n_expert;
+    snprintf(name, sizeof name, "blk.%d.exp_probs_b.bias", l);
+    const qsi_gguf_tensor *x = qsi_gguf_tensor_find(m->g, name);
+    if (!x) QS_FAIL(err, QS_E_NOTFOUND, "tensor %s is missing", name);
+    if (x->type != QSI_F32 || x->n_dims != 1 || x->ne[0] != E)
+        QS_FAIL(err, QS_E_FORMAT, "tensor %s is not F32 [%" PRId64 "]", name, E);
+    float *p = qsi_arena_alloc(&m->ar, (size_t)E, sizeof(float));
+    if (!p) QS_FAIL(err, QS_E_NOMEM, "no memory for tensor %s", name);
+    memcpy(p, x->data, (size_t)E * sizeof *p);
     *w = p;
 done:
     return st;
@@ -148,14 +278,14 @@ static qs_status bind_layer(qsi_model *m, int32_t l, qs_err *err) {
     const qsi_config *c = &m->c;
     qsi_layer_weights *w = &m->w.layers[l];
     qsi_act_masks *k = &m->masks;
-    int64_t d = c->d_model, hq = (int64_t)c->n_head * c->head_dim;
-    int64_t hk = (int64_t)c->n_kv_head * c->head_dim, ff = c->d_ff;
-    QS_TRY(bind_norm(m, l, "attn_norm", &w->attn_norm, err));
-    QS_TRY(bind_matrix(m, l, "attn_q", hq, d, &w->q, &k->a1, err));
-    QS_TRY(bind_matrix(m, l, "attn_k", hk, d, &w->k, &k->a1, err));
-    QS_TRY(bind_matrix(m, l, "attn_v", hk, d, &w->v, &k->a1, err));
-    QS_TRY(bind_matrix(m, l, "attn_output", d, hq, &w->o, &k->oa, err));
-    QS_TRY(bind_norm(m, l, "ffn_norm", &w->ffn_norm, err));
+    int64_t d = c->d_model, ff = c->d_ff;
+    QS_TRY(bind_norm(m, l, "attn_norm", d, &w->attn_norm, err));
+    if (c->kv_rank)
+        QS_TRY(bind_latent(m, l, err));
+    else
+        QS_TRY(bind_heads(m, l, err));
+    QS_TRY(bind_matrix(m, l, "attn_output", d, qsi_config_out_dim(c), &w->o, &k->oa, err));
+    QS_TRY(bind_norm(m, l, "ffn_norm", d, &w->ffn_norm, err));
     if (!qsi_layer_is_moe(c, l)) {
         QS_TRY(bind_matrix(m, l, "ffn_gate", ff, d, &w->gate, &k->a2, err));
         QS_TRY(bind_matrix(m, l, "ffn_up", ff, d, &w->up, &k->a2, err));
@@ -164,6 +294,7 @@ static qs_status bind_layer(qsi_model *m, int32_t l, qs_err *err) {
     }
     int64_t f = c->d_expert, fs = (int64_t)c->n_shared * f;
     QS_TRY(bind_router(m, l, &w->router, err));
+    if (c->gate_bias) QS_TRY(bind_gate_bias(m, l, &w->gate_bias, err));
     QS_TRY(bind_experts(m, l, "ffn_gate_exps", f, d, w->egate, &k->ex, err));
     QS_TRY(bind_experts(m, l, "ffn_up_exps", f, d, w->eup, &k->ex, err));
     QS_TRY(bind_experts(m, l, "ffn_down_exps", d, f, w->edown, &k->eh, err));
@@ -185,7 +316,7 @@ static qs_status bind_all(qsi_model *m, unsigned *head_form, qs_err *err) {
     m->w.embed_type = qsi_type_get(x->type);
     if (!qsi_row_bytes(m->w.embed_type, c->d_model, &m->w.embed_row))
         QS_FAIL(err, QS_E_FORMAT, "rows of tensor %s are no whole blocks", x->name);
-    QS_TRY(bind_norm(m, -1, "output_norm", &m->w.out_norm, err));
+    QS_TRY(bind_norm(m, -1, "output_norm", c->d_model, &m->w.out_norm, err));
     for (int32_t l = 0; l < c->n_layer; l++) QS_TRY(bind_layer(m, l, err));
     if (qsi_gguf_tensor_find(m->g, "output.weight"))
         QS_TRY(bind_matrix(m, -1, "output", c->n_vocab, c->d_model, &m->w.head, head_form, err));
@@ -205,11 +336,13 @@ static qs_status buffers_init(qsi_model *m, unsigned head_form, qs_err *err) {
     m->pos = qsi_arena_alloc(&m->ar, R, sizeof *m->pos);
     m->seq = qsi_arena_alloc(&m->ar, R, sizeof *m->seq);
     m->want = qsi_arena_alloc(&m->ar, R, sizeof *m->want);
+    m->generated = qsi_arena_alloc(&m->ar, R, sizeof *m->generated);
     m->x = qsi_arena_alloc(&m->ar, R * (size_t)c->d_model, sizeof(float));
     m->save_ptr = qsi_arena_alloc(&m->ar, L, sizeof *m->save_ptr);
     m->scratch_bytes = (qsi_forward_scratch(c, m->o.max_rows) + 4095) / 4096 * 4096;
     m->scratch = qsi_arena_alloc(&m->ar, (size_t)qsi_pool_size(m->o.pool), m->scratch_bytes);
-    if (!m->ids || !m->pos || !m->seq || !m->want || !m->x || !m->save_ptr || !m->scratch)
+    if (!m->ids || !m->pos || !m->seq || !m->want || !m->generated || !m->x || !m->save_ptr ||
+        !m->scratch)
         QS_FAIL(err, QS_E_NOMEM, "no memory for steps of %d rows", m->o.max_rows);
     bool any_dense = !c->n_expert || c->n_dense > 0;
     bool any_moe = c->n_expert && c->n_dense < c->n_layer;
@@ -325,11 +458,13 @@ static qs_status take_rows(qsi_model *m, const qsi_step *s, qs_err *err) {
         m->ids[i] = r->id;
         m->pos[i] = r->pos;
         m->seq[i] = r->seq;
+        m->generated[i] = r->generated;
         if (r->logits) m->want[m->n_want++] = i;
     }
     m->f.n = s->n_rows;
     m->f.ids = m->ids;
     m->f.pos = m->pos;
+    m->f.generated = m->c.kv_rank ? m->generated : NULL;
     QS_TRY(qsi_fwd_segments(&m->f, m->seq, false, err));
 done:
     return st;

@@ -143,6 +143,8 @@ typedef struct qsi_row {
     int32_t seq;             /* index into tables */
     int32_t pos;
     bool logits;             /* wanted */
+    bool generated;          /* by this model, not a prompt's: where the two are computed on
+                                different paths (latent attention), this alone chooses */
 } qsi_row;
 typedef struct qsi_step {
     const qsi_row *rows;     /* rows of one sequence are consecutive, positions ascending by 1 */

@@ -24,16 +24,31 @@ static void swiglu_put(const qsi_kern *k, const float *g, const float *u, int64_
     qsi_act_put(k, h, t, tmp);
 }
 
-/* Routes rows, finishes the shared experts' hidden rows, copies the residual stream. */
-static void route_rows(qsi_op *o, const qsi_fwd *f, const qsi_layer_save *s, bool shared) {
+static void route_row(const qsi_op *o, const qsi_fwd *f, const float *bias, const qsi_moe_save *m,
+                      int64_t t) {
     const qsi_config *c = f->c;
-    int64_t d = c->d_model, E = c->n_expert, K = c->n_expert_used, fs = f->shard->d_shared;
+    int64_t E = c->n_expert, K = c->n_expert_used;
+    float *z = m->s + t * E, *wt = m->wt + t * K;
+    int32_t *idx = m->idx + t * K;
+    if (c->arch == QSI_ARCH_DEEPSEEK2) {
+        qsi_route r = {.n = E, .n_used = K, .n_group = c->n_group, .n_group_used = c->n_group_used,
+                       .sigmoid = c->gating == QSI_GATE_SIGMOID, .norm = c->norm_topk,
+                       .scale = c->expert_scale, .bias = bias};
+        qsi_route_row_chosen(o->k, &r, z, idx, wt, (float *)o->scratch);
+    } else {
+        qsi_route_row(o->k, z, E, K, c->norm_topk, c->expert_scale, idx, wt);
+    }
+}
+
+/* Routes rows, finishes the shared experts' hidden rows, copies the residual stream. */
+static void route_rows(qsi_op *o, const qsi_fwd *f, const qsi_layer_weights *w,
+                       const qsi_layer_save *s) {
+    int64_t d = f->c->d_model, fs = f->shard->d_shared;
     for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;) {
         int64_t e = qsi_min64(i + QSI_OP_ROWS, f->n);
         for (int64_t t = i; t < e; t++) {
-            qsi_route_row(o->k, s->moe.s + t * E, E, K, c->norm_topk, c->expert_scale,
-                          s->moe.idx + t * K, s->moe.wt + t * K);
-            if (shared) swiglu_put(o->k, s->g, s->u, fs, t, (float *)o->scratch, &s->h);
+            route_row(o, f, w->gate_bias, &s->moe, t);
+            if (w->gate) swiglu_put(o->k, s->g, s->u, fs, t, (float *)o->scratch, &s->h);
         }
         if (s->x_out != s->x_mid)
             memcpy(s->x_out + i * d, s->x_mid + i * d, (size_t)((e - i) * d) * sizeof(float));
@@ -114,7 +129,7 @@ void qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
         first[nj++] = qsi_job_forward(w->up, &s->a2, 0, n, s->u, fs, false);
     }
     qsi_op_mm(o, first, nj);
-    route_rows(o, f, s, w->gate != NULL);
+    route_rows(o, f, w, s);
     if (o->w->index == 0) {
         group_rows(f, layer, m);
         if (f->balance) *f->balance_sum += balance_of(f, m);

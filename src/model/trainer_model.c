@@ -209,7 +209,7 @@ static qs_status buffers_init(qsi_trainer_model *t, qs_err *err) {
     int64_t f = qsi_max64(t->shard.d_ff, t->shard.d_shared);
     int64_t S = qsi_moe_slots(c, &t->shard, R), E = c->n_expert;
     unsigned form = qsi_act_form(t->kind);
-    qsi_act_masks m = {form, form, form, form, form, form};
+    qsi_act_masks m = {.a1 = form, .oa = form, .a2 = form, .h = form, .ex = form, .eh = form};
     t->saves = take(t, L, sizeof *t->saves, &ok);
     t->save_ptr = take(t, L, sizeof *t->save_ptr, &ok);
     float *x = t->x0 = take(t, R * d, sizeof(float), &ok);

@@ -12,6 +12,14 @@ qs_status qsi_weights_init(qsi_weights *w, const qsi_config *c, qs_err *err) {
     *w = (qsi_weights){0};
     w->layers = qsi_calloc((size_t)c->n_layer, sizeof *w->layers);
     if (!w->layers) QS_FAIL(err, QS_E_NOMEM, "no memory for %d layers", c->n_layer);
+    for (int32_t l = 0; l < c->n_layer && c->kv_rank; l++) {
+        qsi_mla_weights *y = &w->layers[l].mla;
+        y->k = qsi_calloc((size_t)c->n_head, sizeof *y->k);
+        y->kt = qsi_calloc((size_t)c->n_head, sizeof *y->kt);
+        y->v = qsi_calloc((size_t)c->n_head, sizeof *y->v);
+        if (!y->k || !y->kt || !y->v)
+            QS_FAIL(err, QS_E_NOMEM, "no memory for %d heads", c->n_head);
+    }
     for (int32_t l = 0; l < c->n_layer; l++) {
         if (!qsi_layer_is_moe(c, l)) continue;
         qsi_layer_weights *y = &w->layers[l];
@@ -28,11 +36,15 @@ done:
 void qsi_weights_release(qsi_weights *w, const qsi_config *c) {
     for (int32_t l = 0; w->layers && l < c->n_layer; l++) {
         qsi_layer_weights *y = &w->layers[l];
-        qsi_weight *all[] = {y->q, y->k, y->v, y->o, y->gate, y->up, y->down, y->router};
+        qsi_weight *all[] = {y->q,  y->k,    y->v,      y->o,       y->gate,
+                             y->up, y->down, y->router, y->mla.q_a, y->mla.kv_a};
         for (size_t i = 0; i < QSI_COUNT(all); i++) qsi_weight_free(all[i]);
         free_list(y->egate, c->n_expert);
         free_list(y->eup, c->n_expert);
         free_list(y->edown, c->n_expert);
+        free_list(y->mla.k, c->n_head);
+        free_list(y->mla.kt, c->n_head);
+        free_list(y->mla.v, c->n_head);
     }
     qsi_weight_free(w->head);
     qsi_free(w->layers);

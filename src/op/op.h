@@ -214,11 +214,28 @@ void qsi_attend_bwd(const qsi_kern *k, const qsi_attend_doc *a, int64_t kvh, cha
 /* cs[hd/2][2]: cos and sin of pos / factor * theta^(-2i/hd), computed in double. */
 void qsi_rope_row(float *cs, const double *freq, int64_t hd, double pos);
 void qsi_rope_freq(double *freq, int64_t hd, double theta, double factor);
+/* The frequencies of YaRN (Peng et al. 2023): those that turn more than beta_fast times within the
+ * original context stay, those that turn less than beta_slow times are divided by factor, a ramp
+ * between. */
+void qsi_rope_freq_yarn(double *freq, int64_t hd, double theta, double factor, double orig_ctx,
+                        double beta_fast, double beta_slow);
 
 /* Router of one row: s = softmax(logits) over n experts (in place), the n_used largest (ties: the
  * lower id), ids ascending in idx, weights in wt (renormalised when norm, times scale). */
 void qsi_route_row(const qsi_kern *k, float *logits, int64_t n, int64_t n_used, bool norm,
                    float scale, int32_t *idx, float *wt);
+/* The routers of DeepSeek-V2 and V3 (deepseek-facts 2.3, 2.4): scores s by softmax or sigmoid, choice
+ * by c = s + bias, only within the n_group_used best of n_group consecutive groups. A group counts as
+ * its largest c (softmax) or the sum of its two largest (sigmoid). tmp: [n + n_group]. Otherwise as
+ * qsi_route_row; weights come from s. */
+typedef struct qsi_route {
+    int64_t n, n_used, n_group, n_group_used; /* n_group <= 1: none */
+    bool sigmoid, norm;
+    float scale;
+    const float *bias; /* [n]; NULL: none */
+} qsi_route;
+void qsi_route_row_chosen(const qsi_kern *k, const qsi_route *r, float *logits, int32_t *idx,
+                          float *wt, float *tmp);
 /* dlogits[n] from dwt[n_used] (gradients of the weights) and ds[n] (further gradients of s; NULL:
  * none). */
 void qsi_route_row_bwd(const float *s, int64_t n, int64_t n_used, bool norm, float scale,

@@ -9,6 +9,19 @@ void qsi_rope_freq(double *freq, int64_t hd, double theta, double factor) {
         freq[i] = pow(theta, -2.0 * (double)i / (double)hd) / factor;
 }
 
+void qsi_rope_freq_yarn(double *freq, int64_t hd, double theta, double factor, double orig_ctx,
+                        double beta_fast, double beta_slow) {
+    /* the pair that turns n times in the original context */
+    double per_turn = (double)hd / (2 * log(theta)), turns = orig_ctx / (2 * acos(-1.0));
+    double low = fmax(floor(per_turn * log(turns / beta_fast)), 0);
+    double high = fmin(ceil(per_turn * log(turns / beta_slow)), (double)hd - 1);
+    for (int64_t i = 0; i < hd / 2; i++) {
+        double f = pow(theta, -2.0 * (double)i / (double)hd);
+        double ramp = fmin(fmax(((double)i - low) / fmax(high - low, 1e-3), 0), 1);
+        freq[i] = f * (1 - ramp) + f / factor * ramp;
+    }
+}
+
 void qsi_rope_row(float *cs, const double *freq, int64_t hd, double pos) {
     for (int64_t i = 0; i < hd / 2; i++) {
         cs[2 * i] = (float)cos(pos * freq[i]);
@@ -35,15 +48,64 @@ static void top_ids(const float *s, int64_t n, int64_t n_used, int32_t *idx) {
     }
 }
 
+/* wt from the scores of the chosen. */
+static void weights_of(const float *s, int64_t n_used, bool norm, float scale, const int32_t *idx,
+                       float *wt) {
+    float sum = 0.0f;
+    for (int64_t j = 0; j < n_used; j++) sum += s[idx[j]];
+    float f = norm ? scale / (sum + 1e-20f) : scale;
+    for (int64_t j = 0; j < n_used; j++) wt[j] = s[idx[j]] * f;
+}
+
+static void softmax(const qsi_kern *k, float *x, int64_t n) {
+    float m = 0.0f, l = k->softmax_exp(x, n, 1.0f, &m);
+    k->scale(1.0f / l, x, n);
+}
+
 void qsi_route_row(const qsi_kern *k, float *logits, int64_t n, int64_t n_used, bool norm,
                    float scale, int32_t *idx, float *wt) {
-    float m = 0.0f, l = k->softmax_exp(logits, n, 1.0f, &m);
-    k->scale(1.0f / l, logits, n);
+    softmax(k, logits, n);
     top_ids(logits, n, n_used, idx);
-    float sum = 0.0f;
-    for (int64_t j = 0; j < n_used; j++) sum += logits[idx[j]];
-    float f = norm ? scale / (sum + 1e-20f) : scale;
-    for (int64_t j = 0; j < n_used; j++) wt[j] = logits[idx[j]] * f;
+    weights_of(logits, n_used, norm, scale, idx, wt);
+}
+
+/* What a group of n choices counts: its largest, or its two largest together. */
+static float group_worth(const float *c, int64_t n, bool two) {
+    float first = -INFINITY, second = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        if (c[i] > first) {
+            second = first;
+            first = c[i];
+        } else if (c[i] > second) {
+            second = c[i];
+        }
+    }
+    return two ? first + second : first;
+}
+
+/* Choices outside the best groups become -inf; at the same worth the lower group wins. */
+static void mask_groups(const qsi_route *r, float *c, float *worth) {
+    int64_t per = r->n / r->n_group;
+    for (int64_t g = 0; g < r->n_group; g++) worth[g] = group_worth(c + g * per, per, r->sigmoid);
+    for (int64_t g = 0; g < r->n_group; g++) {
+        int64_t better = 0;
+        for (int64_t o = 0; o < r->n_group; o++)
+            better += worth[o] > worth[g] || (worth[o] == worth[g] && o < g);
+        if (better < r->n_group_used) continue;
+        for (int64_t i = g * per; i < (g + 1) * per; i++) c[i] = -INFINITY;
+    }
+}
+
+void qsi_route_row_chosen(const qsi_kern *k, const qsi_route *r, float *logits, int32_t *idx,
+                          float *wt, float *tmp) {
+    if (r->sigmoid)
+        for (int64_t e = 0; e < r->n; e++) logits[e] = 1.0f / (1.0f + expf(-logits[e]));
+    else
+        softmax(k, logits, r->n);
+    for (int64_t e = 0; e < r->n; e++) tmp[e] = logits[e] + (r->bias ? r->bias[e] : 0.0f);
+    if (r->n_group > 1) mask_groups(r, tmp, tmp + r->n);
+    top_ids(tmp, r->n, r->n_used, idx);
+    weights_of(logits, r->n_used, r->norm, r->scale, idx, wt);
 }
 
 /* Without norm w_j = c s_j. With norm w_j = c s_j / S, S = sum of the chosen s:

@@ -23,7 +23,16 @@ static qsi_config config_of(qsi_arch arch) {
                     .n_kv_head = arch == QSI_ARCH_LLAMA ? 1 : 2, .head_dim = 16, .d_ff = 64,
                     .n_ctx = 256, .rms_eps = 1e-6f, .rope_theta = 10000.0f, .rope_factor = 1.0f,
                     .expert_scale = 1.0f};
-    if (arch == QSI_ARCH_DEEPSEEK) {
+    if (arch == QSI_ARCH_DEEPSEEK2) {
+        c.head_dim = 48;
+        c.d_rope = 16;
+        c.d_value = 32;
+        c.kv_rank = 64;
+        c.q_rank = 32;
+        c.gating = QSI_GATE_SIGMOID;
+        c.gate_bias = true;
+    }
+    if (arch != QSI_ARCH_LLAMA) {
         c.n_dense = 1;
         c.n_expert = 5;
         c.n_expert_used = 2;
@@ -107,6 +116,9 @@ static void runner_close(runner *r) {
     qsi_gguf_close(&r->g);
 }
 
+/* Positions from here on are those of generated tokens. */
+enum { GENERATED = 52 };
+
 /* Logits [n_seq * n, V] of sequences of n ids: `first` rows of each in the first step, then `chunk`. */
 static void run_all(runner *r, const int32_t *ids, int n_seq, int n, int first, int chunk,
                     float *logits) {
@@ -122,7 +134,8 @@ static void run_all(runner *r, const int32_t *ids, int n_seq, int n, int first, 
         int m = 0;
         for (int s = 0; s < n_seq; s++)
             for (int i = at; i < at + k; i++)
-                rows[m++] = (qsi_row){.id = ids[s * n + i], .seq = s, .pos = i, .logits = true};
+                rows[m++] = (qsi_row){.id = ids[s * n + i], .seq = s, .pos = i, .logits = true,
+                                      .generated = i >= GENERATED};
         qsi_step st = {.rows = rows, .n_rows = m, .kv = r->kv, .tables = t, .n_tables = n_seq,
                        .logits = out};
         if (qsi_model_step(r->m, &st, &err) != QS_OK) fail_msg("%s", err.text);
@@ -189,6 +202,11 @@ static void test_bits_dense(void **s) {
 static void test_bits_moe(void **s) {
     (void)s;
     check_arch(QSI_ARCH_DEEPSEEK);
+}
+
+static void test_bits_latent(void **s) {
+    (void)s;
+    check_arch(QSI_ARCH_DEEPSEEK2);
 }
 
 static double nll(const float *z, int64_t n, int32_t t) {
@@ -395,10 +413,11 @@ static void test_tied(void **s) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bits_dense), cmocka_unit_test(test_bits_moe),
-        cmocka_unit_test(test_golden),     cmocka_unit_test(test_numeric),
-        cmocka_unit_test(test_arguments),  cmocka_unit_test(test_open),
-        cmocka_unit_test(test_tied),       cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_bits_dense),  cmocka_unit_test(test_bits_moe),
+        cmocka_unit_test(test_bits_latent), cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_numeric),     cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_open),        cmocka_unit_test(test_tied),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

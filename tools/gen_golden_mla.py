@@ -1,0 +1,243 @@
+#!/usr/bin/env python3
+"""Goldens of latent attention and of the routers of DeepSeek-V2 and V3, in NumPy and float64.
+
+usage: gen_golden_mla.py OUT_DIR      writes mla_lite.gguf, mla_lite_old.gguf, mla_v2_old.gguf, mla_v3.gguf
+
+Written from the equations (DeepSeek-V2, arXiv:2405.04434, 2.1 and 2.2; DeepSeek-V3, arXiv:2412.19437,
+2.1; YaRN, arXiv:2309.00071), in the naive form: keys and values of every head spelled out. The files
+hold the weights in either layout of GGUF (attn_kv_b whole, or attn_k_b and attn_v_b), a text of ids
+and the log-probabilities of every position. A choice of experts or groups so close that float32 could
+take another one fails the script.
+
+Made with Python 3.11, numpy 2.4.6, gguf 0.19.0.
+"""
+import sys
+
+import gguf
+import numpy as np
+
+BASE = dict(vocab=48, layers=3, dense=1, d=24, heads=3, dn=6, dr=12, dv=5, r=10, qr=0, ff=40,
+            eps=1e-6, theta=1e4, experts=8, used=3, shared=2, fe=10, scale=1.0, norm=False,
+            sigmoid=False, groups=1, groups_used=1, yarn=None, split=True)
+YARN = dict(factor=8.0, orig=256, fast=4.0, slow=1.0, log_mul=0.0707)
+MODELS = {
+    "mla_lite": dict(BASE, yarn=YARN),
+    "mla_lite_old": dict(BASE, yarn=YARN, split=False),
+    "mla_v2_old": dict(BASE, qr=14, groups=4, groups_used=2, scale=16.0, split=False),
+    "mla_v3": dict(BASE, qr=14, groups=4, groups_used=2, scale=2.5, norm=True, sigmoid=True,
+                   yarn=dict(YARN, factor=40.0, fast=32.0, log_mul=0.1)),
+}
+N = 90  # positions: more than a page of 64
+MARGIN = 1e-5
+
+
+def init(c, rng):
+    p = {}
+
+    def add(name, *shape, norm=False):
+        x = rng.standard_normal(shape)
+        p[name] = (1 + 0.2 * x if norm else 0.25 * x).astype(np.float32)
+
+    d, h = c["d"], c["heads"]
+    add("token_embd", c["vocab"], d)
+    for i in range(c["layers"]):
+        b = f"blk.{i}."
+        add(b + "attn_norm", d, norm=True)
+        if c["qr"]:
+            add(b + "attn_q_a", c["qr"], d)
+            add(b + "attn_q_a_norm", c["qr"], norm=True)
+            add(b + "attn_q_b", h * (c["dn"] + c["dr"]), c["qr"])
+        else:
+            add(b + "attn_q", h * (c["dn"] + c["dr"]), d)
+        add(b + "attn_kv_a_mqa", c["r"] + c["dr"], d)
+        add(b + "attn_kv_a_norm", c["r"], norm=True)
+        add(b + "attn_kv_b", h * (c["dn"] + c["dv"]), c["r"])
+        add(b + "attn_output", d, h * c["dv"])
+        add(b + "ffn_norm", d, norm=True)
+        if i >= c["dense"]:
+            e, f, fs = c["experts"], c["fe"], c["fe"] * c["shared"]
+            add(b + "ffn_gate_inp", e, d)
+            if c["sigmoid"]:
+                add(b + "exp_probs_b", e)
+            add(b + "ffn_gate_exps", e, f, d)
+            add(b + "ffn_up_exps", e, f, d)
+            add(b + "ffn_down_exps", e, d, f)
+            add(b + "ffn_gate_shexp", fs, d)
+            add(b + "ffn_up_shexp", fs, d)
+            add(b + "ffn_down_shexp", d, fs)
+        else:
+            add(b + "ffn_gate", c["ff"], d)
+            add(b + "ffn_up", c["ff"], d)
+            add(b + "ffn_down", d, c["ff"])
+    add("output_norm", d, norm=True)
+    add("output", c["vocab"], d)
+    return p
+
+
+def rms(x, w, c):
+    return w * x / np.sqrt((x * x).mean(-1, keepdims=True) + c["eps"])
+
+
+def frequencies(c):
+    """One a pair of the rotated part; with YaRN a ramp between theirs and theirs / factor."""
+    d, y = c["dr"], c["yarn"]
+    f = c["theta"] ** (-2.0 * np.arange(d // 2) / d)
+    if not y:
+        return f
+
+    def pair_of(turns):
+        return d * np.log(y["orig"] / (2 * np.pi * turns)) / (2 * np.log(c["theta"]))
+
+    low, high = max(np.floor(pair_of(y["fast"])), 0), min(np.ceil(pair_of(y["slow"])), d - 1)
+    ramp = np.clip((np.arange(d // 2) - low) / max(high - low, 1e-3), 0, 1)
+    return f * (1 - ramp) + f / y["factor"] * ramp
+
+
+def rotate(x, c):
+    """x [rows, ..., dr]: adjacent pairs as complex numbers times exp(i pos f)."""
+    z = x[..., 0::2] + 1j * x[..., 1::2]
+    turn = np.exp(1j * np.arange(len(x))[:, None] * frequencies(c))
+    z = z * turn.reshape(len(x), *[1] * (x.ndim - 2), -1)
+    return np.stack([z.real, z.imag], -1).reshape(x.shape)
+
+
+def attention(x, p, b, c):
+    n, h, dn, dr, dv = len(x), c["heads"], c["dn"], c["dr"], c["dv"]
+    if c["qr"]:
+        q = rms(x @ p[b + "attn_q_a"].T, p[b + "attn_q_a_norm"], c) @ p[b + "attn_q_b"].T
+    else:
+        q = x @ p[b + "attn_q"].T
+    q = q.reshape(n, h, dn + dr)
+    a = x @ p[b + "attn_kv_a_mqa"].T
+    latent, k_pe = rms(a[:, :c["r"]], p[b + "attn_kv_a_norm"], c), rotate(a[:, c["r"]:], c)
+    kv = (latent @ p[b + "attn_kv_b"].T).reshape(n, h, dn + dv)
+    k = np.concatenate([kv[..., :dn], np.repeat(k_pe[:, None], h, 1)], -1)
+    q = np.concatenate([q[..., :dn], rotate(q[..., dn:], c)], -1)
+    m = 1 + c["yarn"]["log_mul"] * np.log(c["yarn"]["factor"]) if c["yarn"] else 1
+    s = np.einsum("ihd,jhd->hij", q, k) * m * m / np.sqrt(dn + dr)
+    s = np.where(np.tri(n, dtype=bool), s, -np.inf)
+    s = np.exp(s - s.max(-1, keepdims=True))
+    s /= s.sum(-1, keepdims=True)
+    return np.einsum("hij,jhd->ihd", s, kv[..., dn:]).reshape(n, -1) @ p[b + "attn_output"].T
+
+
+def swiglu(x, gate, up, down):
+    g = x @ gate.T
+    return (g / (1 + np.exp(-g)) * (x @ up.T)) @ down.T
+
+
+def best(values, k):
+    """The k largest; fails where the next one is too close."""
+    order = np.argsort(-values)
+    assert k >= len(values) or values[order[k - 1]] - values[order[k]] > MARGIN, "too close a choice"
+    return order[:k]
+
+
+def experts(x, p, b, c):
+    y = swiglu(x, p[b + "ffn_gate_shexp"], p[b + "ffn_up_shexp"], p[b + "ffn_down_shexp"])
+    z = x @ p[b + "ffn_gate_inp"].T
+    for t in range(len(x)):
+        if c["sigmoid"]:
+            s = 1 / (1 + np.exp(-z[t]))
+            choice = s + p[b + "exp_probs_b"]
+        else:
+            s = np.exp(z[t] - z[t].max())
+            choice = s = s / s.sum()
+        if c["groups"] > 1:
+            g = np.sort(choice.reshape(c["groups"], -1), -1)
+            worth = g[:, -2:].sum(-1) if c["sigmoid"] else g[:, -1]
+            keep = np.zeros(c["groups"], bool)
+            keep[best(worth, c["groups_used"])] = True
+            choice = np.where(np.repeat(keep, c["experts"] // c["groups"]), choice, -np.inf)
+        ids = best(choice, c["used"])
+        w = s[ids] / (s[ids].sum() + 1e-20) if c["norm"] else s[ids]
+        for e, we in zip(ids, w * c["scale"]):
+            y[t] += we * swiglu(x[t], p[b + "ffn_gate_exps"][e], p[b + "ffn_up_exps"][e],
+                                p[b + "ffn_down_exps"][e])
+    return y
+
+
+def logprobs(p32, ids, c):
+    p = {k: v.astype(np.float64) for k, v in p32.items()}
+    x = p["token_embd"][ids]
+    for i in range(c["layers"]):
+        b = f"blk.{i}."
+        x = x + attention(rms(x, p[b + "attn_norm"], c), p, b, c)
+        n = rms(x, p[b + "ffn_norm"], c)
+        x = x + (experts(n, p, b, c) if i >= c["dense"] else
+                 swiglu(n, p[b + "ffn_gate"], p[b + "ffn_up"], p[b + "ffn_down"]))
+    z = rms(x, p["output_norm"], c) @ p["output"].T
+    z -= z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def keys(w, c):
+    a = "deepseek2."
+    sizes = {"block_count": "layers", "embedding_length": "d", "feed_forward_length": "ff",
+             "attention.head_count": "heads", "attention.kv_lora_rank": "r",
+             "rope.dimension_count": "dr", "vocab_size": "vocab",
+             "leading_dense_block_count": "dense", "expert_count": "experts",
+             "expert_used_count": "used", "expert_shared_count": "shared",
+             "expert_feed_forward_length": "fe"}
+    for key, name in sizes.items():
+        w.add_uint32(a + key, c[name])
+    w.add_uint32(a + "context_length", 512)
+    if c["qr"]:
+        w.add_uint32(a + "attention.q_lora_rank", c["qr"])
+    naive = (c["dn"] + c["dr"], c["dv"])
+    absorbed = (c["r"] + c["dr"], c["r"])
+    w.add_uint32(a + "attention.head_count_kv", 1 if c["split"] else c["heads"])
+    for key, i in (("key", 0), ("value", 1)):
+        w.add_uint32(f"{a}attention.{key}_length", (absorbed if c["split"] else naive)[i])
+        if c["split"]:
+            w.add_uint32(f"{a}attention.{key}_length_mla", naive[i])
+    w.add_float32(a + "attention.layer_norm_rms_epsilon", c["eps"])
+    w.add_float32(a + "rope.freq_base", c["theta"])
+    w.add_float32(a + "expert_weights_scale", c["scale"])
+    w.add_bool(a + "expert_weights_norm", c["norm"])
+    if c["sigmoid"]:
+        w.add_uint32(a + "expert_gating_func", 2)
+    if c["groups"] > 1:
+        w.add_uint32(a + "expert_group_count", c["groups"])
+        w.add_uint32(a + "expert_group_used_count", c["groups_used"])
+    if c["yarn"]:
+        y = c["yarn"]
+        w.add_string(a + "rope.scaling.type", "yarn")
+        w.add_float32(a + "rope.scaling.factor", y["factor"])
+        w.add_uint32(a + "rope.scaling.original_context_length", y["orig"])
+        w.add_float32(a + "rope.scaling.yarn_log_multiplier", y["log_mul"])
+        w.add_float32(a + "rope.scaling.yarn_beta_fast", y["fast"])
+        w.add_float32(a + "rope.scaling.yarn_beta_slow", y["slow"])
+
+
+def write(path, c, p, ids, lp):
+    w = gguf.GGUFWriter(path, "deepseek2")
+    keys(w, c)
+    for name, x in p.items():
+        if name.endswith("attn_kv_b") and c["split"]:
+            x = x.reshape(c["heads"], c["dn"] + c["dv"], c["r"])
+            b = name[:-len("kv_b")]
+            w.add_tensor(b + "k_b.weight", np.ascontiguousarray(x[:, :c["dn"]].transpose(0, 2, 1)))
+            w.add_tensor(b + "v_b.weight", np.ascontiguousarray(x[:, c["dn"]:]))
+        else:
+            w.add_tensor(name + (".bias" if name.endswith("exp_probs_b") else ".weight"), x)
+    w.add_tensor("golden.ids", ids.astype(np.int32))
+    w.add_tensor("golden.logprobs", lp.astype(np.float64))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def main():
+    for name, c in MODELS.items():
+        # the two layouts of one model have the same weights
+        rng = np.random.default_rng(sum(map(ord, name.removesuffix("_old"))))
+        p, ids = init(c, rng), rng.integers(0, c["vocab"], N)
+        lp = logprobs(p, ids, c)
+        write(f"{sys.argv[1]}/{name}.gguf", c, p, ids, lp)
+        print(f"{name}: entropy {-(np.exp(lp) * lp).sum(-1).mean():.4f} of {np.log(c['vocab']):.4f}")
+
+
+if __name__ == "__main__":
+    main()
