@@ -29,9 +29,10 @@ static int show(void *user, const char *what) {
 static double round_to(double x, double unit) { return (double)(int64_t)(x / unit + 0.5) * unit; }
 
 static json_t *run_json(const qs_bench_run *r) {
-    return json_pack("{s:s, s:i, s:i, s:i, s:f, s:f, s:f}", "test", r->test, "n", (int)r->n,
-                     "depth", (int)r->depth, "batch", (int)r->batch, "tok_s", r->tok_s,
-                     "limit_tok_s", r->limit_tok_s, "share", r->share);
+    return json_pack("{s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "test", r->test, "n",
+                     (int)r->n, "depth", (int)r->depth, "batch", (int)r->batch, "tok_s", r->tok_s,
+                     "limit_tok_s", r->limit_tok_s, "share", r->share, "read_gb_s", r->read_gb_s,
+                     "drift", r->drift);
 }
 
 static int print_json(const qs_bench_report *r) {
@@ -64,8 +65,9 @@ static void print_csv(const qs_bench_report *r) {
         const qs_bench_run *x = &r->runs[i];
         printf("%s,%d,%d,%d,%.2f,%.2f,%.2f,%.4f,%d,%s,%.2f,%.1f,%.1f,%.1f,%.4f\n", x->test,
                (int)x->n, (int)x->depth, (int)x->batch, x->tok_s, x->best_tok_s, x->limit_tok_s,
-               x->share, (int)r->threads, r->isa, r->read_gb_s, r->int8_gop_s, r->bf16_gflop_s,
-               r->fp32_gflop_s, r->drift);
+               x->share, (int)r->threads, r->isa, x->read_gb_s > 0 ? x->read_gb_s : r->read_gb_s,
+               r->int8_gop_s, r->bf16_gflop_s, r->fp32_gflop_s,
+               x->read_gb_s > 0 ? x->drift : r->drift);
     }
 }
 
@@ -84,9 +86,11 @@ static void print_text(const qs_bench_report *r) {
                qsa_format_size(c, sizeof c, (uint64_t)r->weight_bytes));
     for (int32_t i = 0; i < r->n_runs; i++) {
         const qs_bench_run *x = &r->runs[i];
-        printf("%-9s n %-5d depth %-5d batch %-3d %10.1f tokens/s   limit %10.1f   %5.1f %%\n",
+        printf("%-9s n %-5d depth %-5d batch %-3d %10.1f tokens/s   limit %10.1f   %5.1f %%",
                x->test, (int)x->n, (int)x->depth, (int)x->batch, x->tok_s, x->limit_tok_s,
                x->share * 100);
+        if (x->read_gb_s > 0) printf("   (memory %.1f GB/s)", x->read_gb_s);
+        putchar('\n');
     }
 }
 

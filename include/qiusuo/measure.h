@@ -41,6 +41,10 @@ typedef struct qs_bench_run {
     double best_tok_s;
     double limit_tok_s;  /* what the limits allow */
     double share;        /* tok_s / limit_tok_s; above 1 where weights stay in the caches */
+    double read_gb_s;    /* what memory gave while it ran, which its limit is made of; 0: as the
+                            report's */
+    double drift;        /* how much that moved around a repeat, relatively; repeats of more than
+                            5 % are done again while tries last */
 } qs_bench_run;
 
 #define QS_BENCH_RUNS 4

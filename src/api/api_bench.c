@@ -43,12 +43,14 @@ static void publish(const qsi_bench_report *r, const qsi_limits *l, qs_bench_rep
     for (int32_t i = 0; i < r->n_runs; i++) {
         const qsi_bench_run *x = &r->runs[i];
         out->runs[i] = (qs_bench_run){x->test, x->n, x->depth, x->batch, x->tok_s, x->best_tok_s,
-                                      x->limit_tok_s, x->share};
+                                      x->limit_tok_s, x->share, x->read_gb_s, x->drift};
     }
 }
 
+/* *moved: drift of what cannot be put right by repeating a test alone. Runs of a model watch memory's
+ * rate themselves. */
 static qs_status once(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool, qsi_isa isa,
-                      qs_bench_report *out, qs_err *err) {
+                      qs_bench_report *out, double *moved, qs_err *err) {
     qs_status st = QS_OK;
     qsi_limits before, after, mean;
     qsi_bench_report r = {0};
@@ -64,7 +66,9 @@ static qs_status once(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool
     mean.int8_gop_s = 0.5 * (before.int8_gop_s + after.int8_gop_s);
     QS_TRY(qsi_bench_limits(g, &mean, &r, err));
     publish(&r, &mean, out);
-    out->drift = qsi_limits_differ(&before, &after);
+    if (r.n_runs > 0) before.read_gb_s = after.read_gb_s;
+    *moved = out->drift = qsi_limits_differ(&before, &after);
+    for (int32_t i = 0; i < r.n_runs; i++) out->drift = fmax(out->drift, r.runs[i].drift);
 done:
     return st;
 }
@@ -72,7 +76,8 @@ done:
 qs_status qs_bench(const qs_bench_opts *opts, qs_bench_report *out, qs_err *err) {
     qs_status st = QS_OK;
     qs_bench_opts o = defaults;
-    qs_bench_report best = {.drift = INFINITY}, r;
+    qs_bench_report best = {0}, r;
+    double least = INFINITY, moved = INFINITY;
     qsi_gguf *g = NULL;
     qsi_pool *pool = NULL;
     qsi_isa isa;
@@ -83,9 +88,12 @@ qs_status qs_bench(const qs_bench_opts *opts, qs_bench_report *out, qs_err *err)
         QS_FAIL(err, QS_E_ARG, "--mlock keeps all weights in memory, --memory does not: give one");
     QS_TRY(qsi_api_pool(&pool, o.threads, o.numa != 0, err));
     if (o.model != NULL) QS_TRY(qsi_files_open_model(o.model, &g, err));
-    for (int i = 0; i < TRIES && best.drift > DRIFT_MAX; i++) {
-        QS_TRY(once(&in, g, pool, isa, &r, err));
-        if (r.drift < best.drift) best = r;
+    for (int i = 0; i < TRIES && least > DRIFT_MAX; i++) {
+        QS_TRY(once(&in, g, pool, isa, &r, &moved, err));
+        if (moved < least) {
+            best = r;
+            least = moved;
+        }
     }
     *out = best;
 done:

@@ -10,6 +10,9 @@
 #include "sys/file.h"
 
 #define MAX_REPEATS 101
+#define DRIFT_MAX 0.05        /* of the machine's limits around a repeat that counts */
+#define PROBE_S 0.1           /* of reading between repeats */
+#define PIECE_S 0.5           /* of a repeat between two of these */
 #define TRAIN_DOC 80          /* positions of a document in the training test: a poem */
 #define OWN_SHAPE 100000000   /* a model of at most so many weights is trained on in its own shape */
 
@@ -28,15 +31,82 @@ static qs_status tell(const qsi_bench_opts *o, const char *what, qs_err *err) {
     return qsi_err_set(err, QS_E_CANCELLED, "cancelled");
 }
 
+/* ---- repeats ----
+ *
+ * Memory's rate is measured before and after every repeat, and about twice a second inside a long
+ * one with the clock stopped. A repeat is compared with the mean over its own time; one whose rates
+ * differ by more than DRIFT_MAX is done again, as long as the number of tries lasts. */
+
+typedef struct sample {
+    double s, read, drift; /* seconds, 10^9 bytes a second over them, how much that moved */
+} sample;
+
+typedef struct watch {
+    qsi_read_probe *probe; /* NULL: time alone */
+    double rate;           /* measured last */
+    double s, bytes, least, most;
+    int64_t t0;
+} watch;
+
 static double since(int64_t t) { return (double)(qsi_now_ns() - t) * 1e-9; }
 
-/* seconds[] of tokens each; n_runs grows by one. */
-static void put_run(qsi_bench_report *out, const char *test, int32_t n, int32_t depth, int32_t batch,
-                    double tokens, double *seconds, int repeats) {
-    qsi_bench_run *r = &out->runs[out->n_runs++];
-    double median = qsi_median(seconds, repeats);
-    *r = (qsi_bench_run){.test = test, .n = n, .depth = depth, .batch = batch,
-                        .tok_s = tokens / median, .best_tok_s = tokens / seconds[0]};
+static void watch_begin(watch *w) {
+    if (w->probe != NULL && w->rate <= 0) w->rate = qsi_read_probe_run(w->probe, PROBE_S);
+    w->s = w->bytes = 0;
+    w->least = w->most = w->rate;
+    w->t0 = qsi_now_ns();
+}
+
+/* Ends a piece of the repeat and begins the next. */
+static void watch_cut(watch *w) {
+    double s = since(w->t0), before = w->rate;
+    if (w->probe != NULL) w->rate = qsi_read_probe_run(w->probe, PROBE_S);
+    w->s += s;
+    w->bytes += s * 0.5 * (before + w->rate);
+    if (w->rate < w->least) w->least = w->rate;
+    if (w->rate > w->most) w->most = w->rate;
+    w->t0 = qsi_now_ns();
+}
+
+static void watch_tick(watch *w) {
+    if (w->probe != NULL && since(w->t0) > PIECE_S) watch_cut(w);
+}
+
+static sample watch_end(watch *w) {
+    watch_cut(w);
+    return (sample){.s = w->s, .read = w->bytes / w->s,
+                    .drift = w->most > 0 ? (w->most - w->least) / w->most : 0};
+}
+
+static int calmest_first(const void *a, const void *b) {
+    double x = ((const sample *)a)->drift, y = ((const sample *)b)->drift;
+    if (x < DRIFT_MAX) x = 0;
+    if (y < DRIFT_MAX) y = 0;
+    return (x > y) - (x < y);
+}
+
+/* Whether n samples are enough. */
+static bool enough(const qsi_bench_opts *o, const sample *x, int n) {
+    int calm = 0;
+    for (int i = 0; i < n; i++) calm += x[i].drift <= DRIFT_MAX;
+    return calm >= o->repeats || n >= 2 * o->repeats;
+}
+
+/* The calmest of n samples make a run of `tokens` each; n_runs grows by one. */
+static void put_run(const qsi_bench_opts *o, qsi_bench_report *out, qsi_bench_run run, double tokens,
+                    sample *x, int n) {
+    double s[MAX_REPEATS], read[MAX_REPEATS];
+    qsort(x, (size_t)n, sizeof *x, calmest_first);
+    if (n > o->repeats) n = o->repeats;
+    for (int i = 0; i < n; i++) {
+        s[i] = x[i].s;
+        read[i] = x[i].read;
+        if (x[i].drift > run.drift) run.drift = x[i].drift;
+    }
+    run.tok_s = tokens / qsi_median(s, n);
+    run.best_tok_s = tokens / s[0];
+    run.read_gb_s = qsi_median(read, n);
+    out->runs[out->n_runs++] = run;
 }
 
 /* ---- a model ---- */
@@ -49,6 +119,7 @@ typedef struct subject {
     qsi_row *rows;        /* [max_rows or batch] */
     float *logits;        /* [batch, n_vocab] */
     qsi_rng rng;
+    watch watch;
 } subject;
 
 static void subject_release(subject *s) {
@@ -59,6 +130,7 @@ static void subject_release(subject *s) {
     qsi_free(s->logits);
     qsi_kv_free(s->kv);
     qsi_model_close(&s->model);
+    qsi_read_probe_free(s->watch.probe);
 }
 
 static qs_status subject_init(subject *s, const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool,
@@ -68,6 +140,7 @@ static qs_status subject_init(subject *s, const qsi_bench_opts *o, const qsi_ggu
     *s = (subject){.o = o};
     qsi_rng_init(&s->rng, 1);
     QS_TRY(qsi_model_open(&s->model, g, &mo, err));
+    QS_TRY(qsi_read_probe_open(&s->watch.probe, pool, isa, err));
     const qsi_config *c = qsi_model_config(s->model);
     int64_t n = (int64_t)o->depth + (o->prompt > o->gen ? o->prompt : o->gen) + 1;
     int64_t pages = (n + QSI_KV_PAGE - 1) / QSI_KV_PAGE * o->batch;
@@ -109,6 +182,7 @@ static qs_status feed(subject *s, int32_t from, int32_t n, qs_err *err) {
             for (int32_t i = 0; i < rows; i++)
                 s->rows[i] = row(s, seq, from + at + i, at + i == n - 1, false);
             QS_TRY(step(s, rows, err));
+            watch_tick(&s->watch);
         }
 done:
     return st;
@@ -120,40 +194,58 @@ static qs_status decode(subject *s, int32_t steps, qs_err *err) {
         for (int32_t seq = 0; seq < s->o->batch; seq++)
             s->rows[seq] = row(s, seq, s->o->depth + t, true, true);
         QS_TRY(step(s, s->o->batch, err));
+        watch_tick(&s->watch);
     }
+done:
+    return st;
+}
+
+static qs_status test_prefill(subject *s, qsi_bench_report *out, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_bench_opts *o = s->o;
+    sample x[2 * MAX_REPEATS];
+    int n = 0;
+    QS_TRY(tell(o, "prefill", err));
+    QS_TRY(feed(s, o->depth, o->prompt, err));
+    s->watch.rate = 0;
+    while (!enough(o, x, n)) {
+        watch_begin(&s->watch);
+        QS_TRY(feed(s, o->depth, o->prompt, err));
+        x[n++] = watch_end(&s->watch);
+    }
+    put_run(o, out, (qsi_bench_run){"prefill", o->prompt, o->depth, o->batch, .share = 0},
+            (double)o->prompt * o->batch, x, n);
+done:
+    return st;
+}
+
+static qs_status test_decode(subject *s, qsi_bench_report *out, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_bench_opts *o = s->o;
+    sample x[2 * MAX_REPEATS];
+    int n = 0;
+    QS_TRY(tell(o, "decode", err));
+    QS_TRY(decode(s, o->gen < 4 ? o->gen : 4, err));
+    s->watch.rate = 0;
+    while (!enough(o, x, n)) {
+        watch_begin(&s->watch);
+        QS_TRY(decode(s, o->gen, err));
+        x[n++] = watch_end(&s->watch);
+    }
+    put_run(o, out, (qsi_bench_run){"decode", o->gen, o->depth, o->batch, .share = 0},
+            (double)o->gen * o->batch, x, n);
 done:
     return st;
 }
 
 static qs_status test_model(subject *s, qsi_bench_report *out, qs_err *err) {
     qs_status st = QS_OK;
-    const qsi_bench_opts *o = s->o;
-    double t[MAX_REPEATS];
-    if (o->depth > 0) {
-        QS_TRY(tell(o, "filling the cache", err));
-        QS_TRY(feed(s, 0, o->depth, err));
+    if (s->o->depth > 0) {
+        QS_TRY(tell(s->o, "filling the cache", err));
+        QS_TRY(feed(s, 0, s->o->depth, err));
     }
-    if (o->prompt > 0) {
-        QS_TRY(tell(o, "prefill", err));
-        for (int r = -1; r < o->repeats; r++) {
-            int64_t t0 = qsi_now_ns();
-            QS_TRY(feed(s, o->depth, o->prompt, err));
-            if (r >= 0) t[r] = since(t0);
-        }
-        put_run(out, "prefill", o->prompt, o->depth, o->batch, (double)o->prompt * o->batch, t,
-                o->repeats);
-    }
-    if (o->gen > 0) {
-        QS_TRY(tell(o, "decode", err));
-        QS_TRY(decode(s, o->gen < 4 ? o->gen : 4, err));
-        for (int r = 0; r < o->repeats; r++) {
-            int64_t t0 = qsi_now_ns();
-            QS_TRY(decode(s, o->gen, err));
-            t[r] = since(t0);
-        }
-        put_run(out, "decode", o->gen, o->depth, o->batch, (double)o->gen * o->batch, t,
-                o->repeats);
-    }
+    if (s->o->prompt > 0) QS_TRY(test_prefill(s, out, err));
+    if (s->o->gen > 0) QS_TRY(test_decode(s, out, err));
 done:
     return st;
 }
@@ -183,7 +275,7 @@ static qs_status test_train(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool
     qs_status st = QS_OK;
     qsi_trainer_model *t = NULL;
     int32_t *ids = NULL, rows = o->train;
-    double s[MAX_REPEATS];
+    sample s[MAX_REPEATS];
     qsi_config c;
     qsi_train_out result;
     qsi_train_opts to = {.pool = pool, .isa = isa, .precision = QSI_TRAIN_BF16, .max_rows = rows,
@@ -209,9 +301,9 @@ static qs_status test_train(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool
     for (int i = -1; i < o->repeats; i++) {
         int64_t t0 = qsi_now_ns();
         QS_TRY(qsi_tm_loss(t, &b, true, 1.0f, &result, err));
-        if (i >= 0) s[i] = since(t0);
+        if (i >= 0) s[i] = (sample){.s = since(t0)};
     }
-    put_run(out, "train", rows, 0, 1, rows, s, o->repeats);
+    put_run(o, out, (qsi_bench_run){"train", rows, 0, 1, .share = 0}, rows, s, o->repeats);
 done:
     qsi_free(ids);
     qsi_tm_free(t);
@@ -293,11 +385,13 @@ qs_status qsi_bench_limits(const qsi_gguf *g, const qsi_limits *l, qsi_bench_rep
     for (int32_t i = 0; i < out->n_runs; i++) {
         qsi_bench_run *r = &out->runs[i];
         double s = 0; /* for n tokens of the batch */
+        qsi_limits around = *l;
+        if (r->read_gb_s > 0) around.read_gb_s = r->read_gb_s;
         if (strcmp(r->test, "prefill") == 0) {
-            s = r->batch * qsi_limit_prefill(&cost, l, r->n, r->depth);
+            s = r->batch * qsi_limit_prefill(&cost, &around, r->n, r->depth);
         } else if (strcmp(r->test, "decode") == 0) {
             for (int32_t t = 0; t < r->n; t++)
-                s += qsi_limit_decode(&cost, l, r->batch, r->depth + t);
+                s += qsi_limit_decode(&cost, &around, r->batch, r->depth + t);
         } else {
             s = r->n * qsi_limit_train(&train_cost, l, TRAIN_DOC);
         }

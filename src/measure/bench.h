@@ -24,6 +24,8 @@ typedef struct qsi_bench_run {
     const char *test; /* "prefill", "decode", "train" */
     int32_t n, depth, batch;
     double tok_s, best_tok_s, limit_tok_s, share;
+    double read_gb_s, drift; /* what memory gave just around it, and how much that moved; 0: not
+                                measured there */
 } qsi_bench_run;
 
 #define QSI_BENCH_RUNS 4
@@ -68,7 +70,8 @@ double qsi_limit_train(const qsi_cost *c, const qsi_limits *l, int64_t n_pos);
  * qsi_bench_limits. */
 qs_status qsi_bench_tests(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool, qsi_isa isa,
                           qsi_bench_report *out, qs_err *err) QS_MUST_CHECK;
-/* Limits and shares of the runs from the machine's limits. */
+/* Limits and shares of the runs from the machine's limits; where a run has a rate of memory of its
+ * own, that counts. */
 qs_status qsi_bench_limits(const qsi_gguf *g, const qsi_limits *l, qsi_bench_report *out,
                            qs_err *err) QS_MUST_CHECK;
 /* Every kernel at every level up to isa, on the calling thread. */

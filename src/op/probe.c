@@ -21,30 +21,35 @@
 #define READ_LEAST ((size_t)64 << 20)
 #define READ_PARTS 8
 #define READ_GRAIN ((size_t)4096)
-#define READ_NS 400000000
+#define READ_S 0.4
 #define READ_WINDOWS 16  /* at least */
 #define SHORT_NS 1000000 /* shorter windows are doubled: waking the workers would count */
 #define MAX_WORKERS 1024
 
 typedef int64_t peak_fn(int64_t rounds, float *out);
 
-typedef struct probe {
-    const qsi_kern *k;
+typedef struct peaks {
     peak_fn *peak;
     double best[MAX_WORKERS];
     float sink[MAX_WORKERS]; /* what the loops leave, so that they are run */
+} peaks;
+
+struct qsi_read_probe {
+    qsi_pool *pool;
+    const qsi_kern *k;
     char *buf;               /* [workers][slice] */
     size_t slice, part;      /* bytes of a worker; of a worker in one window */
-    int64_t begin[MAX_WORKERS], end[MAX_WORKERS], until;
+    int64_t begin[MAX_WORKERS], end[MAX_WORKERS], until, span;
+    uint64_t sink[MAX_WORKERS];
     int windows;
     bool touch, done;
     double rate;             /* of the best window */
-} probe;
+};
 
 /* The best of many short windows of each worker, so that other programs on the machine do not
  * lower a limit. */
 static void peak_part(const qsi_worker *w, void *arg) {
-    probe *p = arg;
+    peaks *p = arg;
     int64_t rounds = 1000, ops = 0;
     double best = 0;
     float sink = 0;
@@ -66,7 +71,7 @@ static void peak_part(const qsi_worker *w, void *arg) {
 }
 
 /* 10^9 operations a second of all workers. */
-static double peak_of(qsi_pool *pool, probe *p, peak_fn *fn) {
+static double peak_of(qsi_pool *pool, peaks *p, peak_fn *fn) {
     double sum = 0;
     p->peak = fn;
     qsi_pool_run(pool, peak_part, p);
@@ -77,7 +82,7 @@ static double peak_of(qsi_pool *pool, probe *p, peak_fn *fn) {
 /* ---- reading memory ---- */
 
 /* Worker 0, between two barriers: what the window says, and how the next one is. */
-static void window_done(probe *p, int workers) {
+static void window_done(qsi_read_probe *p, int workers) {
     int64_t begin = p->begin[0], end = p->end[0];
     for (int i = 1; i < workers; i++) {
         if (p->begin[i] < begin) begin = p->begin[i];
@@ -86,7 +91,7 @@ static void window_done(probe *p, int workers) {
     double s = (double)(end - begin) * 1e-9;
     if (end - begin < SHORT_NS && 2 * p->part <= p->slice) {
         p->part *= 2;
-        p->until = end + READ_NS;
+        p->until = end + p->span;
         return;
     }
     double rate = (double)p->part * workers / s * 1e-9;
@@ -99,7 +104,7 @@ static void window_done(probe *p, int workers) {
  * first that began to the last that ended, so that a worker which the system woke late makes a
  * window look slow and never fast. */
 static void read_windows(const qsi_worker *w, void *arg) {
-    probe *p = arg;
+    qsi_read_probe *p = arg;
     const char *own = p->buf + p->slice * (size_t)w->index;
     size_t at = 0;
     uint64_t x = 0;
@@ -115,15 +120,19 @@ static void read_windows(const qsi_worker *w, void *arg) {
         qsi_barrier(w);
         if (w->index == 0) window_done(p, w->count);
     }
-    p->sink[w->index] = (float)(x & 1);
+    p->sink[w->index] = x;
 }
 
-/* 10^9 bytes a second of all workers: the best window. */
-static qs_status read_rate(qsi_pool *pool, probe *p, double *out, qs_err *err) {
+qs_status qsi_read_probe_open(qsi_read_probe **out, qsi_pool *pool, qsi_isa isa, qs_err *err) {
     qs_status st = QS_OK;
     size_t w = (size_t)qsi_pool_size(pool), n = READ_BYTES, cache = 4 * qsi_cache_bytes();
+    qsi_read_probe *p = qsi_calloc(1, sizeof *p);
     if (n < cache) n = cache;
     while (n > READ_LEAST && n > qsi_mem_available() / 4) n /= 2;
+    if (p == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory for measuring the machine");
+    QS_CHECK(w <= MAX_WORKERS);
+    p->pool = pool;
+    p->k = qsi_kern_get(isa);
     p->slice = n / w / READ_GRAIN * READ_GRAIN;
     if (p->slice < 4 * READ_GRAIN) p->slice = 4 * READ_GRAIN;
     p->part = n / READ_PARTS / w / READ_GRAIN * READ_GRAIN;
@@ -133,31 +142,46 @@ static qs_status read_rate(qsi_pool *pool, probe *p, double *out, qs_err *err) {
         QS_FAIL(err, QS_E_NOMEM, "out of memory for measuring the machine (%zu MiB)", n >> 20);
     p->touch = true; /* each worker its own part, so that it lies near it */
     qsi_pool_run(pool, read_windows, p);
-    p->touch = p->done = false;
+    p->touch = false;
+    *out = p;
+    p = NULL;
+done:
+    qsi_read_probe_free(p);
+    return st;
+}
+
+void qsi_read_probe_free(qsi_read_probe *p) {
+    if (p == NULL) return;
+    qsi_free(p->buf);
+    qsi_free(p);
+}
+
+double qsi_read_probe_run(qsi_read_probe *p, double seconds) {
+    p->done = false;
     p->windows = 0;
     p->rate = 0;
-    p->until = qsi_now_ns() + READ_NS;
-    qsi_pool_run(pool, read_windows, p);
-    *out = p->rate;
-done:
-    qsi_free(p->buf);
-    p->buf = NULL;
-    return st;
+    p->span = (int64_t)(seconds * 1e9);
+    p->until = qsi_now_ns() + p->span;
+    qsi_pool_run(p->pool, read_windows, p);
+    return p->rate;
 }
 
 qs_status qsi_probe(qsi_pool *pool, qsi_isa isa, qsi_limits *out, qs_err *err) {
     qs_status st = QS_OK;
     qsi_limits l;
-    probe *p = qsi_calloc(1, sizeof *p);
+    qsi_read_probe *read = NULL;
+    peaks *p = qsi_calloc(1, sizeof *p);
     if (p == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory for measuring the machine");
     QS_CHECK(qsi_pool_size(pool) <= MAX_WORKERS);
-    p->k = qsi_kern_get(isa);
-    QS_TRY(read_rate(pool, p, &l.read_gb_s, err));
-    l.fp32_gflop_s = peak_of(pool, p, p->k->peak_f32);
-    l.bf16_gflop_s = peak_of(pool, p, p->k->peak_bf16);
-    l.int8_gop_s = peak_of(pool, p, p->k->peak_int8);
+    const qsi_kern *k = qsi_kern_get(isa);
+    QS_TRY(qsi_read_probe_open(&read, pool, isa, err));
+    l.read_gb_s = qsi_read_probe_run(read, READ_S);
+    l.fp32_gflop_s = peak_of(pool, p, k->peak_f32);
+    l.bf16_gflop_s = peak_of(pool, p, k->peak_bf16);
+    l.int8_gop_s = peak_of(pool, p, k->peak_int8);
     *out = l;
 done:
+    qsi_read_probe_free(read);
     qsi_free(p);
     return st;
 }
