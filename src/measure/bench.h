@@ -51,7 +51,7 @@ typedef struct qsi_cost {
     double shared_bytes;               /* weights every step touches, head included */
     double expert_bytes;               /* all routed experts */
     double experts, experts_used;
-    double attn_ops;                   /* for each position looked at */
+    double attn_ops, attn_decode_ops;  /* for each position looked at */
     double cache_bytes;                /* for each position looked at */
     int64_t weight_bytes;
 } qsi_cost;

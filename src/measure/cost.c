@@ -46,8 +46,13 @@ void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, int cach
             out->shared_bytes += bytes;
         }
     }
-    out->attn_ops = 4.0 * c->n_layer * c->n_head * c->head_dim;
-    out->cache_bytes = 2.0 * c->n_layer * c->n_kv_head * c->head_dim * cache;
+    /* latent attention: a prompt's rows meet keys and values spelled out, generated ones the latent
+     * rows themselves */
+    double hl = 2.0 * c->n_layer * c->n_head;
+    out->attn_ops = hl * (c->head_dim + (c->kv_rank ? c->d_value : c->head_dim));
+    out->attn_decode_ops = c->kv_rank ? hl * (2.0 * c->kv_rank + c->d_rope) : out->attn_ops;
+    out->cache_bytes = (double)c->n_layer * qsi_config_cache_heads(c) *
+                       (qsi_config_cache_key(c) + qsi_config_cache_value(c)) * cache;
 }
 
 static double seconds(const double ops[3], const qsi_limits *l) {
@@ -71,7 +76,7 @@ static double touched(const qsi_cost *c, double batch) {
 double qsi_limit_decode(const qsi_cost *c, const qsi_limits *l, int64_t batch, int64_t depth) {
     double b = (double)batch, pos = (double)depth + 1;
     double bytes = c->shared_bytes + c->expert_bytes * touched(c, b) + c->cache_bytes * pos * b;
-    double attn[3] = {c->attn_ops * pos, 0, 0};
+    double attn[3] = {c->attn_decode_ops * pos, 0, 0};
     double ops = b * (seconds(c->layer_ops, l) + seconds(c->head_ops, l) + seconds(attn, l));
     return fmax(bytes / (l->read_gb_s * 1e9), ops);
 }

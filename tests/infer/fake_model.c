@@ -17,6 +17,7 @@ static qs_status fake_step(void *user, const qsi_step *s, qs_err *err) {
     int32_t *ids = malloc((size_t)f->runner.n_ctx * sizeof *ids);
     for (int32_t i = 0; i < s->n_rows; i++) {
         const qsi_row *r = &s->rows[i];
+        f->n_generated += r->generated;
         const qsi_kv_table *t = &s->tables[r->seq];
         if ((size_t)(r->pos / QSI_KV_PAGE) >= t->n_pages || (i > 0 && s->rows[i - 1].seq == r->seq &&
                                                              s->rows[i - 1].pos + 1 != r->pos)) {

@@ -11,6 +11,7 @@ typedef struct fake_model {
     int32_t (*stored)[QSI_KV_PAGE]; /* [pages_max] ids by page */
     bool *page_taken;
     int n_steps, n_rows;            /* since the start */
+    int n_generated;                /* rows said to be of generated ids */
     int fail_at_step;               /* that step fails (0: none) */
     atomic_int *cancel_at;          /* set after step cancel_step */
     int cancel_step;

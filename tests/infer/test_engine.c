@@ -50,6 +50,39 @@ static void test_chunks(void **state) {
     }
 }
 
+/* Generated ids are fed as such, also several at once; what is set anew is a prompt. */
+static void test_generated(void **state) {
+    int32_t ids[12];
+    size_t kept = 0;
+    qsi_rng rng;
+    fake_model f;
+    qsi_engine *e;
+    qsi_seq s;
+    qsi_rng_init(&rng, 4);
+    random_ids(&rng, ids, 12);
+    fake_model_init(&f, V, 4, 128, 4);
+    assert_int_equal(qsi_engine_create(&e, &f.runner, 1, NULL), QS_OK);
+    assert_int_equal(qsi_seq_init(&s, e, NULL), QS_OK);
+    qsi_seq *list[] = { &s };
+    assert_int_equal(qsi_seq_push(&s, ids, 7, NULL), QS_OK);
+    assert_int_equal(qsi_engine_run(e, list, 1, NULL, NULL), QS_OK);
+    assert_int_equal(f.n_generated, 0);
+    for (int i = 7; i < 10; i++)
+        assert_int_equal(qsi_seq_push_generated(&s, ids[i], NULL), QS_OK);
+    assert_int_equal(qsi_seq_push(&s, ids + 10, 2, NULL), QS_OK);
+    assert_int_equal(qsi_engine_run(e, list, 1, NULL, NULL), QS_OK);
+    assert_int_equal(f.n_generated, 3);
+    check_logits(&f, &s, ids, 12);
+    ids[8] = (ids[8] + 1) % V;
+    assert_int_equal(qsi_seq_set(&s, ids, 12, &kept, NULL), QS_OK);
+    assert_int_equal(kept, 8);
+    assert_int_equal(qsi_engine_run(e, list, 1, NULL, NULL), QS_OK);
+    assert_int_equal(f.n_generated, 3);
+    qsi_seq_release(&s);
+    qsi_engine_free(e);
+    fake_model_release(&f);
+}
+
 /* Sequences of different lengths in one run get what they get alone. */
 static void test_batch(void **state) {
     int32_t ids[5][90];
@@ -222,7 +255,8 @@ static void test_walk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chunks), cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_chunks), cmocka_unit_test(test_generated),
+        cmocka_unit_test(test_batch),
         cmocka_unit_test(test_prefix), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_cancel), cmocka_unit_test(test_walk),
     };

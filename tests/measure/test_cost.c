@@ -38,6 +38,27 @@ static void test_counts(void **state) {
     assert_int_equal(c.weight_bytes, 2 * (int64_t)(shared + 2 * 8 * EXPERT + 1000 * 64));
 }
 
+/* Latent attention: 3 layers, 4 heads of 10 + 6, values of 12, latent rows of 20 + 6. */
+static void test_latent(void **state) {
+    qsi_config k = moe;
+    qsi_cost c;
+    k.arch = QSI_ARCH_DEEPSEEK2;
+    k.n_kv_head = 4;
+    k.d_rope = 6;
+    k.d_value = 12;
+    k.kv_rank = 20;
+    qsi_cost_of(&c, &k, NULL, 2);
+    double attn = 64 * 4 * 16 + 64 * 26 + 4 * (10 * 20 + 20 * 12) + 4 * 12 * 64;
+    double used = 3 * attn + DENSE + 2 * (EXPERT + ROUTER + 2 * EXPERT);
+    assert_float_equal(c.layer_ops[QSI_PEAK_BF16], 2 * used, 1e-6);
+    assert_float_equal(c.attn_ops, 3.0 * 4 * 2 * (16 + 12), 0);
+    assert_float_equal(c.attn_decode_ops, 3.0 * 4 * 2 * (26 + 20), 0);
+    assert_float_equal(c.cache_bytes, 3.0 * 26 * 2, 0);
+    k.kv_b_whole = true;
+    qsi_cost_of(&c, &k, NULL, 2);
+    assert_float_equal(c.layer_ops[QSI_PEAK_BF16], 2 * used, 1e-6);
+}
+
 static void test_limits(void **state) {
     const qsi_limits l = {.read_gb_s = 10, .fp32_gflop_s = 100, .bf16_gflop_s = 200,
                           .int8_gop_s = 400};
@@ -71,6 +92,7 @@ static void test_median(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_latent),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_median),
     };

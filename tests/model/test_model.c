@@ -332,9 +332,9 @@ static void test_arguments(void **s) {
 
 /* The n-th allocation of opening a model fails, for every n: said, nothing leaks, and the next try
  * works (hooks of QS_DEBUG builds; elsewhere the first try succeeds). */
-static void test_memory(void **s) {
-    (void)s;
-    qsi_config c = config_of(QSI_ARCH_DEEPSEEK);
+static void check_memory(qsi_arch arch, bool whole) {
+    qsi_config c = config_of(arch);
+    c.kv_b_whole = whole;
     char path[64];
     path_of(path);
     write_model(&c, QSI_Q8_0, NULL);
@@ -364,6 +364,13 @@ static void test_memory(void **s) {
     qsi_pool_free(pool);
     qsi_gguf_close(&g);
     unlink(path);
+}
+
+static void test_memory(void **s) {
+    (void)s;
+    check_memory(QSI_ARCH_DEEPSEEK, false);
+    check_memory(QSI_ARCH_DEEPSEEK2, false);
+    check_memory(QSI_ARCH_DEEPSEEK2, true);
 }
 
 static void open_fails(const qsi_config *file, const char *drop, qs_status want, const char *says) {

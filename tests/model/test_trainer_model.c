@@ -211,6 +211,18 @@ static void test_arguments(void **s) {
     f.ids[3] = 0;
     f.pos[4] = 9;
     assert_int_equal(qsi_tm_loss(f.t, &f.b, false, 1.0f, &out, &err), QS_E_ARG);
+    /* latent attention is run, not trained, and says so */
+    qsi_train_opts o = {.pool = f.pool, .isa = QSI_ISA_REF, .max_rows = 8};
+    qsi_trainer_model *t = NULL;
+    c.arch = QSI_ARCH_DEEPSEEK2;
+    c.rope_scaling = QSI_ROPE_NONE;
+    c.rope_factor = 1;
+    c.n_kv_head = c.n_head;
+    c.d_rope = 2;
+    c.d_value = 4;
+    c.kv_rank = 8;
+    assert_int_equal(qsi_tm_create(&t, &c, &o, &err), QS_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "not built"));
     teardown(&f);
 }
 

@@ -29,6 +29,45 @@ static void test_choice(void **s) {
     assert_true(fabsf(w[0] - 1.25f) < 1e-6f && fabsf(w[1] - 1.25f) < 1e-6f);
 }
 
+/* Eight experts in four groups. */
+static void test_groups(void **st) {
+    (void)st;
+    const qsi_kern *k = qsi_kern_get(QSI_ISA_REF);
+    static const float logits[8] = {4, -9, 3, 2, 1, 1, -9, -9};
+    static const float bias[8] = {0, 0, 0, 0, 0.5f, 0.5f, 0, 0};
+    float z[8], w[3], tmp[12];
+    int32_t id[3];
+    qsi_route r = {.n = 8, .n_used = 3, .n_group = 4, .n_group_used = 2, .scale = 2};
+    memcpy(z, logits, sizeof z);
+    qsi_route_row_chosen(k, &r, z, id, w, tmp); /* groups 0 and 1 have the largest */
+    assert_true(id[0] == 0 && id[1] == 2 && id[2] == 3);
+    double l = exp(4) + exp(3) + exp(2) + 2 * exp(1) + 3 * exp(-9);
+    assert_true(fabs((double)w[1] - 2 * exp(3) / l) < 1e-6);
+    r.sigmoid = r.norm = true;
+    r.bias = bias;
+    memcpy(z, logits, sizeof z);
+    qsi_route_row_chosen(k, &r, z, id, w, tmp); /* 1 and 2 have the largest pairs */
+    assert_true(id[0] == 2 && id[1] == 4 && id[2] == 5);
+    double s2 = 1 / (1 + exp(-3)), s4 = 1 / (1 + exp(-1));
+    assert_true(fabs((double)w[0] - 2 * s2 / (s2 + 2 * s4)) < 1e-6);
+    assert_true(w[1] == w[2]); /* the bias chooses, it does not weigh */
+    r.n_group = 1;
+    memcpy(z, logits, sizeof z);
+    qsi_route_row_chosen(k, &r, z, id, w, tmp);
+    assert_true(id[0] == 0 && id[1] == 4 && id[2] == 5);
+}
+
+/* The published numbers: pairs up to 10 as they are, from 23 on a 40th, a ramp between. */
+static void test_yarn(void **st) {
+    (void)st;
+    double f[32];
+    qsi_rope_freq_yarn(f, 64, 1e4, 40, 4096, 32, 1);
+    for (int i = 0; i < 32; i++) {
+        double plain = pow(1e4, -2.0 * i / 64), ramp = fmin(fmax((i - 10) / 13.0, 0), 1);
+        assert_true(fabs(f[i] / plain - (1 - ramp + ramp / 40)) < 1e-12);
+    }
+}
+
 enum { E = 7, K = 3 };
 
 /* sum dw w + sum ds s, with the choice held fixed. */
@@ -90,6 +129,8 @@ static void test_rope(void **st) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_yarn),
         cmocka_unit_test(test_backward),
         cmocka_unit_test(test_rope),
     };
