@@ -28,7 +28,7 @@ THIRD_PARTY = {
     "sqlite3.h": {"index"},
     "microhttpd.h": {"serve"},
     "mpi.h": {"comm"},
-    "curl/curl.h": {"hub"},
+    "curl/curl.h": {"hub"}, "openssl/evp.h": {"hub"},
     "hwloc.h": {"sys"},
     "cblas.h": {"tests"},
     "cmocka.h": {"tests"},

@@ -16,7 +16,7 @@ build)
     # The compiler of $CC is the caller's business.
     [ -n "${CC:-}" ] || need='gcc libc6-dev'
     need="$need meson ninja-build pkgconf libjansson-dev libxxhash-dev"
-    want='libedit-dev libhwloc-dev'
+    want='libedit-dev libhwloc-dev libcurl4-openssl-dev libssl-dev'
     ;;
 test)
     need='libcmocka-dev python3'

@@ -10,6 +10,7 @@
 #include "gen_args.h"
 #include "qiusuo/measure.h"
 #include "qiusuo/qiusuo.h"
+#include "model_store.h"
 #include "ui.h"
 
 typedef struct form {
@@ -183,7 +184,7 @@ int cmd_bench(int argc, char **argv) {
     if (model == NULL && qs_default_model(path, sizeof path, NULL) == QS_OK) model = path;
     qs_bench_opts o;
     qs_bench_opts_init(&o, sizeof o);
-    o.model = model;
+    o.model = model != NULL && model != path ? qsa_model_path(model, path, sizeof path) : model;
     o.prompt = (int32_t)prompt;
     o.gen = (int32_t)gen;
     o.depth = (int32_t)depth;

@@ -4,6 +4,7 @@
 #include "args.h"
 #include "commands.h"
 #include "qiusuo/files.h"
+#include "model_store.h"
 #include "ui.h"
 
 static void to_stdout(void *user, const char *text, size_t n) { fwrite(text, 1, n, stdout); }
@@ -17,6 +18,7 @@ static int on_progress(void *user, int64_t done, int64_t of) {
 
 int cmd_info(int argc, char **argv) {
     const char *model = NULL;
+    char stored[4096];
     bool json = false, tensors = false, keys = false, verify = false;
     const qsa_opt opts[] = {
         QSA_OPT_STR('m', "model", "FILE", &model, "the file (or name it without -m)"),
@@ -51,6 +53,7 @@ int cmd_info(int argc, char **argv) {
                      (keys ? QS_INFO_KEYS : 0u) | (verify ? QS_INFO_VERIFY : 0u);
     qsa_progress_begin(&bar, "checking", "B", 0);
     qsa_interrupt_catch(verify);
+    model = qsa_model_path(model, stored, sizeof stored);
     qs_status st = qs_info(model, flags, to_stdout, NULL, on_progress, &bar, &err);
     qsa_interrupt_catch(false);
     qsa_progress_end(&bar);

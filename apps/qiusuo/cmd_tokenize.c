@@ -5,6 +5,7 @@
 #include "args.h"
 #include "commands.h"
 #include "qiusuo/tokenizer.h"
+#include "model_store.h"
 #include "ui.h"
 
 #define MAX_TEXT ((size_t)4 << 30)
@@ -26,6 +27,7 @@ static int print_ids(const qs_tokenizer *t, const char *text, size_t n, unsigned
 
 int cmd_tokenize(int argc, char **argv) {
     const char *model = NULL;
+    char stored[4096];
     bool bos = true, special = true;
     const qsa_opt opts[] = {
         QSA_OPT_STR('m', "model", "FILE", &model, "GGUF, or a folder with tokenizer.json"),
@@ -54,7 +56,7 @@ int cmd_tokenize(int argc, char **argv) {
     qs_tokenizer *t = NULL;
     char *text = NULL;
     size_t n = 0;
-    qs_status st = qs_tokenizer_open(&t, model, &err);
+    qs_status st = qs_tokenizer_open(&t, qsa_model_path(model, stored, sizeof stored), &err);
     if (st == QS_OK) st = qsa_read_text("-", MAX_TEXT, &text, &n, &err);
     unsigned flags = (bos ? QS_ENCODE_BOS : 0u) | (special ? QS_ENCODE_SPECIAL : 0u);
     rc = st == QS_OK ? print_ids(t, text, n, flags) : qsa_fail(st, &err);

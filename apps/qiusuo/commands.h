@@ -2,6 +2,15 @@
 #ifndef QSA_COMMANDS_H
 #define QSA_COMMANDS_H
 
+#ifdef QSI_HAVE_HUB
+#define QSA_HUB_COMMANDS(X) \
+    X(pull, "pull", "fetch a model from a hub") \
+    X(list, "list", "the models that were pulled") \
+    X(rm, "rm", "remove a model that was pulled")
+#else
+#define QSA_HUB_COMMANDS(X)
+#endif
+
 /* X(function suffix, name as typed, summary for --help); in the order --help shows them */
 #define QSA_COMMANDS(X) \
     X(chat, "chat", "talk with a model") \
@@ -12,7 +21,8 @@
     X(tokenize, "tokenize", "ids of a text") \
     X(tokenizer, "tokenizer", "learn a vocabulary (tokenizer train)") \
     X(train, "train", "train a model on text, or go on with one") \
-    X(bench, "bench", "speed against this machine's limits")
+    X(bench, "bench", "speed against this machine's limits") \
+    QSA_HUB_COMMANDS(X)
 
 #define QSA_DECLARE(suffix, name, summary) int cmd_##suffix(int argc, char **argv);
 QSA_COMMANDS(QSA_DECLARE)

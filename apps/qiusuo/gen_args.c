@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "model_store.h"
 #include "ui.h"
 
 void qsa_take_model(qsa_model_args *a, qsa_pos *pos) {
@@ -40,6 +41,8 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
         qs_status st = qs_default_model(path, sizeof path, &err);
         if (st != QS_OK) return qsa_fail(st, &err);
         file = path;
+    } else {
+        file = qsa_model_path(file, path, sizeof path);
     }
     qs_model_opts_init(&mo, sizeof mo);
     mo.threads = (int32_t)a->threads;
