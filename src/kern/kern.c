@@ -17,6 +17,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_ref_mm_quant(t);
         qsi_kern_fill_ref_vec(t);
         qsi_kern_fill_ref_layer(t);
+        qsi_kern_fill_ref_attn(t);
         qsi_kern_fill_ref_peak(t);
         break;
 #ifdef QSI_KERN_X86
@@ -27,6 +28,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_avx2_mm_quant(t);
         qsi_kern_fill_avx2_vec(t);
         qsi_kern_fill_avx2_layer(t);
+        qsi_kern_fill_avx2_attn(t);
         qsi_kern_fill_avx2_peak(t);
         break;
     case QSI_ISA_AVX512:
@@ -37,6 +39,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_avx512_mm_quant(t);
         qsi_kern_fill_avx512_vec(t);
         qsi_kern_fill_avx512_layer(t);
+        qsi_kern_fill_avx512_attn(t);
         qsi_kern_fill_avx512_peak(t);
         break;
     case QSI_ISA_AVX512_VNNI:

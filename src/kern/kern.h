@@ -33,7 +33,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "quant/quant.h"
 #include "sys/cpu.h"
+
+#define QSI_ATTN_TILE 64
 
 /* Quantised kinds stand in this order behind the float ones, then the same for float activations. */
 #define QSI_MM_QUANT_LIST(X)                                                                       \
@@ -148,6 +151,22 @@ typedef struct qsi_kern {
     /* o += sum_p w[p] * v[p] in order of p. */
     void (*attn_values)(const float *w, const void *v, bool vf16, int64_t ld_v, int64_t n_pos,
                         int64_t d, float *o);
+
+    /* The same over tiles of QSI_ATTN_TILE positions of one head, for m rows at once. Types F32, F16
+     * and Q8_0. Keys are turned, [d][64], values [64][ldv]. A Q8_0 tile is int8 and, apart, a scale
+     * (half) for every block of 32 along d and every position, [ceil(d/32)][64]; else scale is NULL.
+     * Sums run over their index ascending, a fused multiply-add a term (ref: rounded twice),
+     * whatever m and n are: a row's bits are its own. */
+    /* s[i*lds + p] = q_i . k_p, p < n; s is written (with anything) up to n rounded up to 32, kt and
+     * scale read as far. With scales: sums of 32 as they come, times their scale, added up. */
+    void (*attn_qk)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *q, int64_t ldq,
+                    const void *kt, const uint16_t *scale, float *s, int64_t lds);
+    /* o[i*ldo + c] += sum over p < n of w[i*ldw + p] v[p*ldv + c], c < d; with scales the weight is
+     * multiplied by the scale first. */
+    void (*attn_pv)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
+                    const void *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo);
+    /* kt[i*64 + p] = k[p*ldk + i] as float (Q8_0: the integer), p < n; zero for the other p. */
+    void (*attn_turn)(qsi_type t, int64_t n, int64_t d, const void *k, int64_t ldk, float *kt);
 
     /* ---- optimizer ---- */
     /* AdamW (Loshchilov and Hutter 2019), one element: g *= clip; m = b1 m + (1-b1) g;

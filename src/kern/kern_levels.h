@@ -12,6 +12,7 @@ void qsi_kern_fill_ref_mm(qsi_kern *t);
 void qsi_kern_fill_ref_mm_quant(qsi_kern *t);
 void qsi_kern_fill_ref_vec(qsi_kern *t);
 void qsi_kern_fill_ref_layer(qsi_kern *t);
+void qsi_kern_fill_ref_attn(qsi_kern *t);
 void qsi_kern_fill_ref_peak(qsi_kern *t);
 
 #if defined(__x86_64__)
@@ -23,6 +24,7 @@ void qsi_kern_fill_avx2_mm_bf16(qsi_kern *t);
 void qsi_kern_fill_avx2_mm_quant(qsi_kern *t);
 void qsi_kern_fill_avx2_vec(qsi_kern *t);
 void qsi_kern_fill_avx2_layer(qsi_kern *t);
+void qsi_kern_fill_avx2_attn(qsi_kern *t);
 void qsi_kern_fill_avx2_peak(qsi_kern *t);
 void qsi_kern_fill_avx512_pack(qsi_kern *t);
 void qsi_kern_fill_avx512_mm_f32(qsi_kern *t);
@@ -31,6 +33,7 @@ void qsi_kern_fill_avx512_mm_bf16(qsi_kern *t);
 void qsi_kern_fill_avx512_mm_quant(qsi_kern *t);
 void qsi_kern_fill_avx512_vec(qsi_kern *t);
 void qsi_kern_fill_avx512_layer(qsi_kern *t);
+void qsi_kern_fill_avx512_attn(qsi_kern *t);
 void qsi_kern_fill_avx512_peak(qsi_kern *t);
 void qsi_kern_fill_vnni_mm_quant(qsi_kern *t);
 void qsi_kern_fill_vnni_peak(qsi_kern *t);

@@ -1,8 +1,10 @@
 /* The KV cache: pages of 64 positions for all layers, taken page by page.
  *
- * A page holds for every layer the keys [kv head][64][hd_k], then the values [kv head][64][hd_v]
- * (none where values are prefixes of the keys), so a head's tile is one run of memory. A page given
- * back keeps its memory for the next taker. */
+ * A page holds for every layer a tile of 64 keys of each kv head, then the tiles of the values, each
+ * one run of memory. Values stand by position, [64][hd_v]; keys are turned, [hd_k][64], as
+ * the scores of many positions at once want them; where values are prefixes of the keys there is one
+ * tile [64][hd_k] for both. Q8_0: int8 in the same places, and before them scales (half) of blocks of
+ * 32 along the head, [blocks][64]. A page given back keeps its memory for the next taker. */
 #include "model/layer.h"
 
 #include <string.h>
@@ -10,6 +12,7 @@
 typedef struct layer_place {
     qsi_kv_shape s;
     size_t k_off, v_off; /* bytes from the page's start */
+    size_t k_tile, v_tile; /* of a head */
 } layer_place;
 
 struct qsi_kv {
@@ -29,16 +32,11 @@ qsi_kv_shape qsi_kv_shape_of(const qsi_config *c, int32_t layer) {
                           .hd_v = value ? value : c->kv_rank, .v_in_k = !value};
 }
 
-static size_t element(const qsi_kv *kv) {
-    return kv->type == QSI_F16 ? sizeof(uint16_t) : sizeof(float);
-}
-
-/* Bytes of one layer's keys or values of a page. */
-static bool part_bytes(const qsi_kv *kv, int32_t heads, int32_t hd, size_t *out) {
-    size_t n;
-    return qsi_mul_size(element(kv) * QSI_KV_PAGE, (size_t)heads, &n) &&
-           qsi_mul_size(n, (size_t)hd, &n) && qsi_add_size(n, QSI_ALIGN - 1, &n) &&
-           (*out = n / QSI_ALIGN * QSI_ALIGN, true);
+/* A head's tile, and all of them. */
+static bool part_bytes(const qsi_kv *kv, int32_t heads, int32_t hd, size_t *tile, size_t *out) {
+    if (hd > INT32_MAX / 1024) return false;
+    *tile = (qsi_kv_tile_bytes(kv->type, hd) + QSI_ALIGN - 1) / QSI_ALIGN * QSI_ALIGN;
+    return qsi_mul_size(*tile, (size_t)heads, out);
 }
 
 static qs_status place_layers(qsi_kv *kv, const qsi_config *c, qs_err *err) {
@@ -48,10 +46,13 @@ static qs_status place_layers(qsi_kv *kv, const qsi_config *c, qs_err *err) {
         layer_place *p = &kv->layers[l];
         p->s = qsi_kv_shape_of(c, l);
         p->k_off = p->v_off = at;
-        bool ok = part_bytes(kv, p->s.n_head, p->s.hd_k, &n) && qsi_add_size(at, n, &at);
+        bool ok = part_bytes(kv, p->s.n_head, p->s.hd_k, &p->k_tile, &n) &&
+                  qsi_add_size(at, n, &at);
+        p->v_tile = p->k_tile;
         if (ok && !p->s.v_in_k) {
             p->v_off = at;
-            ok = part_bytes(kv, p->s.n_head, p->s.hd_v, &n) && qsi_add_size(at, n, &at);
+            ok = part_bytes(kv, p->s.n_head, p->s.hd_v, &p->v_tile, &n) &&
+                 qsi_add_size(at, n, &at);
         }
         if (!ok) QS_FAIL(err, QS_E_RANGE, "a KV page of this model is too large");
     }
@@ -64,8 +65,8 @@ qs_status qsi_kv_create(qsi_kv **out, const qsi_config *c, qsi_type type, int64_
                         qs_err *err) {
     qs_status st = QS_OK;
     qsi_kv *kv = NULL;
-    if (type != QSI_F16 && type != QSI_F32)
-        QS_FAIL(err, QS_E_ARG, "a KV cache holds F16 or F32");
+    if (type != QSI_F16 && type != QSI_F32 && type != QSI_Q8_0)
+        QS_FAIL(err, QS_E_ARG, "a KV cache holds F32, F16 or Q8_0");
     if (max_pages < 1 || max_pages > INT32_MAX)
         QS_FAIL(err, QS_E_ARG, "a KV cache of %lld pages", (long long)max_pages);
     kv = qsi_calloc(1, sizeof *kv);
@@ -115,7 +116,7 @@ qs_status qsi_kv_reserve(qsi_kv *kv, qsi_kv_table *t, int64_t n_pos, qs_err *err
     }
     while (t->n_pages < need) {
         int32_t id = kv->free_ids[kv->n_free - 1];
-        if (!kv->mem[id]) kv->mem[id] = qsi_alloc(kv->page_bytes, 1);
+        if (!kv->mem[id]) kv->mem[id] = qsi_calloc(kv->page_bytes, 1);
         if (!kv->mem[id])
             QS_FAIL(err, QS_E_NOMEM, "no memory for a KV page of %zu bytes", kv->page_bytes);
         kv->n_free--;
@@ -138,60 +139,120 @@ void qsi_kv_table_release(qsi_kv *kv, qsi_kv_table *t) {
 
 qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer) {
     const layer_place *p = &kv->layers[layer];
-    int64_t ld_v = p->s.v_in_k ? p->s.hd_k : p->s.hd_v;
     return (qsi_kv_view){.type = kv->type, .hd_k = p->s.hd_k, .hd_v = p->s.hd_v,
-                         .v_in_k = p->s.v_in_k, .ld_k = p->s.hd_k, .ld_v = ld_v,
-                         .head_k = (int64_t)QSI_KV_PAGE * p->s.hd_k,
-                         .head_v = QSI_KV_PAGE * ld_v, .k_off = p->k_off, .v_off = p->v_off,
+                         .v_in_k = p->s.v_in_k, .turned = !p->s.v_in_k, .k_off = p->k_off,
+                         .v_off = p->v_off, .k_tile = p->k_tile, .v_tile = p->v_tile,
                          .page_mem = kv->mem, .pages = t->pages};
 }
 
-/* The place of head 0 of one position, and bytes from head to head. */
-static char *place(const qsi_kv *kv, const qsi_kv_table *t, size_t off, int32_t pos, int32_t hd,
-                   size_t *step) {
-    *step = (size_t)QSI_KV_PAGE * (size_t)hd * element(kv);
-    return (char *)kv->mem[t->pages[pos / QSI_KV_PAGE]] + off +
-           (size_t)(pos % QSI_KV_PAGE) * (size_t)hd * element(kv);
+/* A head's tile, and how a position's elements lie in it: element i at (i * step + first). */
+typedef struct strip {
+    qsi_type type;
+    uint16_t *scale; /* of block b at b * 64 */
+    char *data;
+    int64_t hd, first, step;
+} strip;
+
+static strip strip_of(const qsi_kv *kv, void *page, size_t tile_at, bool turned, int64_t hd,
+                      int64_t slot) {
+    char *tile = (char *)page + tile_at;
+    return (strip){.type = kv->type, .hd = hd,
+                   .scale = (uint16_t *)(void *)tile + slot,
+                   .data = tile + qsi_kv_tile_scales(kv->type, hd),
+                   .first = turned ? slot : slot * hd, .step = turned ? QSI_KV_PAGE : 1};
 }
 
-static void put(const qsi_kv *kv, const qsi_kern *k, char *at, size_t step, int32_t heads,
-                int32_t hd, const float *x) {
-    for (int32_t h = 0; h < heads; h++, at += step, x += hd) {
-        if (kv->type == QSI_F16)
-            k->f32_to_f16(x, (uint16_t *)(void *)at, hd);
-        else
-            memcpy(at, x, (size_t)hd * sizeof *x);
+enum { SOME = 64 }; /* elements at a time; a multiple of the blocks of Q8_0 */
+
+static void put_q8(const strip *s, const qsi_kern *k, const float *x) {
+    int8_t *to = (int8_t *)s->data + s->first;
+    for (int64_t b = 0; b < s->hd; b += 32) {
+        float all[32] = {0};
+        qsi_act8 a;
+        int64_t n = qsi_min64(32, s->hd - b);
+        memcpy(all, x + b, (size_t)n * sizeof *x);
+        k->f32_to_act8(all, &a, 32);
+        s->scale[b / 32 * QSI_KV_PAGE] = qsi_f32_to_f16(a.d);
+        for (int64_t i = 0; i < n; i++) to[(b + i) * s->step] = a.qs[i];
     }
 }
 
-static void get(const qsi_kv *kv, const qsi_kern *k, const char *at, size_t step, int32_t heads,
-                int32_t hd, float *x) {
-    for (int32_t h = 0; h < heads; h++, at += step, x += hd) {
-        if (kv->type == QSI_F16)
-            k->f16_to_f32((const uint16_t *)(const void *)at, x, hd);
-        else
-            memcpy(x, at, (size_t)hd * sizeof *x);
+static void get_q8(const strip *s, float *x) {
+    const int8_t *from = (const int8_t *)s->data + s->first;
+    for (int64_t i = 0; i < s->hd; i++)
+        x[i] = qsi_f16_to_f32(s->scale[i / 32 * QSI_KV_PAGE]) * (float)from[i * s->step];
+}
+
+static void put_f16(const strip *s, const qsi_kern *k, const float *x) {
+    uint16_t *to = (uint16_t *)(void *)s->data + s->first, some[SOME];
+    if (s->step == 1) {
+        k->f32_to_f16(x, to, s->hd);
+        return;
     }
+    for (int64_t i = 0; i < s->hd; i += SOME) {
+        int64_t n = qsi_min64(SOME, s->hd - i);
+        k->f32_to_f16(x + i, some, n);
+        for (int64_t j = 0; j < n; j++) to[(i + j) * s->step] = some[j];
+    }
+}
+
+static void get_f16(const strip *s, const qsi_kern *k, float *x) {
+    const uint16_t *from = (const uint16_t *)(const void *)s->data + s->first;
+    if (s->step == 1)
+        k->f16_to_f32(from, x, s->hd);
+    else
+        for (int64_t i = 0; i < s->hd; i++) x[i] = qsi_f16_to_f32(from[i * s->step]);
+}
+
+static void put(const strip *s, const qsi_kern *k, const float *x) {
+    float *to = (float *)(void *)s->data + s->first;
+    if (s->type == QSI_Q8_0)
+        put_q8(s, k, x);
+    else if (s->type == QSI_F16)
+        put_f16(s, k, x);
+    else
+        for (int64_t i = 0; i < s->hd; i++) to[i * s->step] = x[i];
+}
+
+static void get(const strip *s, const qsi_kern *k, float *x) {
+    const float *from = (const float *)(const void *)s->data + s->first;
+    if (s->type == QSI_Q8_0)
+        get_q8(s, x);
+    else if (s->type == QSI_F16)
+        get_f16(s, k, x);
+    else
+        for (int64_t i = 0; i < s->hd; i++) x[i] = from[i * s->step];
 }
 
 void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
                   int32_t pos, const float *key, const float *value) {
     const layer_place *p = &kv->layers[layer];
-    size_t step;
-    char *at = place(kv, t, p->k_off, pos, p->s.hd_k, &step);
-    put(kv, k, at, step, p->s.n_head, p->s.hd_k, key);
-    if (p->s.v_in_k) return;
-    at = place(kv, t, p->v_off, pos, p->s.hd_v, &step);
-    put(kv, k, at, step, p->s.n_head, p->s.hd_v, value);
+    void *page = kv->mem[t->pages[pos / QSI_KV_PAGE]];
+    int64_t slot = pos % QSI_KV_PAGE;
+    for (int32_t h = 0; h < p->s.n_head; h++) {
+        strip s = strip_of(kv, page, p->k_off + (size_t)h * p->k_tile, !p->s.v_in_k, p->s.hd_k,
+                           slot);
+        put(&s, k, key + (int64_t)h * p->s.hd_k);
+        if (p->s.v_in_k) continue;
+        s = strip_of(kv, page, p->v_off + (size_t)h * p->v_tile, false, p->s.hd_v, slot);
+        put(&s, k, value + (int64_t)h * p->s.hd_v);
+    }
 }
 
 void qsi_kv_load(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
                  int32_t pos, float *key, float *value) {
     const layer_place *p = &kv->layers[layer];
-    size_t step;
-    const char *at = place(kv, t, p->k_off, pos, p->s.hd_k, &step);
-    if (key) get(kv, k, at, step, p->s.n_head, p->s.hd_k, key);
-    if (!value) return;
-    if (!p->s.v_in_k) at = place(kv, t, p->v_off, pos, p->s.hd_v, &step);
-    get(kv, k, at, step, p->s.n_head, p->s.hd_v, value);
+    void *page = kv->mem[t->pages[pos / QSI_KV_PAGE]];
+    int64_t slot = pos % QSI_KV_PAGE;
+    for (int32_t h = 0; h < p->s.n_head; h++) {
+        strip s = strip_of(kv, page, p->k_off + (size_t)h * p->k_tile, !p->s.v_in_k, p->s.hd_k,
+                           slot);
+        if (key) get(&s, k, key + (int64_t)h * p->s.hd_k);
+        if (!value) continue;
+        if (!p->s.v_in_k)
+            s = strip_of(kv, page, p->v_off + (size_t)h * p->v_tile, false, p->s.hd_v, slot);
+        else
+            s.hd = p->s.hd_v;
+        get(&s, k, value + (int64_t)h * p->s.hd_v);
+    }
 }

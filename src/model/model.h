@@ -100,7 +100,7 @@ typedef struct qsi_kv_shape {
     bool v_in_k;
 } qsi_kv_shape;
 qsi_kv_shape qsi_kv_shape_of(const qsi_config *c, int32_t layer);
-/* type: QSI_F16 or QSI_F32. Memory is taken page by page as pages are first used. */
+/* type: QSI_F32, QSI_F16 or QSI_Q8_0. Memory is taken page by page as pages are first used. */
 qs_status qsi_kv_create(qsi_kv **kv, const qsi_config *c, qsi_type type, int64_t max_pages,
                         qs_err *err) QS_MUST_CHECK;
 void qsi_kv_free(qsi_kv *kv);

@@ -1,9 +1,13 @@
 /* Attention: softmax(scale q kT) v over the positions up to a row's own, forward and backward.
  *
- * Forward: online softmax over tiles of 64 absolute positions (Milakov and Gimelshein 2018; Dao et
- * al. 2022), so a row's bits depend on its position and the keys alone. Per row and head the state
- * is m (largest scaled score), l (sum of exp(s - m)) and o (sum of exp(s - m) v):
- *     m' = max(m, mt), a = exp(m - m'), b = exp(mt - m'), l = a l + b lt, o = a o + b ot.
+ * Forward: online softmax (Milakov and Gimelshein 2018; Dao et al. 2022) over spans of 256 absolute
+ * positions. Within a span, for many rows and tiles of 64 positions: scores, their exponentials
+ * under the span's own largest score, products with the values. Per row and head the state is m
+ * (largest scaled score), l (sum of exp(s - m)) and o (sum of exp(s - m) v):
+ *     m' = max(m, ms), a = exp(m - m'), b = exp(ms - m'), l = a l + b ls, o = a o + b os.
+ * Query rows are those of a block times the heads of a group; keys and values of a tile stay in the
+ * worker's cache for all of them. On the diagonal, rows are taken by eight, so that positions none
+ * of them sees are skipped.
  * Backward: with p = exp(s - lse), dp = dout vT, D = dout . out,
  *     ds = scale p (dp - D), dq = ds k, dk = dsT q, dv = pT dout.
  * Rows are taken in blocks; sums over rows run in their order. */
@@ -12,7 +16,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TILE = QSI_ATTEND_TILE };
+enum { TILE = QSI_ATTEND_TILE, SPAN = QSI_ATTEND_SPAN, FEW = 8 };
 
 qsi_kv_view qsi_kv_rows(const float *k, int64_t ld_k, int64_t hd_k, const float *v, int64_t ld_v,
                         int64_t hd_v) {
@@ -21,76 +25,250 @@ qsi_kv_view qsi_kv_rows(const float *k, int64_t ld_k, int64_t hd_k, const float 
                          .k = k, .v = v ? v : k};
 }
 
-static const char *tile_at(const qsi_kv_view *v, bool values, int64_t head, int64_t j) {
-    size_t e = v->type == QSI_F16 ? sizeof(uint16_t) : sizeof(float);
-    int64_t at = head * (values ? v->head_v : v->head_k);
-    if (v->page_mem) {
-        const char *page = v->page_mem[v->pages[j]];
-        return page + (values ? v->v_off : v->k_off) + (size_t)at * e;
-    }
-    const float *base = values ? v->v : v->k;
-    return (const char *)(base + j * TILE * (values ? v->ld_v : v->ld_k) + at);
+size_t qsi_kv_tile_scales(qsi_type type, int64_t hd) {
+    return type == QSI_Q8_0 ? (size_t)qsi_ceil_div(hd, 32) * TILE * sizeof(uint16_t) : 0;
 }
 
-typedef struct softmax_state {
-    float m, l;
-} softmax_state;
+size_t qsi_kv_tile_bytes(qsi_type type, int64_t hd) {
+    size_t size = type == QSI_F32 ? sizeof(float) : type == QSI_F16 ? sizeof(uint16_t) : 1;
+    return qsi_kv_tile_scales(type, hd) + (size_t)(TILE * hd) * size;
+}
+
+typedef struct tile {
+    const void *data;
+    const uint16_t *scale; /* NULL: none */
+    int64_t ld;
+} tile;
+
+static tile tile_at(const qsi_kv_view *v, bool values, int64_t head, int64_t j) {
+    if (v->page_mem) {
+        int64_t hd = values && !v->v_in_k ? v->hd_v : v->hd_k;
+        size_t scales = qsi_kv_tile_scales(v->type, hd);
+        const char *page = v->page_mem[v->pages[j]];
+        page += values ? v->v_off + (size_t)head * v->v_tile : v->k_off + (size_t)head * v->k_tile;
+        return (tile){page + scales, scales ? (const uint16_t *)(const void *)page : NULL, hd};
+    }
+    int64_t ld = values ? v->ld_v : v->ld_k;
+    const float *base = values ? v->v : v->k;
+    base += (j * TILE - v->pos0) * ld + head * (values ? v->head_v : v->head_k);
+    return (tile){base, NULL, ld};
+}
+
+/* Query rows of one pass: m of them, x = row * group + head of the group. */
+typedef struct pass {
+    const qsi_kern *k;
+    const qsi_kv_view *kv;
+    int64_t m, group, pos0, kvh;
+    const float *q;
+    int64_t ldq;
+    float scale;
+    float *s;            /* [m, SPAN] */
+    float *o;            /* [m, hd_v] of the span */
+    qsi_attend_state *t; /* [m] of the span; l 0: the row sees none of it */
+    float *turned;       /* [hd_k, TILE] */
+} pass;
+
+/* Positions of [p0, p0 + n) that query row x sees. */
+static int64_t sees(const pass *a, int64_t x, int64_t p0, int64_t n) {
+    return qsi_min64(n, qsi_max64(0, a->pos0 + x / a->group + 1 - p0));
+}
+
+static void scores(const pass *a, int64_t p0, float *s) {
+    const qsi_kv_view *kv = a->kv;
+    int64_t d = kv->hd_k, last = sees(a, a->m - 1, p0, TILE);
+    tile t = tile_at(kv, false, a->kvh, p0 / TILE);
+    qsi_type type = kv->type;
+    if (!kv->turned) {
+        a->k->attn_turn(type, last, d, t.data, t.ld, a->turned);
+        t.data = a->turned;
+        type = QSI_F32;
+    }
+    if (sees(a, 0, p0, TILE) == TILE || a->group == a->m) {
+        a->k->attn_qk(type, a->m, last, d, a->q, a->ldq, t.data, t.scale, s, SPAN);
+        return;
+    }
+    for (int64_t x = 0; x < a->m; x += FEW) {
+        int64_t few = qsi_min64(FEW, a->m - x), n = sees(a, x + few - 1, p0, TILE);
+        if (n > 0)
+            a->k->attn_qk(type, few, n, d, a->q + x * a->ldq, a->ldq, t.data, t.scale,
+                          s + x * SPAN, SPAN);
+    }
+}
+
+static void values(const pass *a, int64_t p0, const float *s) {
+    const qsi_kv_view *kv = a->kv;
+    int64_t d = kv->hd_v, last = sees(a, a->m - 1, p0, TILE);
+    tile t = tile_at(kv, true, a->kvh, p0 / TILE);
+    if (sees(a, 0, p0, TILE) == TILE || a->group == a->m) {
+        a->k->attn_pv(kv->type, a->m, last, d, s, SPAN, t.data, t.ld, t.scale, a->o, d);
+        return;
+    }
+    for (int64_t x = 0; x < a->m; x += FEW) {
+        int64_t few = qsi_min64(FEW, a->m - x), n = sees(a, x + few - 1, p0, TILE);
+        if (n > 0)
+            a->k->attn_pv(kv->type, few, n, d, s + x * SPAN, SPAN, t.data, t.ld, t.scale,
+                          a->o + x * d, d);
+    }
+}
+
+/* One span for all rows of the pass into t and o. Weights of positions that a row does not see are
+ * zero: on the diagonal it meets the values of the rows after it, which must be finite (if one is
+ * not, no later row of the sequence is either). */
+static void span_of(const pass *a, int64_t span) {
+    int64_t p0 = span * SPAN, seen = sees(a, a->m - 1, p0, SPAN);
+    for (int64_t p = 0; p < seen; p += TILE) scores(a, p0 + p, a->s + p);
+    int64_t end = qsi_round_up(seen, TILE);
+    for (int64_t x = 0; x < a->m; x++) {
+        int64_t n = sees(a, x, p0, SPAN);
+        float *s = a->s + x * SPAN;
+        a->t[x] = (qsi_attend_state){0};
+        if (n > 0) a->t[x].l = a->k->softmax_exp(s, n, a->scale, &a->t[x].m);
+        memset(s + n, 0, (size_t)(end - n) * sizeof *s);
+    }
+    memset(a->o, 0, (size_t)(a->m * a->kv->hd_v) * sizeof *a->o);
+    for (int64_t p = 0; p < seen; p += TILE) values(a, p0 + p, a->s + p);
+}
+
+/* Takes a span's result (state t, sums os) into st and o. */
+static void merge(const qsi_kern *k, qsi_attend_state *st, float *o, qsi_attend_state t,
+                  const float *os, int64_t hd) {
+    if (st->l == 0.0f) {
+        *st = t;
+        memcpy(o, os, (size_t)hd * sizeof *o);
+    } else if (t.m > st->m) {
+        float a = expf(st->m - t.m);
+        k->scale(a, o, hd);
+        k->add(os, o, hd);
+        *st = (qsi_attend_state){t.m, st->l * a + t.l};
+    } else {
+        float b = expf(t.m - st->m);
+        k->axpy(b, os, o, hd);
+        st->l += t.l * b;
+    }
+}
+
+/* Rows of a pass: as many as make about TILE query rows. */
+static int64_t pass_rows(int64_t group) { return qsi_max64(1, TILE / group); }
 
 size_t qsi_attend_scratch(int64_t group, int64_t hd_k, int64_t hd_v) {
-    (void)hd_k;
-    (void)hd_v;
-    return (size_t)(TILE * group) * sizeof(softmax_state) + TILE * sizeof(float);
+    int64_t m = pass_rows(group) * group;
+    return (size_t)(m * (SPAN + hd_k + hd_v) + TILE * hd_k) * sizeof(float) +
+           (size_t)(m + TILE * group) * sizeof(qsi_attend_state) + 6 * QSI_ALIGN;
 }
 
-/* One row and head against n positions of a tile. */
-static void attend_tile(const qsi_kern *k, const qsi_kv_view *kv, const char *kt, const char *vt,
-                        const float *q, int64_t n, float scale, softmax_state *st, float *o,
-                        float *s) {
-    float mt = 0.0f;
-    bool f16 = kv->type == QSI_F16;
-    k->attn_scores(q, kt, f16, kv->ld_k, n, kv->hd_k, s);
-    float lt = k->softmax_exp(s, n, scale, &mt);
-    if (st->l == 0.0f) {
-        *st = (softmax_state){mt, lt};
-    } else if (mt > st->m) {
-        float a = expf(st->m - mt);
-        k->scale(a, o, kv->hd_v);
-        *st = (softmax_state){mt, st->l * a + lt};
-    } else {
-        float b = expf(mt - st->m);
-        k->scale(b, s, n);
-        st->l += lt * b;
+static pass pass_init(const qsi_kern *k, const qsi_kv_view *kv, int64_t kvh, int64_t group,
+                      float scale, qsi_bump *b) {
+    int64_t m = pass_rows(group) * group;
+    pass a = {.k = k, .kv = kv, .group = group, .kvh = kvh, .scale = scale};
+    a.s = qsi_bump_take(b, (size_t)(m * SPAN) * sizeof *a.s);
+    a.o = qsi_bump_take(b, (size_t)(m * kv->hd_v) * sizeof *a.o);
+    a.t = qsi_bump_take(b, (size_t)m * sizeof *a.t);
+    a.turned = qsi_bump_take(b, (size_t)(TILE * kv->hd_k) * sizeof *a.turned);
+    return a;
+}
+
+/* Query rows of rows [i, i + n) as one matrix; copied to tmp where they are none. */
+static void pass_queries(pass *a, const qsi_attend_rows *r, int64_t i, int64_t n, float *tmp) {
+    int64_t d = a->kv->hd_k, h = a->kvh * a->group * d;
+    a->m = n * a->group;
+    a->pos0 = r->pos0 + i;
+    a->q = r->q + i * r->ldq + h;
+    a->ldq = a->group == 1 ? r->ldq : d;
+    if (a->group == 1 || n == 1) return;
+    for (int64_t j = 0; j < n; j++)
+        memcpy(tmp + j * a->group * d, r->q + (i + j) * r->ldq + h,
+               (size_t)(a->group * d) * sizeof *tmp);
+    a->q = tmp;
+}
+
+typedef void span_fn(const pass *a, const qsi_attend_rows *r, int64_t i, void *arg);
+
+/* Runs a span for all rows that see it, pass by pass; row i of the block is the pass's first. */
+static void each_pass(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r,
+                      int64_t kvh, int64_t group, float scale, int64_t span, qsi_bump b,
+                      span_fn *fn, void *arg) {
+    pass a = pass_init(k, kv, kvh, group, scale, &b);
+    int64_t per = pass_rows(group);
+    float *tmp = qsi_bump_take(&b, (size_t)(per * group * kv->hd_k) * sizeof *tmp);
+    int64_t i = qsi_max64(0, span * SPAN - r->pos0); /* rows before see none of it */
+    for (; i < r->n_rows; i += per) {
+        pass_queries(&a, r, i, qsi_min64(per, r->n_rows - i), tmp);
+        span_of(&a, span);
+        fn(&a, r, i, arg);
     }
-    k->attn_values(s, vt, f16, kv->ld_v, n, kv->hd_v, o);
+}
+
+static void take_span(const pass *a, const qsi_attend_rows *r, int64_t i, void *arg) {
+    qsi_attend_state *st = arg;
+    int64_t hd = a->kv->hd_v;
+    for (int64_t x = 0; x < a->m; x++) {
+        float *o = r->out + (i + x / a->group) * r->ldo + (a->kvh * a->group + x % a->group) * hd;
+        merge(a->k, &st[i * a->group + x], o, a->t[x], a->o + x * hd, hd);
+    }
+}
+
+/* Upper bound of the scratch of one call: the callers know the exact size. */
+static qsi_bump whole(char *scratch) { return (qsi_bump){scratch, SIZE_MAX / 2}; }
+
+void qsi_attend_add(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r,
+                    int64_t kvh, int64_t group, float scale, int64_t span, qsi_attend_state *st,
+                    char *scratch) {
+    each_pass(k, kv, r, kvh, group, scale, span, whole(scratch), take_span, st);
+}
+
+void qsi_attend_end(const qsi_kern *k, int64_t hd_v, const qsi_attend_rows *r, int64_t kvh,
+                    int64_t group, const qsi_attend_state *st) {
+    for (int64_t i = 0; i < r->n_rows; i++)
+        for (int64_t g = 0; g < group; g++, st++) {
+            int64_t h = kvh * group + g;
+            k->scale(1.0f / st->l, r->out + i * r->ldo + h * hd_v, hd_v);
+            if (r->lse) r->lse[i * r->ld_lse + h] = st->m + logf(st->l);
+        }
 }
 
 void qsi_attend(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r, int64_t kvh,
                 int64_t group, float scale, char *scratch) {
-    int64_t hd = kv->hd_v;
-    softmax_state *st = (softmax_state *)scratch;
-    float *s = (float *)(st + r->n_rows * group);
-    memset(st, 0, (size_t)(r->n_rows * group) * sizeof *st);
-    for (int64_t i = 0; i < r->n_rows; i++)
-        memset(r->out + i * r->ldo + kvh * group * hd, 0, (size_t)(group * hd) * sizeof(float));
-    int64_t last = r->pos0 + r->n_rows - 1;
-    for (int64_t j = 0; j * TILE <= last; j++) {
-        const char *kt = tile_at(kv, false, kvh, j), *vt = tile_at(kv, true, kvh, j);
-        for (int64_t i = qsi_max64(0, j * TILE - r->pos0); i < r->n_rows; i++) {
-            int64_t n = qsi_min64(TILE, r->pos0 + i + 1 - j * TILE);
-            for (int64_t g = 0; g < group; g++) {
-                int64_t h = kvh * group + g;
-                attend_tile(k, kv, kt, vt, r->q + i * r->ldq + h * kv->hd_k, n, scale,
-                            &st[i * group + g], r->out + i * r->ldo + h * hd, s);
-            }
-        }
+    qsi_bump b = whole(scratch);
+    size_t n = (size_t)(r->n_rows * group);
+    qsi_attend_state *st = qsi_bump_take(&b, n * sizeof *st);
+    memset(st, 0, n * sizeof *st);
+    for (int64_t j = 0; j < qsi_attend_spans(r->pos0 + r->n_rows - 1); j++)
+        each_pass(k, kv, r, kvh, group, scale, j, b, take_span, st);
+    qsi_attend_end(k, kv->hd_v, r, kvh, group, st);
+}
+
+typedef struct part_place {
+    float *parts;
+    int64_t n_head, n_spans, span;
+} part_place;
+
+static void keep_part(const pass *a, const qsi_attend_rows *r, int64_t i, void *arg) {
+    (void)r;
+    const part_place *p = arg;
+    int64_t hd = a->kv->hd_v;
+    for (int64_t x = 0; x < a->m; x++) {
+        int64_t h = a->kvh * a->group + x % a->group, row = i + x / a->group;
+        float *to = p->parts + ((row * p->n_head + h) * p->n_spans + p->span) *
+                                   qsi_attend_part_floats(hd);
+        to[0] = a->t[x].m;
+        to[1] = a->t[x].l;
+        memcpy(to + 16, a->o + x * hd, (size_t)hd * sizeof *to);
     }
-    for (int64_t i = 0; i < r->n_rows; i++) {
-        for (int64_t g = 0; g < group; g++) {
-            const softmax_state *t = &st[i * group + g];
-            k->scale(1.0f / t->l, r->out + i * r->ldo + (kvh * group + g) * hd, hd);
-            if (r->lse) r->lse[i * r->ld_lse + kvh * group + g] = t->m + logf(t->l);
-        }
-    }
+}
+
+void qsi_attend_part(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r,
+                     int64_t kvh, int64_t group, float scale, int64_t span, float *parts,
+                     int64_t n_head, int64_t n_spans, char *scratch) {
+    part_place p = {parts, n_head, n_spans, span};
+    each_pass(k, kv, r, kvh, group, scale, span, whole(scratch), keep_part, &p);
+}
+
+void qsi_attend_merge(const qsi_kern *k, int64_t hd_v, const float *parts, int64_t n_spans,
+                      float *out) {
+    qsi_attend_state st = {0};
+    for (int64_t j = 0; j < n_spans; j++, parts += qsi_attend_part_floats(hd_v))
+        merge(k, &st, out, (qsi_attend_state){parts[0], parts[1]}, parts + 16, hd_v);
+    k->scale(1.0f / st.l, out, hd_v);
 }
 
 size_t qsi_attend_bwd_scratch(int64_t max_rows) {

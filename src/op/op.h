@@ -161,7 +161,11 @@ qsi_mm_job qsi_job_dx(const qsi_weight *w, const qsi_dy *dy, float *dx, int64_t 
 qsi_mm_job qsi_job_dw(const qsi_dy *dy, const qsi_xpack *x, float *dw);
 
 /* ---- attention ---- */
-#define QSI_ATTEND_TILE 64
+#define QSI_ATTEND_TILE QSI_ATTN_TILE
+/* Positions of a span. The softmax of a row is taken span by span (spans of 256 absolute positions,
+ * tiles of 64 within), the spans' results are merged in order: so a row's bits depend on its
+ * position, the keys and values alone, whoever computes the spans and beside which rows. */
+#define QSI_ATTEND_SPAN 256
 /* Keys and values of one sequence for all kv heads of a layer, by absolute position. Keys are hd_k
  * wide, values hd_v; values may be the first hd_v elements of the keys (v_in_k). Built by
  * qsi_kv_rows (rows of float32, one position after another) or by the cache (pages of 64 positions,
@@ -169,17 +173,21 @@ qsi_mm_job qsi_job_dw(const qsi_dy *dy, const qsi_xpack *x, float *dw);
 typedef struct qsi_kv_view {
     qsi_type type;
     int64_t hd_k, hd_v;
-    bool v_in_k;
-    int64_t ld_k, ld_v, head_k, head_v; /* elements to the next position, to the next head */
-    const float *k, *v;                 /* rows */
+    bool v_in_k, turned;                /* keys of a tile are turned (kern.h) */
+    int64_t ld_k, ld_v, head_k, head_v; /* rows: elements to the next position, the next head */
+    const float *k, *v;
+    int64_t pos0;                       /* rows: position of the first, a multiple of a span */
     void *const *page_mem;              /* pages; NULL: rows */
     const int32_t *pages;
-    size_t k_off, v_off; /* bytes from a page's start to the first head's tile */
+    size_t k_off, v_off, k_tile, v_tile; /* bytes to the first head's tile; of a head's tile */
 } qsi_kv_view;
 /* Row p of k and v is position p; kv heads side by side. v NULL: values are prefixes of the keys. */
 qsi_kv_view qsi_kv_rows(const float *k, int64_t ld_k, int64_t hd_k, const float *v, int64_t ld_v,
                         int64_t hd_v);
-/* Rows of one sequence, positions pos0.. (relative to the view's first). */
+/* A head's tile of 64 positions in the cache: Q8_0 has its scales first, [ceil(hd/32)][64] half. */
+size_t qsi_kv_tile_bytes(qsi_type type, int64_t hd);
+size_t qsi_kv_tile_scales(qsi_type type, int64_t hd);
+/* Rows of one sequence, positions pos0.. (relative to the view's position 0). */
 typedef struct qsi_attend_rows {
     int32_t n_rows;
     int64_t pos0;
@@ -193,10 +201,31 @@ typedef struct qsi_attend_rows {
 /* Bytes for any n_rows up to QSI_ATTEND_TILE. */
 size_t qsi_attend_scratch(int64_t group, int64_t hd_k, int64_t hd_v);
 /* Item work: the `group` query heads that share kv head kvh, [kvh*group, (kvh+1)*group), of the
- * rows; softmax(scale q kT) v, causal, online in tiles (Milakov and Gimelshein 2018; Dao et al.
- * 2022). n_rows <= QSI_ATTEND_TILE. */
+ * rows; softmax(scale q kT) v, causal, online (Milakov and Gimelshein 2018; Dao et al. 2022).
+ * n_rows <= QSI_ATTEND_TILE. */
 void qsi_attend(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r, int64_t kvh,
                 int64_t group, float scale, char *scratch);
+/* The same in pieces. add takes spans in ascending order into st [n_rows * group] (zeroed before the
+ * first) and out; end divides and fills lse. */
+typedef struct qsi_attend_state {
+    float m, l; /* largest scaled score; sum of exp(s - m), 0 before the first span */
+} qsi_attend_state;
+void qsi_attend_add(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r,
+                    int64_t kvh, int64_t group, float scale, int64_t span, qsi_attend_state *st,
+                    char *scratch);
+void qsi_attend_end(const qsi_kern *k, int64_t hd_v, const qsi_attend_rows *r, int64_t kvh,
+                    int64_t group, const qsi_attend_state *st);
+static inline int64_t qsi_attend_spans(int64_t pos) { return pos / QSI_ATTEND_SPAN + 1; }
+/* The same with its spans computed apart, for one row at a great depth and many workers. A part is
+ * the result of a span for one row and head: [m, l, then 14 unused, o[hd_v]]. part writes those of
+ * one span, row i and head h at parts + ((i * n_head + h) * n_spans + span) * part_floats; merge
+ * makes the output of one row and head (its n_spans parts stand together) from them. */
+static inline int64_t qsi_attend_part_floats(int64_t hd_v) { return qsi_round_up(hd_v, 16) + 16; }
+void qsi_attend_part(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r,
+                     int64_t kvh, int64_t group, float scale, int64_t span, float *parts,
+                     int64_t n_head, int64_t n_spans, char *scratch);
+void qsi_attend_merge(const qsi_kern *k, int64_t hd_v, const float *parts, int64_t n_spans,
+                      float *out);
 /* One document in training: n rows of q, k, v, out, dout and their gradients, all with their own ld
  * and starting at the document's first row. */
 typedef struct qsi_attend_doc {

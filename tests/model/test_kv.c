@@ -20,7 +20,7 @@ static void test_pages(void **s) {
     qsi_kv *kv = NULL;
     qs_err err = {0};
     qsi_kv_table a = {0}, b = {0};
-    assert_int_equal(qsi_kv_create(&kv, &c, QSI_Q8_0, 4, &err), QS_E_ARG);
+    assert_int_equal(qsi_kv_create(&kv, &c, QSI_Q4_0, 4, &err), QS_E_ARG);
     assert_int_equal(qsi_kv_create(&kv, &c, QSI_F16, 0, &err), QS_E_ARG);
     assert_int_equal(qsi_kv_create(&kv, &c, QSI_F16, 4, &err), QS_OK);
     assert_int_equal(qsi_kv_page_bytes(kv), 2 * 2 * 3 * 4 * QSI_KV_PAGE * 2);

@@ -48,62 +48,218 @@ static void widen(const float *x, double *y, int64_t n) {
 }
 
 static void forward(const qsi_kern *k, data *d, const qsi_kv_view *view, int64_t from, int64_t n) {
-    static _Alignas(64) char scratch[65536];
-    assert_true(qsi_attend_scratch(HEADS / KV, HD, HD) <= sizeof scratch);
+    char *scratch = qsi_alloc(qsi_attend_scratch(HEADS / KV, HD, HD), 1);
     qsi_attend_rows r = {.n_rows = (int32_t)n, .pos0 = from, .q = d->q + from * HQ, .ldq = HQ,
                          .out = d->out + from * HQ, .ldo = HQ, .lse = d->lse + from * HEADS,
                          .ld_lse = HEADS};
     for (int64_t h = 0; h < KV; h++)
         qsi_attend(k, view, &r, h, HEADS / KV, 1.0f / sqrtf((float)HD), scratch);
+    qsi_free(scratch);
 }
 
-static void check_forward(const qsi_kern *k) {
-    data *d = qsi_calloc(1, sizeof *d), *e = qsi_calloc(1, sizeof *d);
-    double *q = qsi_alloc(N * HQ, 8), *kk = qsi_alloc(N * HK, 8), *v = qsi_alloc(N * HK, 8);
-    fill(d->q, N * HQ, 1);
-    fill(d->k, N * HK, 2);
-    fill(d->v, N * HK, 3);
-    *e = *d;
-    widen(d->q, q, N * HQ);
-    widen(d->k, kk, N * HK);
-    widen(d->v, v, N * HK);
-    qsi_kv_view rows = qsi_kv_rows(d->k, HK, HD, d->v, HK, HD);
-    for (int64_t at = 0; at < N; at += QSI_ATTEND_TILE)
-        forward(k, d, &rows, at, qsi_min64(QSI_ATTEND_TILE, N - at));
-    /* the same through pages in another order, other blocks of rows */
-    enum { PAGE = 2 * KV * QSI_ATTEND_TILE * HD };
-    float *pages = qsi_calloc(3 * PAGE, sizeof *pages);
-    void *mem[3] = {pages, pages + PAGE, pages + 2 * PAGE};
-    int32_t order[3] = {2, 0, 1};
-    for (int64_t i = 0; i < N; i++)
+/* ---- forward, at any depth, from rows and from every kind of cache ---- */
+
+enum { DEEP = 601, TILES = (DEEP + QSI_ATTEND_TILE - 1) / QSI_ATTEND_TILE, GROUP = 3 };
+
+typedef struct shape {
+    qsi_type type;
+    int64_t hd_k, hd_v;
+    bool v_in_k;
+} shape;
+
+typedef struct deep {
+    shape z;
+    float *q, *k, *v;     /* [DEEP, KV * GROUP * hd_k], [DEEP, KV * hd_k], [DEEP, KV * hd_v] */
+    void *mem[TILES];
+    int32_t pages[TILES];
+    qsi_kv_view rows, paged;
+} deep;
+
+static uint16_t *scale_at(const deep *d, char *tile, int64_t p) {
+    return d->z.type == QSI_Q8_0 ? (uint16_t *)(void *)tile + p % QSI_ATTEND_TILE : NULL;
+}
+
+/* Writes hd elements of one position into a tile, and reads back into x what then stands there. */
+static void put(const deep *d, char *tile, int64_t hd, int64_t p, bool turned, float *x) {
+    char *at0 = tile + qsi_kv_tile_scales(d->z.type, hd);
+    int64_t slot = p % QSI_ATTEND_TILE;
+    for (int64_t i = 0; i < hd; i++) {
+        int64_t at = turned ? i * QSI_ATTEND_TILE + slot : slot * hd + i;
+        if (d->z.type == QSI_F32) ((float *)(void *)at0)[at] = x[i];
+        if (d->z.type == QSI_F16) {
+            ((uint16_t *)(void *)at0)[at] = qsi_f32_to_f16(x[i]);
+            x[i] = qsi_f16_to_f32(((uint16_t *)(void *)at0)[at]);
+        }
+        if (d->z.type == QSI_Q8_0) { /* any scale will do */
+            uint16_t *s = scale_at(d, tile, p) + i / 32 * QSI_ATTEND_TILE;
+            *s = qsi_f32_to_f16(0.03f + 0.001f * (float)(p % 7));
+            float scale = qsi_f16_to_f32(*s);
+            ((int8_t *)at0)[at] = (int8_t)fmaxf(-127, fminf(127, rintf(x[i] / scale)));
+            x[i] = scale * (float)((int8_t *)at0)[at];
+        }
+    }
+}
+
+static void deep_init(deep *d, shape z) {
+    *d = (deep){.z = z};
+    d->q = qsi_alloc((size_t)(DEEP * KV * GROUP * z.hd_k), 4);
+    d->k = qsi_alloc((size_t)(DEEP * KV * z.hd_k), 4);
+    d->v = qsi_alloc((size_t)(DEEP * KV * z.hd_v), 4);
+    fill(d->q, DEEP * KV * GROUP * z.hd_k, 11);
+    fill(d->k, DEEP * KV * z.hd_k, 12);
+    fill(d->v, DEEP * KV * z.hd_v, 13);
+    size_t kt = qsi_kv_tile_bytes(z.type, z.hd_k), vt = qsi_kv_tile_bytes(z.type, z.hd_v);
+    if (z.v_in_k) vt = kt;
+    for (int t = 0; t < TILES; t++) {
+        d->mem[t] = qsi_alloc(2 * KV * (kt + vt), 1);
+        memset(d->mem[t], 0x7c, 2 * KV * (kt + vt)); /* what nobody stored is infinite or huge */
+        d->pages[t] = (t * 7 + 3) % TILES;
+    }
+    d->paged = (qsi_kv_view){.type = z.type, .hd_k = z.hd_k, .hd_v = z.hd_v, .v_in_k = z.v_in_k,
+                             .turned = !z.v_in_k, .v_off = z.v_in_k ? 0 : KV * kt, .k_tile = kt,
+                             .v_tile = vt, .page_mem = d->mem, .pages = d->pages};
+    for (int64_t p = 0; p < DEEP; p++)
         for (int64_t h = 0; h < KV; h++) {
-            float *p = (float *)mem[order[i / QSI_ATTEND_TILE]] +
-                       (h * QSI_ATTEND_TILE + i % QSI_ATTEND_TILE) * HD;
-            memcpy(p, d->k + i * HK + h * HD, HD * sizeof *p);
-            memcpy(p + PAGE / 2, d->v + i * HK + h * HD, HD * sizeof *p);
+            char *page = d->mem[d->pages[p / QSI_ATTEND_TILE]];
+            float *k = d->k + (p * KV + h) * z.hd_k, *v = d->v + (p * KV + h) * z.hd_v;
+            put(d, page + (size_t)h * kt, z.hd_k, p, d->paged.turned, k);
+            if (z.v_in_k)
+                memcpy(v, k, (size_t)z.hd_v * 4);
+            else
+                put(d, page + d->paged.v_off + (size_t)h * vt, z.hd_v, p, false, v);
         }
-    qsi_kv_view paged = rows;
-    paged.ld_k = paged.ld_v = HD;
-    paged.head_k = paged.head_v = QSI_ATTEND_TILE * HD;
-    paged.v_off = PAGE / 2 * sizeof *pages;
-    paged.page_mem = mem;
-    paged.pages = order;
-    for (int64_t at = 0; at < N; at += 37) forward(k, e, &paged, at, qsi_min64(37, N - at));
-    assert_memory_equal(d->out, e->out, sizeof d->out);
-    assert_memory_equal(d->lse, e->lse, sizeof d->lse);
-    for (int64_t i = 0; i < N; i++)
-        for (int64_t h = 0; h < HEADS; h++) {
-            double want[HD];
-            plain_row(q, kk, v, i, h, want);
-            for (int64_t c = 0; c < HD; c++)
-                assert_true(fabs(want[c] - (double)d->out[i * HQ + h * HD + c]) < 1e-5);
-        }
-    qsi_free(pages);
-    qsi_free(q);
-    qsi_free(kk);
-    qsi_free(v);
-    qsi_free(d);
-    qsi_free(e);
+    d->rows = qsi_kv_rows(d->k, KV * z.hd_k, z.hd_k, z.v_in_k ? NULL : d->v, KV * z.hd_v, z.hd_v);
+}
+
+static void deep_release(deep *d) {
+    for (int t = 0; t < TILES; t++) qsi_free(d->mem[t]);
+    qsi_free(d->q);
+    qsi_free(d->k);
+    qsi_free(d->v);
+}
+
+static qsi_attend_rows deep_rows(const deep *d, int64_t from, int64_t n, float *out, float *lse) {
+    int64_t h = KV * GROUP;
+    return (qsi_attend_rows){.n_rows = (int32_t)n, .pos0 = from, .q = d->q + from * h * d->z.hd_k,
+                             .ldq = h * d->z.hd_k, .out = out + from * h * d->z.hd_v,
+                             .ldo = h * d->z.hd_v, .lse = lse + from * h, .ld_lse = h};
+}
+
+/* All rows in blocks of n. */
+static void deep_run(const qsi_kern *k, const deep *d, const qsi_kv_view *view, int64_t n,
+                     float *out, float *lse) {
+    char *scratch = qsi_alloc(qsi_attend_scratch(GROUP, d->z.hd_k, d->z.hd_v), 1);
+    for (int64_t at = 0; at < DEEP; at += n) {
+        qsi_attend_rows r = deep_rows(d, at, qsi_min64(n, DEEP - at), out, lse);
+        for (int64_t h = 0; h < KV; h++) qsi_attend(k, view, &r, h, GROUP, 0.3f, scratch);
+    }
+    qsi_free(scratch);
+}
+
+/* Rows [from, DEEP) with their spans computed apart, last span first. */
+static void deep_parts(const qsi_kern *k, const deep *d, int64_t from, float *out, float *lse) {
+    char *scratch = qsi_alloc(qsi_attend_scratch(GROUP, d->z.hd_k, d->z.hd_v), 1);
+    int64_t n = DEEP - from, spans = qsi_attend_spans(DEEP - 1), heads = KV * GROUP;
+    int64_t size = qsi_attend_part_floats(d->z.hd_v);
+    float *parts = qsi_alloc((size_t)(n * heads * spans * size), 4);
+    qsi_attend_rows r = deep_rows(d, from, n, out, lse);
+    for (int64_t s = spans - 1; s >= 0; s--)
+        for (int64_t h = 0; h < KV; h++)
+            qsi_attend_part(k, &d->paged, &r, h, GROUP, 0.3f, s, parts, heads, spans, scratch);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t h = 0; h < heads; h++)
+            qsi_attend_merge(k, d->z.hd_v, parts + (i * heads + h) * spans * size,
+                             qsi_attend_spans(from + i), r.out + i * r.ldo + h * d->z.hd_v);
+    qsi_free(parts);
+    qsi_free(scratch);
+}
+
+/* Against double, with the error that sums of this length may have. */
+static void deep_check(const deep *d, int64_t i, int64_t h, const float *out, float lse) {
+    const shape *z = &d->z;
+    static double s[DEEP];
+    int64_t g = h / GROUP;
+    double m = -INFINITY, l = 0, most = 0;
+    for (int64_t j = 0; j <= i; j++) {
+        s[j] = 0;
+        for (int64_t c = 0; c < z->hd_k; c++)
+            s[j] += 0.3 * (double)d->q[(i * KV * GROUP + h) * z->hd_k + c] *
+                    (double)d->k[(j * KV + g) * z->hd_k + c];
+        m = fmax(m, s[j]);
+    }
+    for (int64_t j = 0; j <= i; j++) l += exp(s[j] - m);
+    for (int64_t c = 0; c < z->hd_v; c++) {
+        double o = 0;
+        for (int64_t j = 0; j <= i; j++)
+            o += exp(s[j] - m) / l * (double)d->v[(j * KV + g) * z->hd_v + c];
+        most = fmax(most, fabs(o - (double)out[c]));
+    }
+    if (!(most < 3e-5)) fail_msg("row %ld head %ld: off by %g", (long)i, (long)h, most);
+    assert_true(fabs(m + log(l) - (double)lse) < 3e-5);
+}
+
+static void check_deep(const qsi_kern *k, shape z) {
+    deep d;
+    deep_init(&d, z);
+    int64_t heads = KV * GROUP, no = DEEP * heads * z.hd_v;
+    float *a = qsi_alloc((size_t)no, 4), *b = qsi_alloc((size_t)no, 4);
+    float *la = qsi_alloc(DEEP * (size_t)heads, 4), *lb = qsi_alloc(DEEP * (size_t)heads, 4);
+    deep_run(k, &d, &d.paged, QSI_ATTEND_TILE, a, la);
+    for (int64_t i = 0; i < DEEP; i += 150)
+        for (int64_t h = 0; h < heads; h++)
+            deep_check(&d, i, h, a + (i * heads + h) * z.hd_v, la[i * heads + h]);
+    /* other blocks of rows, spans apart: the same bits; rows instead of pages too, but for the
+     * scales, which are multiplied at another place */
+    deep_run(k, &d, &d.paged, 37, b, lb);
+    assert_memory_equal(a, b, (size_t)no * 4);
+    assert_memory_equal(la, lb, DEEP * (size_t)heads * 4);
+    for (int64_t from = DEEP - 64; from < DEEP; from += 63) {
+        memset(b, 0, (size_t)no * 4);
+        deep_parts(k, &d, from, b, lb);
+        size_t at = (size_t)(from * heads * z.hd_v);
+        assert_memory_equal(a + at, b + at, ((size_t)no - at) * 4);
+    }
+    if (z.type != QSI_Q8_0) {
+        deep_run(k, &d, &d.rows, 64, b, lb);
+        assert_memory_equal(a, b, (size_t)no * 4);
+    }
+    qsi_free(a);
+    qsi_free(b);
+    qsi_free(la);
+    qsi_free(lb);
+    deep_release(&d);
+}
+
+/* One span's rows alone, as keys made on the way are given. */
+static void test_add(void **s) {
+    (void)s;
+    const qsi_kern *k = qsi_kern_get(qsi_cpu_isa());
+    deep d;
+    deep_init(&d, (shape){QSI_F32, 20, 12, false});
+    size_t no = DEEP * KV * GROUP * 12;
+    float *a = qsi_alloc(no, 4), *b = qsi_calloc(no, 4);
+    float *l = qsi_alloc(DEEP * KV * GROUP, 4);
+    char *scratch = qsi_alloc(qsi_attend_scratch(GROUP, 20, 12), 1);
+    deep_run(k, &d, &d.rows, 50, a, l);
+    int64_t from = 560, n = DEEP - from;
+    qsi_attend_rows r = deep_rows(&d, from, n, b, l);
+    qsi_attend_state *st = qsi_calloc((size_t)(n * GROUP), sizeof *st);
+    for (int64_t j = 0; j < qsi_attend_spans(DEEP - 1); j++) {
+        int64_t p = j * QSI_ATTEND_SPAN;
+        qsi_kv_view v = qsi_kv_rows(d.k + p * KV * 20, KV * 20, 20, d.v + p * KV * 12, KV * 12, 12);
+        v.pos0 = p;
+        qsi_attend_add(k, &v, &r, 1, GROUP, 0.3f, j, st, scratch);
+    }
+    qsi_attend_end(k, 12, &r, 1, GROUP, st);
+    for (int64_t i = from; i < DEEP; i++)
+        assert_memory_equal(a + (i * KV + 1) * GROUP * 12, b + (i * KV + 1) * GROUP * 12,
+                            GROUP * 12 * 4);
+    qsi_free(st);
+    qsi_free(scratch);
+    qsi_free(a);
+    qsi_free(b);
+    qsi_free(l);
+    deep_release(&d);
 }
 
 static double plain_loss(const double *q, const double *k, const double *v, const float *dout) {
@@ -163,8 +319,13 @@ static void check_backward(const qsi_kern *k) {
 
 static void test_forward(void **s) {
     (void)s;
-    check_forward(qsi_kern_get(QSI_ISA_REF));
-    check_forward(qsi_kern_get(qsi_cpu_isa()));
+    static const shape z[] = {{QSI_F32, 12, 12, false}, {QSI_F16, 40, 24, false},
+                              {QSI_Q8_0, 48, 40, false}, {QSI_F16, 40, 32, true},
+                              {QSI_Q8_0, 72, 64, true}};
+    for (size_t i = 0; i < QSI_COUNT(z); i++) {
+        check_deep(qsi_kern_get(QSI_ISA_REF), z[i]);
+        check_deep(qsi_kern_get(qsi_cpu_isa()), z[i]);
+    }
 }
 
 static void test_backward(void **s) {
@@ -176,6 +337,7 @@ static void test_backward(void **s) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_add),
         cmocka_unit_test(test_backward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

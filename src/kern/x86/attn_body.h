@@ -1,0 +1,253 @@
+/* Attention over tiles of 64 positions, in the names of simd256.h or simd512.h and attn_vec of the
+ * including file; kern.h states layouts and the order of sums.
+ *
+ * Both products have one shape: rows of float against a matrix [k][columns] whose columns lie along
+ * the lanes, one fma a term, k ascending. A block of RM rows by RV vectors stays in registers; one
+ * vector of the matrix, widened as it is loaded, meets RM rows. */
+#ifndef QSI_KERN_ATTN_BODY_H
+#define QSI_KERN_ATTN_BODY_H
+
+#include <stddef.h>
+
+#include "kern/kern.h"
+
+#define TILE QSI_ATTN_TILE
+#define AHEAD 1024 /* bytes fetched ahead where a single row streams a tile */
+
+QSI_INLINE int64_t attn_size(qsi_type t) { return t == QSI_F32 ? 4 : t == QSI_F16 ? 2 : 1; }
+
+QSI_INLINE vf attn_load(qsi_type t, const char *p) {
+    if (t == QSI_F32) return ldu((const float *)(const void *)p);
+    return t == QSI_F16 ? attn_f16(p) : attn_i8(p);
+}
+
+QSI_INLINE vf attn_load_tail(qsi_type t, vm m, const char *p) {
+    if (t == QSI_F32) return ld(m, (const float *)(const void *)p);
+    return t == QSI_F16 ? ld_f16(m, (const uint16_t *)(const void *)p) : attn_i8_tail(m, p);
+}
+
+/* ---- turning natural keys ---- */
+
+QSI_INLINE void turn(qsi_type t, int64_t n, int64_t d, const char *k, int64_t ldk, float *kt) {
+    const int64_t size = attn_size(t);
+    for (int64_t p = 0; p < TILE; p += W)
+        for (int64_t i = 0; i < d; i += W) {
+            vf r[W];
+            vm m = lanes(d - i);
+            for (int j = 0; j < W; j++) {
+                const char *row = k + ((p + j) * ldk + i) * size;
+                if (p + j >= n)
+                    r[j] = zero();
+                else
+                    r[j] = d - i >= W ? attn_load(t, row) : attn_load_tail(t, m, row);
+            }
+            attn_transpose(r);
+            for (int j = 0; j < W && i + j < d; j++) stu(kt + (i + j) * TILE + p, r[j]);
+        }
+}
+
+static void attn_turn(qsi_type t, int64_t n, int64_t d, const void *k, int64_t ldk, float *kt) {
+    if (t == QSI_F32)
+        turn(QSI_F32, n, d, k, ldk, kt);
+    else if (t == QSI_F16)
+        turn(QSI_F16, n, d, k, ldk, kt);
+    else
+        turn(QSI_Q8_0, n, d, k, ldk, kt);
+}
+
+/* ---- scores ---- */
+
+/* rm rows against rv vectors of positions; kt and scale point at the first of them. */
+QSI_INLINE void qk_block(qsi_type t, int rm, int rv, int64_t d, const float *q, int64_t ldq,
+                         const char *kt, const uint16_t *scale, float *s, int64_t lds) {
+    const int64_t size = attn_size(t), step = scale ? 32 : d;
+    for (int64_t b = 0; b < d; b += step) {
+        int64_t e = b + step < d ? b + step : d;
+        vf c[8][8];
+#pragma GCC unroll 8
+        for (int r = 0; r < rm; r++)
+#pragma GCC unroll 8
+            for (int v = 0; v < rv; v++) c[r][v] = zero();
+        for (int64_t i = b; i < e; i++) {
+            const char *row = kt + i * TILE * size;
+            vf x[8];
+            if (rm == 1) {
+                __builtin_prefetch(row + AHEAD);
+                if (TILE * size > 64) __builtin_prefetch(row + AHEAD + 64);
+            }
+#pragma GCC unroll 8
+            for (int v = 0; v < rv; v++) x[v] = attn_load(t, row + v * W * size);
+#pragma GCC unroll 8
+            for (int r = 0; r < rm; r++) {
+                vf a = all(q[r * ldq + i]);
+#pragma GCC unroll 8
+                for (int v = 0; v < rv; v++) c[r][v] = vfma(a, x[v], c[r][v]);
+            }
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < rm; r++)
+#pragma GCC unroll 8
+            for (int v = 0; v < rv; v++) {
+                float *to = s + r * lds + v * W;
+                if (scale) {
+                    vf k = attn_f16((const char *)(scale + b / 32 * TILE + v * W));
+                    c[r][v] = vfma(k, c[r][v], b ? ldu(to) : zero());
+                }
+                stu(to, c[r][v]);
+            }
+    }
+}
+
+QSI_INLINE void qk_rows(qsi_type t, int rm, int rv, int64_t n, int64_t d, const float *q,
+                        int64_t ldq, const char *kt, const uint16_t *scale, float *s,
+                        int64_t lds) {
+    for (int64_t p = 0; p < n; p += rv * W)
+        qk_block(t, rm, rv, d, q, ldq, kt + p * attn_size(t), scale ? scale + p : NULL, s + p,
+                 lds);
+}
+
+QSI_INLINE void qk(qsi_type t, int64_t m, int64_t n, int64_t d, const float *q, int64_t ldq,
+                   const char *kt, const uint16_t *scale, float *s, int64_t lds) {
+    int64_t i = 0;
+    for (; m - i >= ROWS; i += ROWS)
+        qk_rows(t, ROWS, 2, n, d, q + i * ldq, ldq, kt, scale, s + i * lds, lds);
+    for (; m - i >= 4 && ROWS > 4; i += 4)
+        qk_rows(t, 4, 2, n, d, q + i * ldq, ldq, kt, scale, s + i * lds, lds);
+    for (; m - i >= 2; i += 2)
+        qk_rows(t, 2, 2, n, d, q + i * ldq, ldq, kt, scale, s + i * lds, lds);
+    for (; i < m; i++)
+        qk_rows(t, 1, TILE / W, n, d, q + i * ldq, ldq, kt, scale, s + i * lds, lds);
+}
+
+static void attn_qk(qsi_type t, int64_t m, int64_t n, int64_t d, const float *q, int64_t ldq,
+                    const void *kt, const uint16_t *scale, float *s, int64_t lds) {
+    if (t == QSI_F32 && scale)
+        qk(QSI_F32, m, n, d, q, ldq, kt, scale, s, lds);
+    else if (t == QSI_F32)
+        qk(QSI_F32, m, n, d, q, ldq, kt, NULL, s, lds);
+    else if (t == QSI_F16)
+        qk(QSI_F16, m, n, d, q, ldq, kt, NULL, s, lds);
+    else
+        qk(QSI_Q8_0, m, n, d, q, ldq, kt, scale, s, lds);
+}
+
+/* ---- values ---- */
+
+/* rm rows, rv vectors of columns, `left` of them there. Rows of weights are TILE apart for each block
+ * of 32 columns (wb vectors a block) and ldw from row to row. */
+QSI_INLINE void pv_block(qsi_type t, bool tail, int rm, int rv, int wb, int64_t n, int64_t left,
+                         const float *w, int64_t ldw, const char *v, int64_t ldv, float *o,
+                         int64_t ldo) {
+    const int64_t size = attn_size(t);
+    vm m[8];
+    vf c[8][8];
+#pragma GCC unroll 8
+    for (int j = 0; j < rv; j++) m[j] = lanes(left - j * W);
+#pragma GCC unroll 8
+    for (int r = 0; r < rm; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < rv; j++)
+            c[r][j] = tail ? ld(m[j], o + r * ldo + j * W) : ldu(o + r * ldo + j * W);
+    for (int64_t p = 0; p < n; p++) {
+        const char *row = v + p * ldv * size;
+        vf x[8];
+        if (rm == 1) {
+            __builtin_prefetch(row + AHEAD);
+            if (rv * W * size > 64) __builtin_prefetch(row + AHEAD + 64);
+            if (rv * W * size > 128) __builtin_prefetch(row + AHEAD + 128);
+            if (rv * W * size > 128) __builtin_prefetch(row + AHEAD + 192);
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < rv; j++)
+            x[j] = tail ? attn_load_tail(t, m[j], row + j * W * size)
+                        : attn_load(t, row + j * W * size);
+#pragma GCC unroll 8
+        for (int r = 0; r < rm; r++)
+#pragma GCC unroll 8
+            for (int j = 0; j < rv; j++)
+                c[r][j] = vfma(all(w[r * ldw + j / wb * TILE + p]), x[j], c[r][j]);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rm; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < rv; j++)
+            if (tail)
+                st(m[j], o + r * ldo + j * W, c[r][j]);
+            else
+                stu(o + r * ldo + j * W, c[r][j]);
+}
+
+/* Weights of n positions times the scales of `blocks` blocks: to[row][block][TILE]. */
+QSI_INLINE void pv_scale(int rm, int blocks, int64_t n, const float *w, int64_t ldw,
+                         const uint16_t *scale, float *to) {
+    for (int r = 0; r < rm; r++)
+        for (int b = 0; b < blocks; b++)
+            for (int64_t p = 0; p < n; p += W) {
+                vm m = lanes(n - p);
+                vf k = attn_f16((const char *)(scale + b * TILE + p));
+                stu(to + (r * blocks + b) * TILE + p, vmul(ld(m, w + r * ldw + p), k));
+            }
+}
+
+QSI_INLINE void pv_rows(qsi_type t, int rm, int rv, int64_t n, int64_t d, const float *w,
+                        int64_t ldw, const char *v, int64_t ldv, const uint16_t *scale, float *o,
+                        int64_t ldo) {
+    const int cols = rv * W, wb = t == QSI_Q8_0 ? 32 / W : 8;
+    const int blocks = (cols + 31) / 32;
+    float scaled[8 * TILE];
+    for (int64_t c = 0; c < d; c += cols) {
+        const char *vc = v + c * attn_size(t);
+        const float *a = w;
+        int64_t lda = ldw, left = d - c;
+        if (t == QSI_Q8_0) {
+            int there = left < cols ? (int)((left + 31) / 32) : blocks;
+            /* columns of half a block use the scales of the whole */
+            for (int r = 0; r < rm; r++)
+                pv_scale(1, there, n, w + r * ldw, ldw, scale + c / 32 * TILE,
+                         scaled + r * blocks * TILE);
+            for (int r = 0; r < rm; r++)
+                for (int64_t x = there * TILE; x < blocks * TILE; x++)
+                    scaled[r * blocks * TILE + x] = 0.0f;
+            a = scaled;
+            lda = blocks * TILE;
+        }
+        if (left >= cols)
+            pv_block(t, false, rm, rv, wb, n, left, a, lda, vc, ldv, o + c, ldo);
+        else
+            pv_block(t, true, rm, rv, wb, n, left, a, lda, vc, ldv, o + c, ldo);
+    }
+}
+
+QSI_INLINE void pv(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
+                   const char *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo) {
+    int64_t i = 0;
+    for (; m - i >= ROWS; i += ROWS)
+        pv_rows(t, ROWS, 2, n, d, w + i * ldw, ldw, v, ldv, scale, o + i * ldo, ldo);
+    for (; m - i >= 4 && ROWS > 4; i += 4)
+        pv_rows(t, 4, 2, n, d, w + i * ldw, ldw, v, ldv, scale, o + i * ldo, ldo);
+    for (; m - i >= 2; i += 2)
+        pv_rows(t, 2, 2, n, d, w + i * ldw, ldw, v, ldv, scale, o + i * ldo, ldo);
+    for (; i < m; i++) {
+        int64_t c = 0;
+        if (d > 4 * W) { /* widest first; the rest in narrower strips */
+            int64_t whole = d / (8 * W) * (8 * W);
+            pv_rows(t, 1, 8, n, whole, w + i * ldw, ldw, v, ldv, scale, o + i * ldo, ldo);
+            c = whole;
+        }
+        if (c < d)
+            pv_rows(t, 1, 4, n, d - c, w + i * ldw, ldw, v + c * attn_size(t), ldv,
+                    t == QSI_Q8_0 ? scale + c / 32 * TILE : NULL, o + i * ldo + c, ldo);
+    }
+}
+
+static void attn_pv(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
+                    const void *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo) {
+    if (t == QSI_F32)
+        pv(QSI_F32, m, n, d, w, ldw, v, ldv, NULL, o, ldo);
+    else if (t == QSI_F16)
+        pv(QSI_F16, m, n, d, w, ldw, v, ldv, NULL, o, ldo);
+    else
+        pv(QSI_Q8_0, m, n, d, w, ldw, v, ldv, scale, o, ldo);
+}
+
+#endif

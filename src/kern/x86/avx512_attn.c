@@ -1,0 +1,30 @@
+/* Attention, AVX-512: the shared body at this level's width, blocks of 8 rows by 2 vectors. */
+#include "kern/kern_levels.h"
+#include "kern/x86/simd512.h"
+
+#define ROWS 8
+
+QSI_INLINE vf attn_f16(const char *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+QSI_INLINE vf attn_i8(const char *p) {
+    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
+}
+QSI_INLINE vf attn_i8_tail(vm m, const char *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, p)));
+}
+QSI_INLINE void attn_transpose(vf r[W]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i++) t[i] = _mm512_castps_si512(r[i]);
+    transpose16(t);
+    for (int i = 0; i < 16; i++) r[i] = _mm512_castsi512_ps(t[i]);
+}
+
+#include "kern/x86/attn_body.h"
+
+void qsi_kern_fill_avx512_attn(qsi_kern *t) {
+    t->attn_qk = attn_qk;
+    t->attn_pv = attn_pv;
+    t->attn_turn = attn_turn;
+}

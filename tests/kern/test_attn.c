@@ -1,0 +1,205 @@
+/* Attention over tiles against sums in double: every type, numbers of rows and positions, tails,
+ * memory that ends at an unreadable page; and the bits of a row whatever stands beside it. */
+#include "kern_testing.h"
+
+enum { T = QSI_ATTN_TILE };
+
+typedef struct tile {
+    qsi_type type;
+    int64_t n, d, ld;  /* elements at data: turned: d * 64; else (n - 1) * ld + d */
+    size_t bytes, scale_bytes;
+    void *data;
+    uint16_t *scale;   /* NULL but for Q8_0 */
+    double *value;     /* [64][d] */
+} tile;
+
+static double element(const tile *t, int64_t i) {
+    if (t->type == QSI_Q8_0) return ((const int8_t *)t->data)[i];
+    if (t->type == QSI_F16) return (double)qsi_f16_to_f32(((const uint16_t *)t->data)[i]);
+    return (double)((const float *)t->data)[i];
+}
+
+static tile make(qsi_type type, bool turned, int64_t n, int64_t d, int64_t ld) {
+    tile t = {.type = type, .n = n, .d = d, .ld = ld};
+    size_t count = turned ? (size_t)(d * T) : (size_t)((n - 1) * ld + d);
+    size_t size = type == QSI_F32 ? 4 : type == QSI_F16 ? 2 : 1;
+    t.bytes = count * size;
+    t.data = guarded(t.bytes);
+    for (size_t i = 0; i < count; i++) {
+        float x = random_value();
+        if (type == QSI_F32) ((float *)t.data)[i] = x;
+        if (type == QSI_F16) ((uint16_t *)t.data)[i] = qsi_f32_to_f16(x);
+        if (type == QSI_Q8_0)
+            ((int8_t *)t.data)[i] = (int8_t)((int)qsi_rng_below(&rng, 255) - 127);
+    }
+    if (type == QSI_Q8_0) {
+        size_t nb = (size_t)((d + 31) / 32);
+        t.scale_bytes = nb * T * 2;
+        t.scale = guarded(t.scale_bytes);
+        for (size_t i = 0; i < nb * T; i++)
+            t.scale[i] = qsi_f32_to_f16(0.02f * fabsf(random_value()));
+    }
+    t.value = calloc((size_t)(T * d), sizeof *t.value);
+    for (int64_t p = 0; p < (turned ? T : n); p++)
+        for (int64_t i = 0; i < d; i++) {
+            double s = t.scale ? (double)qsi_f16_to_f32(t.scale[i / 32 * T + p]) : 1.0;
+            t.value[p * d + i] = s * element(&t, turned ? i * T + p : p * ld + i);
+        }
+    return t;
+}
+
+static void drop(tile *t) {
+    guarded_free(t->data, t->bytes);
+    if (t->scale) guarded_free(t->scale, t->scale_bytes);
+    free(t->value);
+}
+
+static void near_sum(float got, double want, double mag, int64_t terms, const char *what) {
+    double off = fabs((double)got - want), most = (double)(terms + 4) * U * mag + TINY * 1e3;
+    if (!(off <= most))
+        fail_msg("%s: %.9g, want %.17g (off by %.3g of %.3g)", what, (double)got, want, off, most);
+}
+
+static void qk_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
+    int64_t ldq = d + 3, lds = T + 5;
+    size_t nq = (size_t)((m - 1) * ldq + d), ns = (size_t)((m - 1) * lds + T);
+    float *q = random_floats(nq), *s = guarded(ns * 4), alone[T];
+    tile t = make(type, true, T, d, 0);
+    kern->attn_qk(type, m, n, d, q, ldq, t.data, t.scale, s, lds);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t p = 0; p < n; p++) {
+            double sum = 0, mag = 0;
+            for (int64_t c = 0; c < d; c++) {
+                sum += (double)q[i * ldq + c] * t.value[p * d + c];
+                mag += fabs((double)q[i * ldq + c] * t.value[p * d + c]);
+            }
+            near_sum(s[i * lds + p], sum, mag, d, "qk");
+        }
+    for (int64_t i = 0; i < m; i++) { /* alone, and with all positions */
+        kern->attn_qk(type, 1, T, d, q + i * ldq, ldq, t.data, t.scale, alone, T);
+        assert_memory_equal(alone, s + i * lds, (size_t)n * 4);
+    }
+    drop(&t);
+    floats_free(q, nq);
+    guarded_free(s, ns * 4);
+}
+
+static void pv_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
+    int64_t ldw = T + 1, ldo = d + 2, ldv = d + 5;
+    size_t nw = (size_t)((m - 1) * ldw + n), no = (size_t)((m - 1) * ldo + d);
+    float *w = random_floats(nw), *o = random_floats(no);
+    float *o0 = malloc(no * 4), *one = malloc((size_t)d * 4);
+    tile t = make(type, false, n, d, ldv);
+    memcpy(o0, o, no * 4);
+    kern->attn_pv(type, m, n, d, w, ldw, t.data, ldv, t.scale, o, ldo);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t c = 0; c < d; c++) {
+            double sum = (double)o0[i * ldo + c], mag = fabs(sum);
+            for (int64_t p = 0; p < n; p++) {
+                sum += (double)w[i * ldw + p] * t.value[p * d + c];
+                mag += fabs((double)w[i * ldw + p] * t.value[p * d + c]);
+            }
+            near_sum(o[i * ldo + c], sum, mag, n, "pv");
+        }
+    for (int64_t i = 0; i < m; i++) {
+        memcpy(one, o0 + i * ldo, (size_t)d * 4);
+        kern->attn_pv(type, 1, n, d, w + i * ldw, ldw, t.data, ldv, t.scale, one, d);
+        assert_memory_equal(one, o + i * ldo, (size_t)d * 4);
+    }
+    drop(&t);
+    free(o0);
+    free(one);
+    floats_free(w, nw);
+    floats_free(o, no);
+}
+
+static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_Q8_0};
+static const int64_t ms[] = {1, 2, 3, 7, 8, 13, 31}, ns[] = {1, 17, 32, 33, 63, 64};
+static const int64_t ds[] = {1, 8, 12, 33, 64, 96, 128, 130, 192};
+
+static void test_qk(void **state) {
+    for (size_t a = 0; a < QSI_COUNT(ds); a++)
+        for (size_t b = 0; b < QSI_COUNT(ms); b++)
+            for (size_t t = 0; t < 3; t++)
+                qk_case(types[t], ms[b], ns[(a + b + t) % QSI_COUNT(ns)], ds[a]);
+}
+
+static void test_pv(void **state) {
+    for (size_t a = 0; a < QSI_COUNT(ds); a++)
+        for (size_t b = 0; b < QSI_COUNT(ms); b++)
+            for (size_t t = 0; t < 3; t++)
+                pv_case(types[t], ms[b], ns[(a + b + t) % QSI_COUNT(ns)], ds[a]);
+}
+
+/* Two runs of positions add up to the bits of one. */
+static void test_runs(void **state) {
+    float o[2][40] = {{0}}, *w = random_floats(T);
+    for (size_t t = 0; t < 3; t++) {
+        tile v = make(types[t], false, T, 40, 40);
+        memset(o, 0, sizeof o);
+        kern->attn_pv(types[t], 1, T, 40, w, T, v.data, 40, v.scale, o[0], 40);
+        if (types[t] != QSI_Q8_0) {
+            size_t size = types[t] == QSI_F32 ? 4 : 2;
+            kern->attn_pv(types[t], 1, 27, 40, w, T, v.data, 40, NULL, o[1], 40);
+            kern->attn_pv(types[t], 1, T - 27, 40, w + 27, T, (char *)v.data + 27 * 40 * size, 40,
+                          NULL, o[1], 40);
+            assert_memory_equal(o[0], o[1], sizeof o[0]);
+        }
+        drop(&v);
+    }
+    floats_free(w, T);
+}
+
+/* Natural keys turned give the scores of turned ones, with and without scales. */
+static void test_turn(void **state) {
+    for (size_t t = 0; t < 3; t++)
+        for (int64_t d = 1; d < 80; d += 13)
+            for (int64_t n = 1; n <= T; n += 21) {
+                size_t count = (size_t)(d * T);
+                tile k = make(types[t], false, n, d, d + 3);
+                float *kt = guarded(count * 4);
+                kern->attn_turn(types[t], n, d, k.data, d + 3, kt);
+                for (int64_t p = 0; p < T; p++)
+                    for (int64_t i = 0; i < d; i++) {
+                        double want = p < n ? element(&k, p * (d + 3) + i) : 0.0;
+                        assert_true((double)kt[i * T + p] == want);
+                    }
+                drop(&k);
+                guarded_free(kt, count * 4);
+            }
+    tile k = make(QSI_Q8_0, true, T, 70, 0);
+    float *q = random_floats(70 * 3), kt[70 * T], s[2][3 * T];
+    for (int64_t i = 0; i < 70 * T; i++) kt[i] = (float)((int8_t *)k.data)[i];
+    kern->attn_qk(QSI_Q8_0, 3, T, 70, q, 70, k.data, k.scale, s[0], T);
+    kern->attn_qk(QSI_F32, 3, T, 70, q, 70, kt, k.scale, s[1], T);
+    assert_memory_equal(s[0], s[1], sizeof s[0]);
+    floats_free(q, 70 * 3);
+    drop(&k);
+}
+
+/* NaN and infinity come through. */
+static void test_not_finite(void **state) {
+    static float q[2 * 32], kt[32 * T], s[2 * T], w[T], v[T * 32], o[32];
+    for (int i = 0; i < 32 * T; i++) kt[i] = v[i] = 1.0f;
+    for (int i = 0; i < T; i++) w[i] = 1.0f;
+    q[5] = NAN;
+    kern->attn_qk(QSI_F32, 2, T, 32, q, 32, kt, NULL, s, T);
+    for (int i = 0; i < T; i++) assert_true(isnan(s[i]) && s[T + i] == 0.0f);
+    v[7 * 32 + 3] = INFINITY;
+    kern->attn_pv(QSI_F32, 1, T, 32, w, T, v, 32, NULL, o, 32);
+    for (int i = 0; i < 32; i++) assert_true(i == 3 ? isinf(o[i]) : o[i] == (float)T);
+    kt[9] = -INFINITY;
+    q[5] = 1.0f;
+    kern->attn_qk(QSI_F32, 1, T, 32, q, 32, kt, NULL, s, T);
+    assert_true(isnan(s[9]) && s[8] == 1.0f); /* 0 times infinity */
+}
+
+int main(int argc, char **argv) {
+    int rc = level_from_args(argc, argv);
+    if (rc != 0) return rc;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_qk),   cmocka_unit_test(test_pv),         cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_turn), cmocka_unit_test(test_not_finite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
