@@ -11,7 +11,7 @@
 
 #define MAX_REPEATS 101
 #define DRIFT_MAX 0.05        /* of the machine's limits around a repeat that counts */
-#define PROBE_S 0.1           /* of reading between repeats */
+#define PROBE_S 0.06          /* of reading between repeats */
 #define PIECE_S 0.5           /* of a repeat between two of these */
 #define TRAIN_DOC 80          /* positions of a document in the training test: a poem */
 #define OWN_SHAPE 100000000   /* a model of at most so many weights is trained on in its own shape */

@@ -22,7 +22,7 @@
 #define READ_PARTS 8
 #define READ_GRAIN ((size_t)4096)
 #define READ_S 0.4
-#define READ_WINDOWS 16  /* at least */
+#define READ_WINDOWS 8   /* at least */
 #define SHORT_NS 1000000 /* shorter windows are doubled: waking the workers would count */
 #define MAX_WORKERS 1024
 
