@@ -139,7 +139,7 @@ static int bench_kernels(const qs_bench_opts *o, form *f) {
 }
 
 int cmd_bench(int argc, char **argv) {
-    const char *model = NULL, *isa = NULL;
+    const char *model = NULL, *isa = NULL, *kv = NULL;
     int64_t prompt = 512, gen = 64, depth = 0, batch = 1, threads = 0, repeats = 5, train = 2048;
     uint64_t memory = 0;
     bool numa = false, mlock = false;
@@ -151,6 +151,7 @@ int cmd_bench(int argc, char **argv) {
         QSA_OPT_INT('n', "gen", "N", &gen, 0, 1 << 20, "steps of the decode test (64)"),
         QSA_OPT_INT('d', "depth", "N", &depth, 0, 1 << 20, "positions in the cache before (0)"),
         QSA_OPT_INT('b', "batch", "N", &batch, 1, 4096, "sequences (1)"),
+        QSA_KV_OPT("kv", kv),
         QSA_OPT_INT(0, "train", "N", &train, 1, 1 << 20, "rows of the training test (2048)"),
         QSA_OPT_UNSET(0, "no-train", &trained, "leave the training test out"),
         QSA_MACHINE_OPTS(threads, isa, numa, mlock, memory),
@@ -193,6 +194,7 @@ int cmd_bench(int argc, char **argv) {
     o.train = trained ? (int32_t)train : 0;
     o.repeats = (int32_t)repeats;
     o.isa = isa != NULL ? isa : getenv("QIUSUO_ISA");
+    o.kv_type = qsa_kv_type(kv);
     o.numa = numa;
     o.mlock = mlock;
     o.memory_bytes = memory;

@@ -29,6 +29,10 @@ static int on_load(void *user, int64_t done, int64_t of) {
     return qsa_interrupted();
 }
 
+int32_t qsa_kv_type(const char *name) {
+    return name != NULL && strcmp(name, "f32") == 0 ? QS_KV_F32 : QS_KV_F16;
+}
+
 int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     qs_err err = { 0 };
     char path[4096];
@@ -64,7 +68,7 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     }
     qs_session_opts_init(&so, sizeof so);
     so.n_ctx = a->ctx;
-    so.kv_type = a->kv != NULL && strcmp(a->kv, "f32") == 0 ? QS_KV_F32 : QS_KV_F16;
+    so.kv_type = qsa_kv_type(a->kv);
     st = qs_session_create(s, *m, &so, &err);
     if (st == QS_OK) {
         int64_t trained = qs_model_n_ctx(*m);

@@ -26,6 +26,9 @@ typedef struct qsa_gen_args {
 } qsa_gen_args;
 #define QSA_GEN_ARGS_INIT { .seed = -1, .n_predict = -1 }
 
+/* The type of the cache, of those that qsa_kv_type knows. */
+#define QSA_KV_TYPES "f16|f32"
+#define QSA_KV_OPT(name, kv) QSA_OPT_CHOICE(0, name, QSA_KV_TYPES, &(kv), "type of the cache (f16)")
 /* How the machine is used: every command that opens a model has these. */
 #define QSA_MACHINE_OPTS(threads, isa, numa, mlock, memory)                                        \
     QSA_OPT_INT('t', "threads", "N", &(threads), 0, 1024,                                          \
@@ -41,7 +44,7 @@ typedef struct qsa_gen_args {
     QSA_OPT_INT('c', "ctx-size", "N", &(a).ctx, 0, 16777216,                                       \
                 "context in tokens (0: the model's)"),                                             \
     QSA_MACHINE_OPTS((a).threads, (a).isa, (a).numa, (a).mlock, (a).memory),                       \
-    QSA_OPT_CHOICE(0, "kv", "f16|f32", &(a).kv, "type of the cache (f16)")
+    QSA_KV_OPT("kv", (a).kv)
 
 #define QSA_GEN_NUM(n, val, a, field, from, to, text)                                              \
     { .name = (n), .value = (val), .help = (text), .kind = QSA_NUM, .out = &(a).field,             \
@@ -77,6 +80,8 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s);
 int qsa_gen_opts(const qsa_cmd *cmd, qsa_gen_args *a, const qs_model *m, qs_gen_opts *o);
 void qsa_gen_args_release(qsa_gen_args *a);
 
+/* QS_KV_* of one of QSA_KV_TYPES; NULL: the default. */
+int32_t qsa_kv_type(const char *name);
 /* The library's notes and warnings as messages of the program (a qs_log_fn). */
 void qsa_log(void *user, int level, const char *text);
 /* Takes the model off the positionals when -m did not name it. */

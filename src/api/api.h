@@ -61,6 +61,8 @@ struct qs_session {
  * before. full_size = sizeof *full. NULL leaves everything. */
 void qsi_api_opts(void *full, size_t full_size, const void *o);
 
+/* QS_KV_* as the type of cache elements; QS_E_ARG for others. */
+qs_status qsi_api_kv_type(int32_t public_type, qsi_type *out, qs_err *err) QS_MUST_CHECK;
 /* The pool of a model; with numa its workers are bound, and one node is worth a note. */
 qs_status qsi_api_pool(qsi_pool **pool, int32_t threads, bool numa, qs_err *err) QS_MUST_CHECK;
 /* Generates after the session's sequence was set to the prompt (n_cached of it in the cache). */

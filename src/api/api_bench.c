@@ -64,7 +64,7 @@ static qs_status once(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool
     mean.fp32_gflop_s = 0.5 * (before.fp32_gflop_s + after.fp32_gflop_s);
     mean.bf16_gflop_s = 0.5 * (before.bf16_gflop_s + after.bf16_gflop_s);
     mean.int8_gop_s = 0.5 * (before.int8_gop_s + after.int8_gop_s);
-    QS_TRY(qsi_bench_limits(g, &mean, &r, err));
+    QS_TRY(qsi_bench_limits(g, o->kv_type, &mean, &r, err));
     publish(&r, &mean, out);
     if (r.n_runs > 0) before.read_gb_s = after.read_gb_s;
     *moved = out->drift = qsi_limits_differ(&before, &after);
@@ -82,7 +82,8 @@ qs_status qs_bench(const qs_bench_opts *opts, qs_bench_report *out, qs_err *err)
     qsi_pool *pool = NULL;
     qsi_isa isa;
     qsi_api_opts(&o, sizeof o, opts);
-    const qsi_bench_opts in = inner(&o);
+    qsi_bench_opts in = inner(&o);
+    QS_TRY(qsi_api_kv_type(o.kv_type, &in.kv_type, err));
     QS_TRY(qsi_isa_parse(o.isa != NULL ? o.isa : "auto", &isa, err));
     if (o.mlock && o.memory_bytes > 0)
         QS_FAIL(err, QS_E_ARG, "--mlock keeps all weights in memory, --memory does not: give one");
@@ -120,7 +121,8 @@ qs_status qs_bench_kernels(const qs_bench_opts *opts, qs_bench_kernel_fn *fn, vo
     relay r = {fn, user};
     qsi_isa isa;
     qsi_api_opts(&o, sizeof o, opts);
-    const qsi_bench_opts in = inner(&o);
+    qsi_bench_opts in = inner(&o);
+    QS_TRY(qsi_api_kv_type(o.kv_type, &in.kv_type, err));
     QS_TRY(qsi_isa_parse(o.isa != NULL ? o.isa : "auto", &isa, err));
     QS_TRY(qsi_bench_kernels(&in, isa, relay_row, &r, err));
 done:

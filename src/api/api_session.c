@@ -18,6 +18,14 @@ static uint64_t fresh_seed(const void *object) {
  * beyond this never is. */
 #define MAX_CTX ((int64_t)1 << 24)
 
+qs_status qsi_api_kv_type(int32_t public_type, qsi_type *out, qs_err *err) {
+    switch (public_type) {
+    case QS_KV_F16: *out = QSI_F16; return QS_OK;
+    case QS_KV_F32: *out = QSI_F32; return QS_OK;
+    default: return qsi_err_set(err, QS_E_ARG, "unknown type of cache: %d", (int)public_type);
+    }
+}
+
 qs_status qs_session_create(qs_session **out, qs_model *m, const qs_session_opts *opts,
                             qs_err *err) {
     qs_status st = QS_OK;
@@ -31,14 +39,14 @@ qs_status qs_session_create(qs_session **out, qs_model *m, const qs_session_opts
     if (o.n_ctx < 0 || n_ctx > MAX_CTX)
         QS_FAIL(err, QS_E_ARG, "context of %lld: 1 to %lld is possible", (long long)o.n_ctx,
                 (long long)MAX_CTX);
-    if (o.kv_type != QS_KV_F16 && o.kv_type != QS_KV_F32)
-        QS_FAIL(err, QS_E_ARG, "unknown type of cache: %d", (int)o.kv_type);
+    qsi_type kv;
+    QS_TRY(qsi_api_kv_type(o.kv_type, &kv, err));
     s = qsi_calloc(1, sizeof *s);
     if (!s) QS_FAIL(err, QS_E_NOMEM, "out of memory");
     s->model = m;
     /* pages for the conversation and for a walk (score) beside it */
     QS_TRY(qsi_model_runner_init(&s->runner, m->model, n_ctx,
-                                 o.kv_type == QS_KV_F32 ? QSI_F32 : QSI_F16, 2, err));
+                                 kv, 2, err));
     QS_TRY(qsi_engine_create(&s->engine, &s->runner.runner, 1, err));
     QS_TRY(qsi_seq_init(&s->seq, s->engine, err));
     QS_TRY(qsi_sampler_create(&s->sampler, s->runner.runner.n_vocab, err));

@@ -147,7 +147,7 @@ static qs_status subject_init(subject *s, const qsi_bench_opts *o, const qsi_ggu
     if (o->batch > qsi_model_max_rows(s->model))
         QS_FAIL(err, QS_E_RANGE, "batch %d is more than the %d rows of a step", o->batch,
                 qsi_model_max_rows(s->model));
-    QS_TRY(qsi_kv_create(&s->kv, c, QSI_F16, pages, err));
+    QS_TRY(qsi_kv_create(&s->kv, c, o->kv_type, pages, err));
     size_t rows = (size_t)qsi_model_max_rows(s->model);
     s->tables = qsi_calloc((size_t)o->batch, sizeof *s->tables);
     s->rows = qsi_calloc(rows, sizeof *s->rows);
@@ -329,7 +329,7 @@ static qs_status describe(const qsi_gguf *g, qsi_bench_report *out, qs_err *err)
     n = strlen(arch);
     if (n < sizeof out->model_arch) memcpy(out->model_arch, arch, n);
     out->n_params = qsi_config_params(&c, &out->n_active);
-    qsi_cost_of(&cost, &c, g, 2);
+    qsi_cost_of(&cost, &c, g, 0);
     out->weight_bytes = cost.weight_bytes;
 done:
     return st;
@@ -371,8 +371,13 @@ done:
     return st;
 }
 
-qs_status qsi_bench_limits(const qsi_gguf *g, const qsi_limits *l, qsi_bench_report *out,
-                           qs_err *err) {
+static double element_bytes(qsi_type t) {
+    const qsi_type_info *ti = qsi_type_get(t);
+    return (double)ti->bytes / ti->block;
+}
+
+qs_status qsi_bench_limits(const qsi_gguf *g, qsi_type kv_type, const qsi_limits *l,
+                           qsi_bench_report *out, qs_err *err) {
     qs_status st = QS_OK;
     qsi_config c, shape;
     qsi_cost cost = {0}, train_cost;
@@ -380,7 +385,7 @@ qs_status qsi_bench_limits(const qsi_gguf *g, const qsi_limits *l, qsi_bench_rep
     qsi_cost_of(&train_cost, &shape, NULL, 2);
     if (g != NULL) {
         QS_TRY(qsi_config_from_gguf(&c, g, err));
-        qsi_cost_of(&cost, &c, g, 2);
+        qsi_cost_of(&cost, &c, g, element_bytes(kv_type));
     }
     for (int32_t i = 0; i < out->n_runs; i++) {
         qsi_bench_run *r = &out->runs[i];

@@ -18,6 +18,7 @@ typedef struct qsi_bench_opts {
     void *user;
     uint64_t memory_bytes;                             /* as in qsi_model_opts */
     bool mlock;
+    qsi_type kv_type;                                  /* of the cache */
 } qsi_bench_opts;
 
 typedef struct qsi_bench_run {
@@ -58,7 +59,7 @@ typedef struct qsi_cost {
 enum { QSI_PEAK_FP32, QSI_PEAK_BF16, QSI_PEAK_INT8 };
 
 /* g may be NULL: the shape alone, bf16 weights. cache: bytes an element. */
-void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, int cache);
+void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double cache);
 /* Seconds that the limits leave for n prompt tokens of one sequence after `depth` positions, logits
  * of the last only; for one decode step of `batch` sequences at `depth`; for a training token in
  * documents of n_pos positions. */
@@ -72,8 +73,8 @@ qs_status qsi_bench_tests(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *
                           qsi_bench_report *out, qs_err *err) QS_MUST_CHECK;
 /* Limits and shares of the runs from the machine's limits; where a run has a rate of memory of its
  * own, that counts. */
-qs_status qsi_bench_limits(const qsi_gguf *g, const qsi_limits *l, qsi_bench_report *out,
-                           qs_err *err) QS_MUST_CHECK;
+qs_status qsi_bench_limits(const qsi_gguf *g, qsi_type kv_type, const qsi_limits *l,
+                           qsi_bench_report *out, qs_err *err) QS_MUST_CHECK;
 /* Every kernel at every level up to isa, on the calling thread. */
 qs_status qsi_bench_kernels(const qsi_bench_opts *o, qsi_isa isa, qsi_bench_kernel_fn *fn,
                             void *user, qs_err *err) QS_MUST_CHECK;

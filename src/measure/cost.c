@@ -21,7 +21,7 @@ static double bytes_of(const qsi_tensor_spec *s, const qsi_gguf_tensor *t) {
     return n;
 }
 
-void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, int cache) {
+void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double cache) {
     bool tied = g != NULL && qsi_gguf_tensor_find(g, "output.weight") == NULL;
     *out = (qsi_cost){.experts = c->n_expert, .experts_used = c->n_expert_used};
     for (size_t i = 0; i < qsi_config_n_tensors(c); i++) {

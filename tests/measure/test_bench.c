@@ -26,7 +26,7 @@ static int tear_down(void **state) {
 }
 
 static qsi_bench_opts opts(void) {
-    return (qsi_bench_opts){.prompt = 70, .gen = 5, .batch = 1, .repeats = 3};
+    return (qsi_bench_opts){.prompt = 70, .gen = 5, .batch = 1, .repeats = 3, .kv_type = QSI_F16};
 }
 
 static void test_rows(void **state) {
@@ -39,7 +39,7 @@ static void test_rows(void **state) {
     qsi_bench_report r = {0};
     qs_err err;
     assert_int_equal(qsi_bench_tests(&o, g, pool, qsi_cpu_isa(), &r, &err), QS_OK);
-    assert_int_equal(qsi_bench_limits(g, &l, &r, &err), QS_OK);
+    assert_int_equal(qsi_bench_limits(g, QSI_F16, &l, &r, &err), QS_OK);
     assert_int_equal(r.n_runs, 3);
     assert_string_equal(r.runs[0].test, "prefill");
     assert_int_equal(r.runs[0].n, 70);
