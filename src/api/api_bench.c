@@ -9,6 +9,7 @@
 
 #define DRIFT_MAX 0.05
 #define TRIES 3
+#define PROBE_S 0.06
 
 _Static_assert(QS_BENCH_RUNS == QSI_BENCH_RUNS, "reports hold the same runs");
 
@@ -26,7 +27,7 @@ static qsi_bench_opts inner(const qs_bench_opts *o) {
     return (qsi_bench_opts){.prompt = o->prompt, .gen = o->gen, .depth = o->depth,
                             .batch = o->batch, .train = o->train, .repeats = o->repeats,
                             .progress = o->progress, .user = o->user,
-                            .memory_bytes = o->memory_bytes, .mlock = o->mlock != 0};
+                            .probe_s = PROBE_S, .memory_bytes = o->memory_bytes, .mlock = o->mlock != 0};
 }
 
 static void publish(const qsi_bench_report *r, const qsi_limits *l, qs_bench_report *out) {

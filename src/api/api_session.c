@@ -39,7 +39,7 @@ qs_status qs_session_create(qs_session **out, qs_model *m, const qs_session_opts
     if (o.n_ctx < 0 || n_ctx > MAX_CTX)
         QS_FAIL(err, QS_E_ARG, "context of %lld: 1 to %lld is possible", (long long)o.n_ctx,
                 (long long)MAX_CTX);
-    qsi_type kv;
+    qsi_type kv = QSI_F16;
     QS_TRY(qsi_api_kv_type(o.kv_type, &kv, err));
     s = qsi_calloc(1, sizeof *s);
     if (!s) QS_FAIL(err, QS_E_NOMEM, "out of memory");

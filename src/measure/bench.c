@@ -11,8 +11,7 @@
 
 #define MAX_REPEATS 101
 #define DRIFT_MAX 0.05        /* of the machine's limits around a repeat that counts */
-#define PROBE_S 0.06          /* of reading between repeats */
-#define PIECE_S 0.5           /* of a repeat between two of these */
+#define PIECE_S 0.5           /* of a repeat between two measurements of memory */
 #define TRAIN_DOC 80          /* positions of a document in the training test: a poem */
 #define OWN_SHAPE 100000000   /* a model of at most so many weights is trained on in its own shape */
 
@@ -43,6 +42,7 @@ typedef struct sample {
 
 typedef struct watch {
     qsi_read_probe *probe; /* NULL: time alone */
+    double probe_s;
     double rate;           /* measured last */
     double s, bytes, least, most;
     int64_t t0;
@@ -51,7 +51,7 @@ typedef struct watch {
 static double since(int64_t t) { return (double)(qsi_now_ns() - t) * 1e-9; }
 
 static void watch_begin(watch *w) {
-    if (w->probe != NULL && w->rate <= 0) w->rate = qsi_read_probe_run(w->probe, PROBE_S);
+    if (w->probe != NULL && w->rate <= 0) w->rate = qsi_read_probe_run(w->probe, w->probe_s);
     w->s = w->bytes = 0;
     w->least = w->most = w->rate;
     w->t0 = qsi_now_ns();
@@ -60,7 +60,7 @@ static void watch_begin(watch *w) {
 /* Ends a piece of the repeat and begins the next. */
 static void watch_cut(watch *w) {
     double s = since(w->t0), before = w->rate;
-    if (w->probe != NULL) w->rate = qsi_read_probe_run(w->probe, PROBE_S);
+    if (w->probe != NULL) w->rate = qsi_read_probe_run(w->probe, w->probe_s);
     w->s += s;
     w->bytes += s * 0.5 * (before + w->rate);
     if (w->rate < w->least) w->least = w->rate;
@@ -140,7 +140,8 @@ static qs_status subject_init(subject *s, const qsi_bench_opts *o, const qsi_ggu
     *s = (subject){.o = o};
     qsi_rng_init(&s->rng, 1);
     QS_TRY(qsi_model_open(&s->model, g, &mo, err));
-    QS_TRY(qsi_read_probe_open(&s->watch.probe, pool, isa, err));
+    s->watch.probe_s = o->probe_s;
+    if (o->probe_s > 0) QS_TRY(qsi_read_probe_open(&s->watch.probe, pool, isa, err));
     const qsi_config *c = qsi_model_config(s->model);
     int64_t n = (int64_t)o->depth + (o->prompt > o->gen ? o->prompt : o->gen) + 1;
     int64_t pages = (n + QSI_KV_PAGE - 1) / QSI_KV_PAGE * o->batch;

@@ -18,6 +18,7 @@ typedef struct qsi_bench_opts {
     void *user;
     uint64_t memory_bytes;                             /* as in qsi_model_opts */
     bool mlock;
+    double probe_s;                                    /* of measuring memory around repeats; 0: not */
     qsi_type kv_type;                                  /* of the cache */
 } qsi_bench_opts;
 

@@ -59,6 +59,26 @@ static void test_rows(void **state) {
     assert_true(r.weight_bytes > 0 && r.weight_bytes < (int64_t)qsi_gguf_size(g));
 }
 
+/* With memory watched, a run's limit comes from what it saw itself, not from the machine's. */
+static void test_watched(void **state) {
+    const qsi_limits l = {.read_gb_s = 1e-3, .fp32_gflop_s = 1e6, .bf16_gflop_s = 1e6,
+                          .int8_gop_s = 1e6};
+    qsi_bench_opts o = opts();
+    o.prompt = 0;
+    o.repeats = 1;
+    o.probe_s = 0.001;
+    qsi_bench_report r = {0};
+    qs_err err;
+    assert_int_equal(qsi_bench_tests(&o, g, pool, qsi_cpu_isa(), &r, &err), QS_OK);
+    assert_int_equal(qsi_bench_limits(g, QSI_F16, &l, &r, &err), QS_OK);
+    assert_int_equal(r.n_runs, 1);
+    double own = r.runs[0].read_gb_s, limit = r.runs[0].limit_tok_s;
+    assert_true(own > 0.01 && r.runs[0].drift >= 0 && r.runs[0].drift < 1);
+    r.runs[0].read_gb_s = 0;
+    assert_int_equal(qsi_bench_limits(g, QSI_F16, &l, &r, &err), QS_OK);
+    assert_float_equal(limit / r.runs[0].limit_tok_s, own / l.read_gb_s, 1e-6 * own / l.read_gb_s);
+}
+
 static void test_nothing(void **state) {
     qsi_bench_opts o = opts();
     qsi_bench_report r = {0};
@@ -95,6 +115,7 @@ static void test_refusals(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_watched),
         cmocka_unit_test(test_nothing),
         cmocka_unit_test(test_refusals),
     };
