@@ -38,13 +38,15 @@ test: $(BUILD)/build.ninja
 	@tools/packages.sh test
 	@python3 tools/run_tests.py --ninja $(NINJA)
 
-# Also leaves the numbers as CSV in bench/: runs.csv and, kernel by kernel, kernels.csv.
+# The whole table of docs/speed.md: an hour or two, 10 to 40 GB of disk in BENCH_DIR (bench/table.py says
+# what narrows it). Leaves bench/table.csv, and bench/kernels.csv kernel by kernel.
 bench: $(BUILD)/build.ninja
-	@$(call build,qiusuo)
-	@$(BUILD)/qiusuo bench --csv $(ARGS) >bench/runs.csv
-	@column -s, -t bench/runs.csv 2>/dev/null || cat bench/runs.csv
+	@tools/packages.sh bench
+	@$(call build,qiusuo bench/check_limits)
+	@python3 bench/table.py $(BUILD)/qiusuo
 	@$(BUILD)/qiusuo bench --kernels --csv >bench/kernels.csv
-	@echo "Written: bench/runs.csv, bench/kernels.csv"
+	@python3 bench/render.py
+	@echo "Written: bench/table.csv, bench/kernels.csv, docs/speed.md"
 
 install: all
 	@meson configure $(BUILD) -Dprefix=$(PREFIX) >/dev/null
@@ -68,7 +70,7 @@ help:
 	@echo "make           builds the program and the examples (installs what that needs)"
 	@echo "make chat      builds, then talks to the default model"
 	@echo "make test      installs what the tests need, builds and runs them all"
-	@echo "make bench     measures this machine and the default model"
+	@echo "make bench     the table of docs/speed.md: this machine, and models made for it (BENCH_DIR)"
 	@echo "make install   program, default model, library, headers, man page (PREFIX, DESTDIR)"
 	@echo "make fuzz      fuzzes every parser of foreign bytes (FUZZ_SECONDS each)"
 	@echo "make clean     removes the build folders"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that a task needs and that are missing.
-# usage: tools/packages.sh build|test|fuzz
+# usage: tools/packages.sh build|test|bench|fuzz
 #
 # Nothing is missing: no output, no apt, milliseconds. Something is missing: says what, then installs
 # it as root or with password-less sudo, without asking; otherwise prints the command to run. Optional
@@ -21,6 +21,10 @@ build)
 test)
     need='libcmocka-dev python3'
     want='mandoc'
+    ;;
+bench)
+    need='python3'
+    want='libopenblas-dev'
     ;;
 fuzz)
     need='clang libclang-rt-14-dev'
