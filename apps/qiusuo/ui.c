@@ -215,3 +215,10 @@ void qsa_interrupt_call(void (*fn)(void *), void *arg) {
 
 bool qsa_interrupted(void) { return interrupt_count > 0; }
 void qsa_interrupt_clear(void) { interrupt_count = 0; }
+
+char *qsa_cache_dir(char *buf, size_t cap) {
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (xdg != NULL && xdg[0] == '/') snprintf(buf, cap, "%s/qiusuo", xdg);
+    else snprintf(buf, cap, "%s/.cache/qiusuo", home != NULL && home[0] != '\0' ? home : ".");
+    return buf;
+}

@@ -44,6 +44,10 @@ qs_status qsa_read_text(const char *path, size_t max, char **text, size_t *n, qs
 /* QS_E_FORMAT with the offset when the n bytes are not UTF-8; `what` names them in the message. */
 qs_status qsa_check_utf8(const char *text, size_t n, const char *what, qs_err *err) QS_MUST_CHECK;
 
+/* The folder for what may be computed again: $XDG_CACHE_HOME/qiusuo, else ~/.cache/qiusuo. It may not
+ * exist. Returns buf. */
+char *qsa_cache_dir(char *buf, size_t cap);
+
 /* Ctrl-C. By default it ends the program with exit code 130. After qsa_interrupt_catch it sets a
  * flag which the command looks at; a second one before qsa_interrupt_clear ends the program. */
 void qsa_interrupt_init(void);

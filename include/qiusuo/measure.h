@@ -77,6 +77,20 @@ typedef void qs_bench_kernel_fn(void *user, const qs_bench_kernel *row);
 QS_API qs_status qs_bench_kernels(const qs_bench_opts *o, qs_bench_kernel_fn *fn, void *user,
                                   qs_err *err) QS_MUST_CHECK;
 
+/* ---- the machine ------------------------------------------------------------------------------- */
+
+/* One finding about this machine; texts are valid during the call. */
+typedef struct qs_finding {
+    const char *key;     /* "cpu", "huge pages", ...; static */
+    int32_t ok;          /* 0: something could be better */
+    const char *value;
+    const char *advice;  /* a sentence on what would make it faster or possible; "" when ok */
+} qs_finding;
+typedef void qs_doctor_fn(void *user, const qs_finding *f);
+/* Looks at CPU, cores, memory, pages, nodes, limits, sandbox and disk; measures nothing. cache: the
+ * folder whose disk is looked at. Thread: any. */
+QS_API void qs_doctor(const char *cache, qs_doctor_fn *fn, void *user);
+
 #ifdef __cplusplus
 }
 #endif
