@@ -509,6 +509,13 @@ const qsi_gguf_tensor *qsi_gguf_tensor_find(const qsi_gguf *g, const char *name)
     return i >= 0 ? &g->tensors[i] : NULL;
 }
 
+int qsi_gguf_fd(const qsi_gguf *g) { return g->mapped ? g->map.fd : -1; }
+const uint8_t *qsi_gguf_data(const qsi_gguf *g) { return g->data; }
+
+void qsi_gguf_random(const qsi_gguf *g) {
+    if (g->mapped) qsi_map_random(&g->map);
+}
+
 void qsi_gguf_drop(const qsi_gguf *g, const qsi_gguf_tensor *t) {
     if (g->mapped) qsi_map_drop(&g->map, t->offset, t->bytes);
 }

@@ -76,6 +76,12 @@ const qsi_gguf_tensor *qsi_gguf_tensor_find(const qsi_gguf *g, const char *name)
 /* Gives a tensor's pages back to the system (they are read again when touched). */
 void qsi_gguf_drop(const qsi_gguf *g, const qsi_gguf_tensor *t);
 
+/* The file's descriptor (borrowed), -1 for bytes in memory; and its first byte. */
+int qsi_gguf_fd(const qsi_gguf *g);
+const uint8_t *qsi_gguf_data(const qsi_gguf *g);
+/* Pages will be touched here and there: the system reads no others with them. */
+void qsi_gguf_random(const qsi_gguf *g);
+
 /* Typed reading. Missing key: QS_E_NOTFOUND. Wrong type or out of range: QS_E_FORMAT. Integers of
  * any width are accepted when the value fits. */
 qs_status qsi_gguf_i64(const qsi_gguf *g, const char *key, int64_t *out, qs_err *err) QS_MUST_CHECK;

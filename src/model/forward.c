@@ -1,5 +1,6 @@
 /* The forward of all layers, and what a step shares: rows by sequence, rotary angles, buffers. */
 #include "model/layer.h"
+#include "model/residency.h"
 
 #include <string.h>
 
@@ -104,20 +105,26 @@ static void watch(qsi_op *o, qsi_fwd *f, const float *x, int32_t layer) {
     qsi_op_end(o);
 }
 
-void qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves) {
+bool qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves) {
     if (f->watch) watch(o, f, saves[0]->x_in, QSI_BAD_EMBED);
     for (int32_t l = 0; l < f->c->n_layer; l++) {
         qsi_layer_save *s = saves[l];
+        int32_t attention = qsi_res_group(l, QSI_RES_ATTENTION), ffn = qsi_res_group(l, QSI_RES_FFN);
+        if (!qsi_res_enter(o->w, f->res, attention)) return false;
         if (f->c->kv_rank)
             qsi_mla_forward(o, f, l, s);
         else
             qsi_attention_forward(o, f, l, s);
-        if (qsi_layer_is_moe(f->c, l))
-            qsi_moe_forward(o, f, l, s);
-        else
+        qsi_res_leave(o->w, f->res, attention);
+        if (!qsi_res_enter(o->w, f->res, ffn)) return false;
+        if (!qsi_layer_is_moe(f->c, l))
             qsi_ffn_forward(o, f, l, s);
+        else if (!qsi_moe_forward(o, f, l, s))
+            return false;
+        qsi_res_leave(o->w, f->res, ffn);
         if (f->watch) watch(o, f, s->x_out, l);
     }
+    return true;
 }
 
 size_t qsi_forward_scratch(const qsi_config *c, int64_t rows) {

@@ -107,6 +107,7 @@ typedef struct qsi_fwd {
     const qsi_shard *shard;
     const qsi_comm *comm;
     const qsi_weights *w;
+    struct qsi_res *res; /* weights that are not all in memory (residency.h); NULL: they are */
     int32_t n; /* rows */
     const int32_t *ids, *pos; /* [n] */
     const bool *generated;    /* [n]; NULL: none, or all the same */
@@ -181,11 +182,12 @@ size_t qsi_mla_scratch(const qsi_config *c, int64_t rows);
 void qsi_ffn_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s);
 void qsi_ffn_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_layer_save *s,
                       const qsi_layer_grads *g);
-void qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s);
+/* False: experts could not be read from disk (residency.h), the step ends. */
+bool qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s);
 void qsi_moe_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_layer_save *s,
                       const qsi_layer_grads *g);
-/* All layers: x of the first layer to x_out of the last. */
-void qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves);
+/* All layers: x of the first layer to x_out of the last. False as above. */
+bool qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves);
 /* b->dx: in, gradient of the last layer's output; out, that of the first's input. */
 void qsi_layers_backward(qsi_op *o, const qsi_bwd *b, qsi_layer_save *const *saves,
                          const qsi_layer_grads *g);

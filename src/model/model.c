@@ -9,8 +9,11 @@
 #include <string.h>
 
 #include "model/layer.h"
+#include "model/residency.h"
+#include "sys/file.h"
 
-enum { DEFAULT_ROWS = 512 };
+enum { DEFAULT_ROWS = 512, USUAL_CONTEXT = 4096 };
+#define MARGIN ((uint64_t)160 << 20)
 
 struct qsi_model {
     qsi_config c;
@@ -33,6 +36,9 @@ struct qsi_model {
     qsi_op_shared sh;
     char *scratch;
     size_t scratch_bytes;
+    qsi_res *res; /* weights that are not all in memory; NULL: they are */
+    int32_t group, expert; /* of the weights being bound, for res */
+    int part;
     qsi_weight *preparing;
     int64_t done, of; /* weights prepared */
     _Atomic int bad;
@@ -75,8 +81,10 @@ static void prepare_part(const qsi_worker *w, void *arg) {
 static qs_status make_weight(qsi_model *m, qsi_type type, const void *data, int64_t n_out,
                              int64_t n_in, qsi_weight **w, unsigned *form, qs_err *err) {
     qs_status st = QS_OK;
-    QS_TRY(qsi_weight_create(w, m->k, type, data, n_out, n_in, err));
+    bool apart = m->res && qsi_res_holds(m->res, data);
+    QS_TRY(qsi_weight_create(w, m->k, type, apart ? NULL : data, n_out, n_in, err));
     *form |= qsi_act_form(qsi_weight_mm(*w));
+    if (apart) return qsi_res_add(m->res, *w, data, m->group, m->expert, m->part, err);
     m->preparing = *w;
     qsi_pool_run(m->o.pool, prepare_part, m);
     m->done += n_out * n_in;
@@ -105,13 +113,16 @@ static qs_status bind_experts(qsi_model *m, int32_t l, const char *part, int64_t
     QS_TRY(find(m, l, part, n_in, n_out, m->c.n_expert, &x, err));
     size_t slab = x->bytes / (size_t)m->c.n_expert;
     for (int32_t e = 0; e < m->c.n_expert; e++) {
+        m->expert = l * m->c.n_expert + e;
         st = make_weight(m, x->type, x->data + (size_t)e * slab, n_out, n_in, &w[e], form, err);
         if (st == QS_OK) continue;
         qsi_err_prefix(err, "tensor %s", x->name);
         goto done;
     }
     qsi_gguf_drop(m->g, x);
+    m->part++;
 done:
+    m->expert = -1;
     return st;
 }
 
@@ -279,12 +290,16 @@ static qs_status bind_layer(qsi_model *m, int32_t l, qs_err *err) {
     qsi_layer_weights *w = &m->w.layers[l];
     qsi_act_masks *k = &m->masks;
     int64_t d = c->d_model, ff = c->d_ff;
+    m->group = qsi_res_group(l, QSI_RES_ATTENTION);
+    m->expert = -1;
+    m->part = 0;
     QS_TRY(bind_norm(m, l, "attn_norm", d, &w->attn_norm, err));
     if (c->kv_rank)
         QS_TRY(bind_latent(m, l, err));
     else
         QS_TRY(bind_heads(m, l, err));
     QS_TRY(bind_matrix(m, l, "attn_output", d, qsi_config_out_dim(c), &w->o, &k->oa, err));
+    m->group = qsi_res_group(l, QSI_RES_FFN);
     QS_TRY(bind_norm(m, l, "ffn_norm", d, &w->ffn_norm, err));
     if (!qsi_layer_is_moe(c, l)) {
         QS_TRY(bind_matrix(m, l, "ffn_gate", ff, d, &w->gate, &k->a2, err));
@@ -318,6 +333,7 @@ static qs_status bind_all(qsi_model *m, unsigned *head_form, qs_err *err) {
         QS_FAIL(err, QS_E_FORMAT, "rows of tensor %s are no whole blocks", x->name);
     QS_TRY(bind_norm(m, -1, "output_norm", c->d_model, &m->w.out_norm, err));
     for (int32_t l = 0; l < c->n_layer; l++) QS_TRY(bind_layer(m, l, err));
+    m->group = qsi_res_head_group(c);
     if (qsi_gguf_tensor_find(m->g, "output.weight"))
         QS_TRY(bind_matrix(m, -1, "output", c->n_vocab, c->d_model, &m->w.head, head_form, err));
     else /* tied to the embedding */
@@ -362,10 +378,60 @@ done:
     return st;
 }
 
+/* ---- weights that do not all fit ---- */
+
+/* Bytes that weights may take of memory_bytes: what the process has already, what it will touch in
+ * steps, the KV cache of a usual context and a margin (logits, tables, the allocator) come off. */
+static qs_status weight_room(const qsi_model *m, uint64_t *room, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_kv *kv = NULL;
+    uint64_t all = m->o.memory_bytes, cache = m->o.cache_bytes;
+    if (!cache) {
+        int64_t n = qsi_min64(m->c.n_ctx, USUAL_CONTEXT);
+        QS_TRY(qsi_kv_create(&kv, &m->c, QSI_F16, qsi_ceil_div(n, QSI_KV_PAGE), err));
+        cache = (uint64_t)qsi_ceil_div(n, QSI_KV_PAGE) * qsi_kv_page_bytes(kv);
+        if (cache > all / 4) cache = all / 4;
+    }
+    uint64_t margin = all / 32 < MARGIN ? all / 32 : MARGIN;
+    uint64_t off = qsi_mem_resident() + m->ar.total + cache + margin;
+    if (off >= all)
+        QS_FAIL(err, QS_E_LIMIT, "the memory allowed, %" PRIu64 " MB, leaves nothing for weights: "
+                "buffers and cache alone need %" PRIu64 " MB", all / 1000000, off / 1000000 + 1);
+    *room = all - off;
+done:
+    qsi_kv_free(kv);
+    return st;
+}
+
+/* Binds and prepares the weights, all of them or by a plan, and makes the buffers. */
+static qs_status load(qsi_model *m, qs_err *err) {
+    qs_status st = QS_OK;
+    unsigned head_form = 0;
+    uint64_t room = m->o.weight_room;
+    bool apart = room || m->o.memory_bytes;
+    if (apart) QS_TRY(qsi_res_create(&m->res, &m->c, m->g, err));
+    QS_TRY(bind_all(m, &head_form, err));
+    QS_TRY(buffers_init(m, head_form, err));
+    if (!apart) goto done;
+    if (!room) QS_TRY(weight_room(m, &room, err));
+    if (qsi_res_bytes(m->res) > room) {
+        QS_TRY(qsi_res_start(m->res, room, m->o.max_rows, &m->o, err));
+        m->f.res = m->res;
+        goto done;
+    }
+    /* they all fit */
+    qsi_res_free(m->res);
+    m->res = NULL;
+    qsi_weights_release(&m->w, &m->c);
+    m->done = 0;
+    QS_TRY(bind_all(m, &head_form, err));
+done:
+    return st;
+}
+
 qs_status qsi_model_open(qsi_model **out, const qsi_gguf *g, const qsi_model_opts *o,
                          qs_err *err) {
     qs_status st = QS_OK;
-    unsigned head_form = 0;
     qsi_model *m = qsi_calloc(1, sizeof *m);
     if (!m) QS_FAIL(err, QS_E_NOMEM, "no memory for a model");
     qsi_arena_init(&m->ar);
@@ -380,8 +446,7 @@ qs_status qsi_model_open(qsi_model **out, const qsi_gguf *g, const qsi_model_opt
     QS_TRY(qsi_config_check(&m->c, err));
     QS_TRY(qsi_shard_init(&m->shard, &m->c, m->o.comm, err));
     m->of = qsi_config_params(&m->c, NULL);
-    QS_TRY(bind_all(m, &head_form, err));
-    QS_TRY(buffers_init(m, head_form, err));
+    QS_TRY(load(m, err));
     *out = m;
     m = NULL;
 done:
@@ -391,6 +456,7 @@ done:
 
 void qsi_model_close(qsi_model **m) {
     if (!*m) return;
+    qsi_res_free((*m)->res);
     qsi_weights_release(&(*m)->w, &(*m)->c);
     qsi_arena_release(&(*m)->ar);
     qsi_free(*m);
@@ -399,6 +465,15 @@ void qsi_model_close(qsi_model **m) {
 
 const qsi_config *qsi_model_config(const qsi_model *m) { return &m->c; }
 int qsi_model_max_rows(const qsi_model *m) { return m->o.max_rows; }
+
+void qsi_model_io_stats(qsi_model *m, qsi_model_io *out, bool reset) {
+    *out = (qsi_model_io){0};
+    if (m->res) qsi_res_io(m->res, out, reset);
+}
+
+qs_status qsi_model_disk_rate(qsi_model *m, uint64_t bytes, double *rate, qs_err *err) {
+    return qsi_res_disk_rate(m->g, bytes, rate, err);
+}
 
 /* ---- the step ---- */
 static bool finite_row(const float *x, int64_t n) {
@@ -436,8 +511,10 @@ static void run_step(const qsi_worker *w, void *arg) {
     qsi_op_end(&o); /* zeroes the tickets of the next turn */
     qsi_rope_prepare(&o, &m->f);
     qsi_embed_forward(&o, &m->f, m->x);
-    qsi_layers_forward(&o, &m->f, m->save_ptr);
-    if (m->n_want) head_rows(&o, m);
+    bool on = qsi_layers_forward(&o, &m->f, m->save_ptr) &&
+              qsi_res_enter(w, m->res, qsi_res_head_group(&m->c));
+    if (on && m->n_want) head_rows(&o, m);
+    if (on) qsi_res_leave(w, m->res, qsi_res_head_group(&m->c));
     qsi_mem_guard_end();
 }
 
@@ -480,6 +557,7 @@ qs_status qsi_model_step(qsi_model *m, const qsi_step *s, qs_err *err) {
     m->f.comm_status = QS_OK;
     atomic_store(&m->bad, 0);
     qsi_pool_run(m->o.pool, run_step, m);
+    if (m->res) QS_TRY(qsi_res_step_done(m->res, err));
     if (m->f.comm_status != QS_OK)
         QS_FAIL(err, m->f.comm_status, "a sum over processes failed in the step");
     if (!atomic_load(&m->bad)) goto done;
@@ -487,6 +565,7 @@ qs_status qsi_model_step(qsi_model *m, const qsi_step *s, qs_err *err) {
     m->f.watch = true;
     m->f.bad_layer = QSI_BAD_NONE;
     qsi_pool_run(m->o.pool, run_step, m);
+    if (m->res) QS_TRY(qsi_res_step_done(m->res, err));
     if (m->f.bad_layer == QSI_BAD_EMBED)
         QS_FAIL(err, QS_E_NUMERIC, "the embedding holds NaN or infinity (damaged weights? `info "
                 "--verify` looks at each)");

@@ -123,8 +123,11 @@ typedef struct qsi_model_opts {
     qsi_isa isa;             /* level of the kernels */
     int max_rows;            /* rows a step may have (chunk of prefill); 0: 512 */
     const qsi_comm *comm;    /* NULL: one process */
-    uint64_t memory_bytes;   /* weights resident at most, the rest is read from disk as it is
-                                needed; 0: all of them */
+    uint64_t memory_bytes;   /* what the process may have in memory, this model's steps and cache
+                                included: weights that do not fit are read from disk as they are
+                                needed (QS_E_LIMIT: too little for that); 0: all in memory */
+    uint64_t cache_bytes;    /* of it, kept free for the KV cache; 0: F16, up to 4096 positions */
+    uint64_t weight_room;    /* instead of memory_bytes: bytes for weights alone; 0: computed */
     /* called while weights are prepared; may be NULL; non-zero cancels */
     int (*progress)(void *user, int64_t done, int64_t of);
     void *user;
@@ -137,6 +140,23 @@ qs_status qsi_model_open(qsi_model **m, const qsi_gguf *g, const qsi_model_opts 
 void qsi_model_close(qsi_model **m);
 const qsi_config *qsi_model_config(const qsi_model *m);
 int qsi_model_max_rows(const qsi_model *m);
+
+/* Running from disk (memory_bytes), since the last reset. */
+typedef struct qsi_model_io {
+    bool on;                 /* false: all weights are in memory, the rest is 0 */
+    uint64_t file_bytes;     /* weights in the file, the embedding left out */
+    uint64_t resident_bytes; /* in memory for good */
+    uint64_t stream_bytes;   /* in the file, of the weights read anew in every step */
+    uint64_t read_bytes;     /* from disk, whole blocks */
+    int64_t steps, wait_ns;  /* time that steps waited for the disk */
+    int64_t experts, slots;  /* experts of all layers, and how many of them the cache holds */
+    int64_t uses, hits;      /* experts that steps needed; that were in the cache, or on their way */
+    int64_t fixed_hits;      /* hits of the best fixed choice of as many experts, known afterwards */
+} qsi_model_io;
+void qsi_model_io_stats(qsi_model *m, qsi_model_io *out, bool reset);
+/* The disk's sequential rate on this model's file, bytes per second, measured now by reading
+ * `bytes`. */
+qs_status qsi_model_disk_rate(qsi_model *m, uint64_t bytes, double *rate, qs_err *err) QS_MUST_CHECK;
 
 typedef struct qsi_row {
     int32_t id;

@@ -9,6 +9,7 @@
  * packing documents of different lengths does not change what a row weighs. Gradients go through P
  * only: ds_e = alpha f_e / T. */
 #include "model/layer.h"
+#include "model/residency.h"
 
 #include <string.h>
 
@@ -114,7 +115,7 @@ static int64_t block_rows(const qsi_moe_save *m, int64_t b) {
     return qsi_min64(QSI_OP_ROWS, m->off[e] + m->count[e] - b * QSI_OP_ROWS);
 }
 
-void qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
+bool qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
     const qsi_layer_weights *w = &f->w->layers[layer];
     const qsi_config *c = f->c;
     qsi_moe_save *m = &s->moe;
@@ -135,6 +136,7 @@ void qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
         if (f->balance) *f->balance_sum += balance_of(f, m);
     }
     qsi_op_end(o);
+    if (!qsi_res_experts(o->w, f->res, layer, m->count, n)) return false;
     for (int64_t b; (b = qsi_op_take(o)) < m->n_blocks;) {
         int64_t r = block_rows(m, b);
         for (int64_t i = 0; i < r; i++)
@@ -175,10 +177,11 @@ void qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
         }
     }
     qsi_op_end(o);
-    if (!f->partial) return;
+    if (!f->partial) return true;
     qsi_fwd_reduce(o, f, y, n * d);
     for (int64_t i; (i = qsi_op_take(o)) < n;) o->k->add(y + i * d, s->x_out + i * d, d);
     qsi_op_end(o);
+    return true;
 }
 
 /* ---- backward ---- */

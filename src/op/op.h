@@ -88,7 +88,7 @@ typedef struct qsi_weight qsi_weight;
  * weights meet float activations. */
 qsi_mm qsi_weight_kind(qsi_type type, bool exact);
 /* W [n_out, n_in] from bytes of a file (borrowed until prepared), rows contiguous in blocks of
- * `type`. */
+ * `type`. data NULL: no memory is taken; qsi_weight_place gives it, qsi_weight_pack fills it. */
 qs_status qsi_weight_create(qsi_weight **w, const qsi_kern *k, qsi_type type, const void *data,
                             int64_t n_out, int64_t n_in, qs_err *err) QS_MUST_CHECK;
 /* The same for one kind of product out of those of the type (qsi_weight_kind). */
@@ -97,6 +97,14 @@ qs_status qsi_weight_create_kind(qsi_weight **w, const qsi_kern *k, qsi_type typ
     QS_MUST_CHECK;
 /* This worker's part of preparing; all workers' parts make it whole. */
 void qsi_weight_prepare(const qsi_worker *wk, const qsi_kern *k, qsi_weight *w);
+/* Weights kept elsewhere. The packed form is one block of qsi_weight_bytes, 64-byte aligned, that may
+ * be moved: place says where it stands now (borrowed). */
+void qsi_weight_place(qsi_weight *w, void *mem);
+/* Panels of W: rows of each (the last may have fewer), and bytes of a row in the file. */
+int64_t qsi_weight_panels(const qsi_weight *w, int64_t *rows, size_t *src_bytes);
+/* Packs panels [p0, p1) into the block at mem; rows: bytes of the file from the first row of panel p0
+ * on. Thread: any, for different panels. */
+void qsi_weight_pack(const qsi_weight *w, const void *rows, int64_t p0, int64_t p1, void *mem);
 /* From float32 masters, for training, in F32 or BF16; serves y = x Wt and dx = dy W. */
 qs_status qsi_weight_create_train(qsi_weight **w, const qsi_kern *k, qsi_mm kind,
                                   const float *master, int64_t n_out, int64_t n_in, qs_err *err)

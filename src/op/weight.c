@@ -12,6 +12,7 @@ struct qsi_weight {
     int64_t src_row;    /* distance of rows: elements, or bytes of block types */
     void *fwd, *bwd;    /* packed; bwd only in training */
     size_t bytes;
+    bool placed;        /* fwd is another's memory */
 };
 
 static const struct {
@@ -32,13 +33,17 @@ static int64_t panels(const qsi_kern_mm *mm, int64_t n) {
     return qsi_ceil_div(n, mm->nr);
 }
 
+static qs_status pack_size(const qsi_kern_mm *mm, int64_t n, int64_t k, size_t *all, qs_err *err) {
+    if (qsi_mul_size(mm->panel_bytes(k), (size_t)panels(mm, n), all)) return QS_OK;
+    return qsi_err_set(err, QS_E_RANGE, "a weight of %lld x %lld is too large", (long long)n,
+                       (long long)k);
+}
+
 static qs_status pack_alloc(const qsi_kern_mm *mm, int64_t n, int64_t k, void **out, size_t *bytes,
                             qs_err *err) {
     qs_status st = QS_OK;
-    size_t one = mm->panel_bytes(k), all = 0;
-    if (!qsi_mul_size(one, (size_t)panels(mm, n), &all))
-        QS_FAIL(err, QS_E_RANGE, "a weight of %lld x %lld is too large", (long long)n,
-                (long long)k);
+    size_t all = 0;
+    QS_TRY(pack_size(mm, n, k, &all, err));
     *out = qsi_alloc(all, 1);
     if (!*out)
         QS_FAIL(err, QS_E_NOMEM, "no memory for a weight of %lld x %lld (%zu bytes)", (long long)n,
@@ -70,12 +75,36 @@ qs_status qsi_weight_create_kind(qsi_weight **out, const qsi_kern *k, qsi_type t
     if (!w) QS_FAIL(err, QS_E_NOMEM, "no memory for a weight");
     *w = (qsi_weight){.kind = kind, .mm = &k->mm[kind], .n_out = n_out, .n_in = n_in, .src = data};
     w->src_row = ti->block > 1 ? (int64_t)row : n_in;
-    QS_TRY(pack_alloc(w->mm, n_out, n_in, &w->fwd, &w->bytes, err));
+    if (data)
+        QS_TRY(pack_alloc(w->mm, n_out, n_in, &w->fwd, &w->bytes, err));
+    else
+        QS_TRY(pack_size(w->mm, n_out, n_in, &w->bytes, err));
     *out = w;
     w = NULL;
 done:
     qsi_weight_free(w);
     return st;
+}
+
+void qsi_weight_place(qsi_weight *w, void *mem) {
+    QS_ASSERT(w->placed || !w->fwd);
+    w->fwd = mem;
+    w->placed = true;
+}
+
+int64_t qsi_weight_panels(const qsi_weight *w, int64_t *rows, size_t *src_bytes) {
+    *rows = w->mm->nr;
+    *src_bytes = (size_t)w->src_row;
+    if (w->kind == QSI_MM_F32) *src_bytes *= sizeof(float);
+    if (w->kind == QSI_MM_F16 || w->kind == QSI_MM_BF16) *src_bytes *= sizeof(uint16_t);
+    return panels(w->mm, w->n_out);
+}
+
+void qsi_weight_pack(const qsi_weight *w, const void *rows, int64_t p0, int64_t p1, void *mem) {
+    int64_t first = p0 * w->mm->nr;
+    char *dst = (char *)mem + (size_t)p0 * w->mm->panel_bytes(w->n_in);
+    w->mm->pack(rows, w->src_row, 1, qsi_min64(w->n_out, p1 * w->mm->nr) - first, w->n_in, 0,
+                p1 - p0, dst);
 }
 
 void qsi_weight_prepare(const qsi_worker *wk, const qsi_kern *k, qsi_weight *w) {
@@ -125,7 +154,7 @@ void qsi_weight_refresh(qsi_op *o, qsi_weight *w, uint16_t *shadow) {
 
 void qsi_weight_free(qsi_weight *w) {
     if (!w) return;
-    qsi_free(w->fwd);
+    if (!w->placed) qsi_free(w->fwd);
     qsi_free(w->bwd);
     qsi_free(w);
 }

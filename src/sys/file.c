@@ -82,6 +82,10 @@ void qsi_map_will_need(const qsi_map *m, size_t off, size_t n) {
     advise(m, off, n, false, MADV_WILLNEED);
 }
 
+void qsi_map_random(const qsi_map *m) {
+    advise(m, 0, m->size, false, MADV_RANDOM);
+}
+
 /* Reads to the end of fd; more than max bytes is an error. */
 static qs_status read_all(int fd, const char *name, size_t max, qsi_str *out, qs_err *err) {
     qs_status st = QS_OK;

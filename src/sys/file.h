@@ -21,6 +21,8 @@ void qsi_map_close(qsi_map *m);
 /* Gives pages [off, off+n) back to the system (they are read again when touched). */
 void qsi_map_drop(const qsi_map *m, size_t off, size_t n);
 void qsi_map_will_need(const qsi_map *m, size_t off, size_t n);
+/* Pages will be touched here and there: the system reads no others with them. */
+void qsi_map_random(const qsi_map *m);
 
 /* Reads a whole file (or standard input for "-") of at most `max` bytes into an owned string. */
 qs_status qsi_file_read(const char *path, size_t max, qsi_str *out, qs_err *err) QS_MUST_CHECK;
