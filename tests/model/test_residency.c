@@ -1,124 +1,6 @@
 /* Models that do not fit: with room for a part of their weights they give the same bits as in memory,
  * read what the plan says and nothing else, and failures of the disk end a step with a message. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "base/hash.h"
-#include "base/mem.h"
-#include "model/model.h"
-#include "sys/cpu.h"
-#include "sys/direct.h"
-
-enum { PROMPT = 12, STEPS = 5, ROWS = 8 };
-
-typedef struct shape {
-    bool moe, mla;
-    qsi_type type;
-} shape;
-
-static qsi_config config_of(const shape *s) {
-    qsi_config c = {.arch = QSI_ARCH_LLAMA, .n_vocab = 150, .n_layer = 4, .d_model = 256,
-                    .n_head = 4, .n_kv_head = 2, .head_dim = 64, .d_ff = 256, .n_ctx = 64,
-                    .rms_eps = 1e-6f, .rope_theta = 10000.0f, .rope_factor = 1.0f,
-                    .expert_scale = 1.0f};
-    if (s->moe) {
-        c.arch = QSI_ARCH_DEEPSEEK;
-        c.n_kv_head = 4;
-        c.n_dense = 1;
-        c.n_expert = 8;
-        c.n_expert_used = 2;
-        c.n_shared = 1;
-        c.d_expert = 256;
-    }
-    return c;
-}
-
-static void write_model(const qsi_config *c, const char *path, qsi_type type) {
-    qs_err err = {0};
-    qsi_gguf_writer *w = NULL;
-    qsi_tensor_spec t;
-    qsi_rng rng;
-    qsi_rng_init(&rng, 7);
-    if (qsi_gguf_writer_open(&w, path, &err) != QS_OK) fail_msg("%s", err.text);
-    assert_int_equal(qsi_config_put_gguf(c, w), QS_OK);
-    for (int pass = 0; pass < 2; pass++)
-        for (size_t i = 0; i < qsi_config_n_tensors(c); i++) {
-            qsi_config_tensor(c, i, &t);
-            bool plain = t.role == QSI_ROLE_NORM || t.role == QSI_ROLE_ROUTER;
-            qsi_type own = plain ? QSI_F32 : type;
-            if (!pass) {
-                assert_int_equal(qsi_gguf_declare(w, t.name, own, t.n_dims, t.ne, &err), QS_OK);
-                continue;
-            }
-            size_t n = (size_t)(t.ne[0] * t.ne[1] * t.ne[2]);
-            float *x = qsi_alloc(n, sizeof *x), *y = qsi_alloc(n, sizeof *y);
-            for (size_t j = 0; j < n; j++)
-                x[j] = t.role == QSI_ROLE_NORM ? 1.0f : (qsi_rng_f32(&rng) - 0.5f) * 0.3f;
-            const qsi_type_info *ti = qsi_type_get(own);
-            ti->encode(x, y, (int64_t)n);
-            size_t bytes = n / (size_t)ti->block * (size_t)ti->bytes;
-            if (qsi_gguf_write(w, y, bytes, &err) != QS_OK) fail_msg("%s", err.text);
-            qsi_free(x);
-            qsi_free(y);
-        }
-    if (qsi_gguf_finish(&w, &err) != QS_OK) fail_msg("%s", err.text);
-}
-
-typedef struct run {
-    qsi_gguf *g;
-    qsi_pool *pool;
-    qsi_model *m;
-    qsi_kv *kv;
-    qsi_kv_table t;
-    float *z; /* [PROMPT + STEPS, n_vocab] */
-} run;
-
-static void run_close(run *r) {
-    if (r->kv) qsi_kv_table_release(r->kv, &r->t);
-    qsi_kv_free(r->kv);
-    qsi_model_close(&r->m);
-    qsi_pool_free(r->pool);
-    qsi_gguf_close(&r->g);
-    qsi_free(r->z);
-    *r = (run){0};
-}
-
-static qs_status run_open(run *r, const char *path, int threads, uint64_t room, qs_err *err) {
-    *r = (run){0};
-    assert_int_equal(qsi_pool_create(&r->pool, threads, err), QS_OK);
-    if (qsi_gguf_open(&r->g, path, err) != QS_OK) fail_msg("%s", err->text);
-    qsi_model_opts o = {.pool = r->pool, .isa = qsi_cpu_isa(), .max_rows = ROWS,
-                        .weight_room = room};
-    qs_status st = qsi_model_open(&r->m, r->g, &o, err);
-    if (st != QS_OK) {
-        run_close(r);
-        return st;
-    }
-    const qsi_config *c = qsi_model_config(r->m);
-    r->z = qsi_calloc((size_t)(PROMPT + STEPS) * (size_t)c->n_vocab, sizeof *r->z);
-    assert_int_equal(qsi_kv_create(&r->kv, c, QSI_F16, 1, err), QS_OK);
-    assert_int_equal(qsi_kv_reserve(r->kv, &r->t, PROMPT + STEPS, err), QS_OK);
-    return QS_OK;
-}
-
-/* n rows from position `from`, all their logits; ids depend on the position alone. */
-static qs_status feed(run *r, int from, int n, bool logits, qs_err *err) {
-    qsi_row rows[ROWS];
-    int32_t V = qsi_model_config(r->m)->n_vocab;
-    for (int i = 0; i < n; i++)
-        rows[i] = (qsi_row){.id = (from + i) * 97 % V, .pos = from + i, .logits = logits};
-    qsi_step s = {.rows = rows, .n_rows = n, .kv = r->kv, .tables = &r->t, .n_tables = 1,
-                  .logits = r->z + (size_t)from * (size_t)V};
-    return qsi_model_step(r->m, &s, err);
-}
+#include "from_disk.h"
 
 /* A prompt in two chunks, the first without logits, then single rows. */
 static qs_status whole(run *r, qs_err *err) {
@@ -126,23 +8,6 @@ static qs_status whole(run *r, qs_err *err) {
     if (st == QS_OK) st = feed(r, ROWS, PROMPT - ROWS, true, err);
     for (int i = 0; i < STEPS && st == QS_OK; i++) st = feed(r, PROMPT + i, 1, true, err);
     return st;
-}
-
-static void path_of(char *out, size_t cap) {
-    snprintf(out, cap, "/tmp/qsi_test_residency_%ld.gguf", (long)getpid());
-}
-
-/* Bytes of all weights but the embedding, roughly. */
-static uint64_t weights(const char *path) {
-    qs_err err = {0};
-    qsi_gguf *g = NULL;
-    if (qsi_gguf_open(&g, path, &err) != QS_OK) fail_msg("%s", err.text);
-    uint64_t n = 0;
-    for (size_t i = 0; i < qsi_gguf_n_tensors(g); i++)
-        if (strcmp(qsi_gguf_tensor_at(g, i)->name, "token_embd.weight") != 0)
-            n += qsi_gguf_tensor_at(g, i)->bytes;
-    qsi_gguf_close(&g);
-    return n;
 }
 
 static void check(const shape *s) {
@@ -207,36 +72,6 @@ static void test_moe(void **state) {
 #endif
     for (size_t i = 0; i < QSI_COUNT(types); i++)
         check(&(shape){.moe = true, .type = types[i]});
-}
-
-/* Experts that are used again are hits; the best fixed choice is no worse than chance. */
-static void test_statistics(void **state) {
-    (void)state;
-    qsi_config c = config_of(&(shape){.moe = true});
-    qs_err err = {0};
-    qsi_model_io io;
-    char path[64];
-    run r;
-    path_of(path, sizeof path);
-    write_model(&c, path, QSI_F32);
-    if (run_open(&r, path, 1, weights(path) * 9 / 10, &err) != QS_OK) fail_msg("%s", err.text);
-    qsi_model_io_stats(r.m, &io, false);
-    assert_true(io.on && io.slots > 0 && io.slots < io.experts);
-    assert_int_equal(io.experts, 3 * 8);
-    if (feed(&r, 0, 1, true, &err) != QS_OK) fail_msg("%s", err.text);
-    qsi_model_io_stats(r.m, &io, true);
-    assert_int_equal(io.uses, 3 * 2);
-    assert_int_equal(io.hits, 0);
-    assert_int_equal(io.fixed_hits, 3 * 2);
-    uint64_t cold = io.read_bytes;
-    if (feed(&r, 0, 1, true, &err) != QS_OK) fail_msg("%s", err.text);
-    qsi_model_io_stats(r.m, &io, false);
-    assert_int_equal(io.uses, 3 * 2);
-    assert_int_equal(io.hits, 3 * 2); /* the same row uses the same experts */
-    assert_int_equal(io.steps, 1);
-    assert_true(io.read_bytes < cold);
-    run_close(&r);
-    unlink(path);
 }
 
 static void test_too_little(void **state) {
@@ -310,7 +145,6 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_moe),
-        cmocka_unit_test(test_statistics),
         cmocka_unit_test(test_too_little),
         cmocka_unit_test(test_truncated),
 #ifdef QS_DEBUG
