@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "ui.h"
 
@@ -29,6 +31,8 @@ struct qsa_input {
 #ifdef QSA_HAVE_EDIT
     EditLine *el;
     History *hist;
+    bool eof_off;    /* the terminal's end-of-file character is set aside */
+    cc_t eof_char;
 #endif
 };
 
@@ -41,6 +45,51 @@ static char *el_prompt(EditLine *el) {
     el_get(el, EL_CLIENTDATA, &in);
     snprintf(buf, sizeof buf, "%s", prompt_text(in));
     return buf;
+}
+
+/* While an answer comes the line discipline collects what is typed. It would swallow a Ctrl-D; with
+ * its end-of-file character off the byte waits for the next prompt, where it means what it says. */
+static void set_eof_aside(qsa_input *in, bool aside) {
+    struct termios t;
+    if (aside == in->eof_off || tcgetattr(STDIN_FILENO, &t) != 0) return;
+    if (aside) in->eof_char = t.c_cc[VEOF];
+    t.c_cc[VEOF] = aside ? _POSIX_VDISABLE : in->eof_char;
+    if (tcsetattr(STDIN_FILENO, TCSANOW, &t) == 0) in->eof_off = aside;
+}
+
+/* Bracketed paste: the terminal puts ESC[200~ before and ESC[201~ behind what is pasted. */
+static void ask_brackets(bool on) {
+    const char *term = getenv("TERM");
+    if (term == NULL || strcmp(term, "dumb") == 0) return;
+    fputs(on ? "\033[?2004h" : "\033[?2004l", stdout);
+    fflush(stdout);
+}
+
+/* Bound to ESC[200~: all lines of a paste become one input, which Enter sends. */
+static unsigned char paste(EditLine *el, int ch) {
+    static const wchar_t last[] = L"\033[201~";
+    enum { N_LAST = sizeof last / sizeof last[0] - 1 };
+    size_t n = 0, cap = 0;
+    wchar_t *text = NULL, c;
+    bool failed = true;
+    (void)ch;
+    do {
+        if (n + 2 > cap) {
+            wchar_t *more = realloc(text, (cap = 2 * cap + 256) * sizeof *text);
+            if (more == NULL) goto done;
+            text = more;
+        }
+        if (el_wgetc(el, &c) <= 0) goto done;
+        if (c == L'\r') c = L'\n';
+        if (c >= L' ' || c == L'\n' || c == L'\t' || c == L'\033') text[n++] = c;
+    } while (n < N_LAST || wmemcmp(text + n - N_LAST, last, N_LAST) != 0);
+    n -= N_LAST;
+    while (n > 0 && text[n - 1] == L'\n') n--;
+    text[n] = L'\0';
+    failed = n > 0 && el_winsertstr(el, text) != 0;
+done:
+    free(text);
+    return failed ? CC_ERROR : CC_REFRESH;
 }
 
 static void edit_open(qsa_input *in) {
@@ -57,10 +106,13 @@ static void edit_open(qsa_input *in) {
     el_set(in->el, EL_HIST, history, in->hist);
     el_set(in->el, EL_SIGNAL, 0);
     el_set(in->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
+    el_set(in->el, EL_ADDFN, "qiusuo-paste", "Insert what is pasted", paste);
+    el_set(in->el, EL_BIND, "\\e[200~", "qiusuo-paste", NULL);
     el_source(in->el, NULL);
 }
 
 static void edit_close(qsa_input *in) {
+    set_eof_aside(in, false);
     if (in->el != NULL) el_end(in->el);
     if (in->hist != NULL) history_end(in->hist);
 }
@@ -104,11 +156,15 @@ static const char *read_line(qsa_input *in, size_t *n, qsa_input_kind *kind) {
     if (in->el != NULL) {
         int count = 0;
         el_resize(in->el);
+        set_eof_aside(in, false);
         /* before the prompt is shown: what is typed at it must not meet the line discipline, where a
          * Ctrl-D would be lost */
         el_set(in->el, EL_PREP_TERM, 1);
+        ask_brackets(true);
         errno = 0;
         const char *line = el_gets(in->el, &count);
+        ask_brackets(false);
+        set_eof_aside(in, true);
         *kind = qsa_interrupted() ? QSA_INPUT_BREAK : QSA_INPUT_END;
         if (line == NULL || count <= 0 || *kind == QSA_INPUT_BREAK) return NULL;
         remember(in, line);

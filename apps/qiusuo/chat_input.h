@@ -1,6 +1,6 @@
 /* Lines from a person at a terminal: editing and history by libedit where it is there, plain lines
- * where not. Several lines make one input: after a line that ends with a backslash, or between
- * triple quotes. Thread: main. */
+ * where not. Several lines make one input: after a line that ends with a backslash, between triple
+ * quotes, or pasted together at a terminal that brackets a paste. Thread: main. */
 #ifndef QSA_CHAT_INPUT_H
 #define QSA_CHAT_INPUT_H
 

@@ -327,7 +327,8 @@ static bool do_help(chat *c, const char *arg) {
     (void)arg;
     for (size_t i = 0; i < N_COMMANDS; i++)
         fprintf(stderr, "  /%-6s %-13s %s\n", commands[i].name, commands[i].args, commands[i].help);
-    fputs("  A line that ends with \\ goes on; \"\"\" begins and ends a text of several lines.\n"
+    fputs("  A line that ends with \\ goes on; \"\"\" begins and ends a text of several lines;\n"
+          "  lines pasted together are one text, Enter sends it.\n"
           "  Ctrl-C ends the answer, Ctrl-D the chat.\n", stderr);
     return true;
 }

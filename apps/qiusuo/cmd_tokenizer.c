@@ -64,8 +64,8 @@ static int train(int argc, char **argv) {
     qs_status st = qs_tokenizer_train(&s, &done, &err);
     qsa_progress_end(&d.bar);
     if (st != QS_OK) return qsa_fail(st, &err);
-    qsa_say("learned %d tokens from %lld files, %lld bytes; wrote '%s'", (int)done.n_vocab,
-            (long long)done.n_files, (long long)done.n_bytes, out);
+    qsa_say("learned %d tokens from %lld file%s, %lld bytes; wrote '%s'", (int)done.n_vocab,
+            (long long)done.n_files, done.n_files == 1 ? "" : "s", (long long)done.n_bytes, out);
     if (done.n_vocab < n_vocab)
         qsa_say("the text holds no more: %lld tokens were wanted", (long long)n_vocab);
     return QSA_EXIT_OK;

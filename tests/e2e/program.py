@@ -52,6 +52,7 @@ class Terminal:
 
     def __init__(self, *args, env=None, stdout=None, columns=None):
         self.out = b""
+        self.raw = b""  # all that came, escape sequences included
         self.pid, self.fd = None, None
         master, slave = pty.openpty()
         if columns is not None:
@@ -71,6 +72,7 @@ class Terminal:
         except OSError:  # the other side is closed
             return False
         self.out += data
+        self.raw += data
         return bool(data)
 
     def text(self):

@@ -128,6 +128,34 @@ class Chat(unittest.TestCase):
         self.assertEqual(said, ["one \ntwo", "three\n/four", "five"])
         self.quit(t)
 
+    def test_paste(self):
+        """A bracketed paste is one input that Enter sends, whatever lines it holds."""
+        t = self.start()
+        t.send("译：")
+        time.sleep(0.2)
+        t.send("\x1b[200~床前明月光，\r疑是地上霜。\n/quit\n\x1b[201~")
+        time.sleep(0.2)
+        self.ask(t, "！")
+        self.ask(t, "next")
+        t.send("/save %s\n" % path("paste.json"))
+        t.expect(PROMPT)
+        said = [text for role, text in turns("paste.json") if role == "user"]
+        self.assertEqual(said, ["译：床前明月光，\n疑是地上霜。\n/quit！", "next"])
+        self.assertRegex(t.raw, rb"(?s)\x1b\[\?2004h.*\x1b\[\?2004l")
+        self.quit(t)
+
+    def test_end_typed_during_an_answer(self):
+        """Ctrl-D is not lost: the answer ends as it would, then the chat."""
+        t = Terminal("chat", model("moe", "f32", "ctx=100000"), "--ignore-eos", "--seed", "1",
+                     "-n", "300")
+        self.addCleanup(lambda: t.p.poll() is None and t.p.kill())
+        t.expect(PROMPT)
+        t.send("hello\n")
+        t.expect(r"hello\n.{30}")
+        t.send(b"\x04")
+        t.expect(r"\[300 tokens")
+        self.assertEqual(t.close(), 0)
+
     def check_chinese_editing(self, env):
         t = self.start(env=env)
         t.send("你好")

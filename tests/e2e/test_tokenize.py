@@ -103,6 +103,7 @@ class TokenizerTrain(unittest.TestCase):
         code, _, err = run("tokenizer", "train", text, "--vocab", "1K", "-o", out)
         self.assertEqual(code, 0)
         self.assertIn(b"no more", err)
+        self.assertRegex(err, rb"from 1 file, 5 bytes")
 
 
 if __name__ == "__main__":
