@@ -26,15 +26,35 @@ static void preset_choices(char *buf, size_t cap) {
     }
 }
 
-static void preset_list(char *buf, size_t cap) {
+/* Presets, and the types with what the mixes are. */
+static void about_text(char *buf, size_t cap) {
     size_t n = (size_t)snprintf(buf, cap,
         "Writes a model with seeded random weights: something to train, measure or test with.\n"
         "\n"
         "Presets:\n");
     for (int32_t i = 0; qs_preset_name(i) != NULL && n < cap; i++) {
-        n += (size_t)snprintf(buf + n, cap - n, "  %-18s %s\n", qs_preset_name(i),
+        n += (size_t)snprintf(buf + n, cap - n, "  %-21s %s\n", qs_preset_name(i),
                               qs_preset_about(i));
     }
+    n += n < cap ? (size_t)snprintf(buf + n, cap - n, "\nTypes, the same for every matrix:\n ") : 0;
+    for (int32_t i = 0; qs_type_name(i) != NULL && n < cap; i++) {
+        if (qs_type_about(i)[0] == '\0')
+            n += (size_t)snprintf(buf + n, cap - n, " %s", qs_type_name(i));
+    }
+    n += n < cap ? (size_t)snprintf(buf + n, cap - n, "\nMixes:\n") : 0;
+    for (int32_t i = 0; qs_type_name(i) != NULL && n < cap; i++) {
+        if (qs_type_about(i)[0] != '\0')
+            n += (size_t)snprintf(buf + n, cap - n, "  %-8s %s\n", qs_type_name(i),
+                                  qs_type_about(i));
+    }
+    if (n < cap)
+        snprintf(buf + n, cap - n,
+                 "\n"
+                 "A row that is no multiple of its type's block (256 for the K types) is stored as "
+                 "Q4_0\n"
+                 "instead of Q2_K and Q3_K, Q5_0 instead of Q4_K, Q5_1 instead of Q5_K, Q8_0 "
+                 "instead of\n"
+                 "Q6_K, as llama.cpp does; this is said. Routers and norms are F32.\n");
 }
 
 static int run(const qs_init_opts *given, const char *out) {
@@ -53,13 +73,13 @@ static int run(const qs_init_opts *given, const char *out) {
 }
 
 int cmd_init(int argc, char **argv) {
-    char choices[512], about[2048];
+    char choices[512], about[4096];
     const char *out = NULL;
     int64_t seed = 0, layers = 0;
     qs_init_opts o;
     qs_init_opts_init(&o, sizeof o);
     preset_choices(choices, sizeof choices);
-    preset_list(about, sizeof about);
+    about_text(about, sizeof about);
     const qsa_opt opts[] = {
         {.name = "preset",
          .value = "NAME",
@@ -69,7 +89,7 @@ int cmd_init(int argc, char **argv) {
          .choices = choices},
         {.name = "type",
          .value = "T",
-         .help = "type of the matrices: F32, F16 (default), BF16, Q8_0, Q4_0",
+         .help = "type of the matrices, or a mix (see above; default F16)",
          .kind = QSA_STR,
          .out = &o.type},
         QSA_OPT_STR(0, "vocab", "FILE", &o.vocab,
@@ -79,14 +99,19 @@ int cmd_init(int argc, char **argv) {
         QSA_OPT_INT(0, "layers", "N", &layers, 1, 1024, "so many layers instead of the preset's"),
         QSA_OPT_NUM(0, "std", "X", &o.std, 0, 10,
                     "standard deviation of the weights (default 0.006)"),
+        QSA_OPT_NUM(0, "router-skew", "S", &o.router_skew, 0, 10,
+                    "routers that use their experts by a power law: a share of the tokens "
+                    "proportional to rank^-S, at most 0.4 (default 0: evenly)"),
         QSA_OPT_STR('o', "out", "OUT", &out, "the file to write"),
     };
     const qsa_cmd cmd = {
         .name = "init",
-        .synopsis = "--preset NAME [--type T] [--vocab FILE] [--seed N] [--layers N] -o OUT",
+        .synopsis = "--preset NAME [--type T] [--vocab FILE] [--seed N] [--layers N] "
+                    "[--router-skew S] -o OUT",
         .about = about,
         .examples =
             "qiusuo init --preset moe-tiny --type Q8_0 -o tiny.gguf\n"
+            "qiusuo init --preset deepseek-llm-7b --type Q4_K_M -o seven.gguf\n"
             "qiusuo init --preset deepseek-moe-16b --type BF16 --vocab vocab.gguf --layers 2 "
             "-o two.gguf\n",
         .opts = opts,

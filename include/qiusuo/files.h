@@ -21,10 +21,15 @@ typedef int qs_files_progress_fn(void *user, int64_t done, int64_t of);
 QS_API const char *qs_preset_name(int32_t i);
 QS_API const char *qs_preset_about(int32_t i);
 
+/* The i-th name of a type, or of a mix of types, and what the mix is ("" for plain types); NULL after
+ * the last. */
+QS_API const char *qs_type_name(int32_t i);
+QS_API const char *qs_type_about(int32_t i);
+
 typedef struct qs_init_opts {
     size_t size;         /* set by init */
     const char *preset;  /* "deepseek-llm-7b", ... */
-    const char *type;    /* of matrices: "F32", "F16", "BF16", "Q8_0", "Q4_0" (default "F16") */
+    const char *type;    /* of matrices: see qs_type_name (default "F16") */
     const char *vocab;   /* GGUF, tokenizer.json or folder to copy the vocabulary from; NULL: byte
                             symbols and numbered unused tokens up to the preset's size */
     uint64_t seed;
@@ -32,12 +37,14 @@ typedef struct qs_init_opts {
     double std;          /* deviation of the normal distribution of matrices (default 0.006) */
     qs_files_progress_fn *progress; /* may be NULL */
     void *user;
+    double router_skew;  /* > 0: experts are used by a power law with this exponent (default 0) */
 } qs_init_opts;
 QS_API void qs_init_opts_init(qs_init_opts *o, size_t size);
 
 /* Writes a valid GGUF with seeded random weights straight to disk, in bounded memory. The file
  * appears under its name when it is complete. The same options give the same bytes. 1-d tensors and
- * routers are F32; rows that are no multiple of the type's block become F16, which the log says. */
+ * routers are F32. Where a row is no multiple of the type's block, the log says what is stored: Q4_0 for
+ * Q2_K and Q3_K, Q5_0 for Q4_K, Q5_1 for Q5_K, Q8_0 for Q6_K, F16 for types of 32. */
 QS_API qs_status qs_init(const qs_init_opts *o, const char *out, qs_err *err) QS_MUST_CHECK;
 
 /* ---- what a file is ---------------------------------------------------------------------------- */

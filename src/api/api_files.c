@@ -16,6 +16,16 @@ const char *qs_preset_about(int32_t i) {
     return i >= 0 && (size_t)i < qsi_preset_count() ? qsi_preset_at((size_t)i)->about : NULL;
 }
 
+const char *qs_type_name(int32_t i) {
+    const qsi_mix *m = i >= 0 ? qsi_mix_at((size_t)i) : NULL;
+    return m != NULL ? m->name : NULL;
+}
+
+const char *qs_type_about(int32_t i) {
+    const qsi_mix *m = i >= 0 ? qsi_mix_at((size_t)i) : NULL;
+    return m == NULL ? NULL : m->about != NULL ? m->about : "";
+}
+
 void qs_init_opts_init(qs_init_opts *o, size_t size) {
     const qs_init_opts fresh = {.type = "F16", .std = 0.006};
     memset(o, 0, size);
@@ -35,19 +45,15 @@ qs_status qs_init(const qs_init_opts *opts, const char *out, qs_err *err) {
     qs_status st = QS_OK;
     qsi_vocab *vocab = NULL;
     const qsi_preset *preset = NULL;
+    const qsi_mix *mix = NULL;
     const qs_init_opts o = whole_opts(opts);
     if (o.preset == NULL || o.type == NULL)
         QS_FAIL(err, QS_E_ARG, "a preset and a type are needed");
     QS_TRY(qsi_preset_find(&preset, o.preset, err));
-    const qsi_type_info *ti = qsi_type_find(o.type);
-    if (ti == NULL || !ti->weights) {
-        QS_FAIL(err, QS_E_ARG,
-                "no type for weights is called '%.40s'; there are F32, F16, BF16, Q8_0, "
-                "Q4_0",
-                o.type);
-    }
-    qsi_init_opts x = {.name = preset->name, .config = preset->config, .type = ti->type,
-                       .seed = o.seed, .std = (float)o.std, .progress = o.progress, .user = o.user};
+    QS_TRY(qsi_mix_find(&mix, o.type, err));
+    qsi_init_opts x = {.name = preset->name, .config = preset->config, .mix = mix,
+                       .seed = o.seed, .std = (float)o.std,
+                       .router_skew = o.router_skew, .progress = o.progress, .user = o.user};
     if (o.layers > 0) {
         x.config.n_layer = o.layers;
         if (x.config.n_dense > o.layers) x.config.n_dense = o.layers;

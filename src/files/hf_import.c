@@ -9,7 +9,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
-#include "files/init.h"
+#include "files/mix.h"
 #include "files/vocab_file.h"
 #include "fmt/json.h"
 #include "fmt/safetensors.h"
@@ -155,11 +155,6 @@ done:
     return st;
 }
 
-static qsi_type target_type(const qsi_tensor_spec *t, qsi_type source) {
-    bool fallback = false;
-    return qsi_init_type(t, source, &fallback);
-}
-
 static int n_sources(const qsi_tensor_spec *t) { return t->n_dims == 3 ? (int)t->ne[2] : 1; }
 
 static qs_status declare(importing *x, const qsi_tensor_spec *t, qs_err *err) {
@@ -174,7 +169,7 @@ static qs_status declare(importing *x, const qsi_tensor_spec *t, qs_err *err) {
         }
         x->total += (int64_t)s->bytes;
     }
-    QS_TRY(qsi_gguf_declare(x->w, t->name, target_type(t, first->type), t->n_dims, t->ne, err));
+    QS_TRY(qsi_gguf_declare(x->w, t->name, qsi_fit_type(t, first->type), t->n_dims, t->ne, err));
 done:
     return st;
 }
@@ -234,7 +229,7 @@ static qs_status write_tensor(importing *x, const qsi_tensor_spec *t, qs_err *er
         const qsi_st_tensor *s = NULL;
         QS_TRY(find_source(x, t, e, &s, err));
         if (is_rotated(t)) QS_TRY(write_permuted(x, s, t->ne[1], err));
-        else if (target_type(t, s->type) != s->type) QS_TRY(write_as_f32(x, s, err));
+        else if (qsi_fit_type(t, s->type) != s->type) QS_TRY(write_as_f32(x, s, err));
         else QS_TRY(qsi_gguf_write(x->w, s->data, s->bytes, err));
         qsi_st_drop(x->st, s);
         x->done += (int64_t)s->bytes;

@@ -28,7 +28,8 @@ static qsi_config tiny(void) {
 
 static void write_model(const qsi_config *c, qsi_type type) {
     qs_err err = {0};
-    qsi_init_opts o = {.name = "t\x1b[31m\xff", .config = *c, .type = type, .std = 0.02f};
+    qsi_init_opts o = {.name = "t\x1b[31m\xff", .config = *c, .std = 0.02f};
+    assert_int_equal(qsi_mix_find(&o.mix, qsi_type_get((int32_t)type)->name, NULL), QS_OK);
     if (qsi_init_write(&o, TEMP, &err) != QS_OK) fail_msg("%s", err.text);
 }
 

@@ -12,17 +12,24 @@
 #include "base/mem.h"
 #include "files/init.h"
 #include "files/presets.h"
+#include "files/skew.h"
 #include "sys/file.h"
 
 #define TEMP "test_init.tmp.gguf"
 #define OTHER "test_init.other.gguf"
+
+static const qsi_mix *plain(qsi_type type) {
+    const qsi_mix *m = NULL;
+    assert_int_equal(qsi_mix_find(&m, qsi_type_get((int32_t)type)->name, NULL), QS_OK);
+    return m;
+}
 
 static qsi_init_opts options(const char *preset, qsi_type type) {
     const qsi_preset *p = NULL;
     qs_err err;
     assert_int_equal(qsi_preset_find(&p, preset, &err), QS_OK);
     return (qsi_init_opts){
-        .name = preset, .config = p->config, .type = type, .seed = 1, .std = 0.02f};
+        .name = preset, .config = p->config, .mix = plain(type), .seed = 1, .std = 0.02f};
 }
 
 static qsi_gguf *write_and_open(const qsi_init_opts *o, const char *path) {
@@ -66,12 +73,17 @@ static void every_preset_is_sound(void **state) {
 }
 
 static void all_types_hold_the_tensors_of_the_configuration(void **state) {
-    static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0, QSI_Q4_0};
-    static const char *const presets[] = {"dense-tiny", "moe-tiny"};
-    for (size_t k = 0; k < QSI_COUNT(types) * QSI_COUNT(presets); k++) {
+    static const char *const presets[] = {"dense-tiny", "moe-tiny", "deepseek-v3-tiny"};
+    size_t n_mixes = 0;
+    while (qsi_mix_at(n_mixes) != NULL) n_mixes++;
+    assert_int_equal(n_mixes, 22);
+    for (size_t k = 0; k < n_mixes; k++) {
         qs_err err;
         qsi_config c;
-        qsi_init_opts o = options(presets[k % 2], types[k / 2]);
+        qsi_init_opts o = options(presets[k % QSI_COUNT(presets)], QSI_F32);
+        int64_t file_type = 0;
+        o.mix = qsi_mix_at(k);
+        o.config.n_layer = 2;
         qsi_gguf *g = write_and_open(&o, TEMP);
         assert_int_equal(qsi_config_from_gguf(&c, g, &err), QS_OK);
         assert_int_equal(qsi_gguf_n_tensors(g), qsi_config_n_tensors(&c));
@@ -82,9 +94,12 @@ static void all_types_hold_the_tensors_of_the_configuration(void **state) {
             assert_non_null(t);
             assert_int_equal(t->n_dims, spec.n_dims);
             for (int d = 0; d < 3; d++) assert_true(t->ne[d] == spec.ne[d]);
-            bool plain = spec.role == QSI_ROLE_NORM || spec.role == QSI_ROLE_ROUTER;
-            assert_int_equal(t->type, plain ? QSI_F32 : types[k / 2]);
+            bool small = spec.role == QSI_ROLE_NORM || spec.role == QSI_ROLE_ROUTER;
+            assert_int_equal(t->type, qsi_mix_type(o.mix, &c, &spec, NULL));
+            assert_int_equal(t->type == QSI_F32, small || o.mix->base == QSI_F32);
         }
+        assert_int_equal(qsi_gguf_i64(g, "general.file_type", &file_type, &err), QS_OK);
+        assert_int_equal(file_type, o.mix->file_type);
         qsi_gguf_close(&g);
     }
     remove(TEMP);
@@ -181,21 +196,79 @@ static void a_vocabulary_is_made_or_copied(void **state) {
     remove(OTHER);
 }
 
-static char logged[512];
+static char logged[1024];
 static void keep_log(void *user, qsi_log_level level, const char *text) {
-    snprintf(logged, sizeof logged, "%s", text);
+    size_t n = strlen(logged);
+    snprintf(logged + n, sizeof logged - n, "%s\n", text);
 }
 
 static void rows_that_do_not_fit_a_block(void **state) {
-    qsi_init_opts o = options("moe-tiny", QSI_Q4_0);
-    o.config.d_expert = 85;
-    qsi_log_set(keep_log, NULL);
+    static const struct { qsi_type type; int32_t width; qsi_type becomes; } cases[] = {
+        {QSI_Q4_0, 85, QSI_F16},  {QSI_Q2_K, 96, QSI_Q4_0}, {QSI_Q3_K, 96, QSI_Q4_0},
+        {QSI_Q4_K, 96, QSI_Q5_0}, {QSI_Q5_K, 96, QSI_Q5_1}, {QSI_Q6_K, 96, QSI_Q8_0},
+        {QSI_Q4_K, 85, QSI_F16},
+    };
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        char note[64];
+        qsi_init_opts o = options("moe-tiny", cases[i].type);
+        o.config.d_expert = cases[i].width;
+        o.config.n_layer = 3;
+        logged[0] = '\0';
+        qsi_log_set(keep_log, NULL);
+        qsi_gguf *g = write_and_open(&o, TEMP);
+        qsi_log_set(NULL, NULL);
+        snprintf(note, sizeof note, "rows of %d values are no multiple of %s", (int)cases[i].width,
+                 o.mix->name);
+        assert_non_null(strstr(logged, note));
+        snprintf(note, sizeof note, "ffn_down_exps.weight and 3 more stored as %s",
+                 qsi_type_get((int32_t)cases[i].becomes)->name);
+        assert_non_null(strstr(logged, note));
+        assert_int_equal(qsi_gguf_tensor_find(g, "blk.1.ffn_down_exps.weight")->type,
+                         cases[i].becomes);
+        assert_int_equal(qsi_gguf_tensor_find(g, "blk.1.ffn_up_exps.weight")->type, cases[i].type);
+        qsi_gguf_close(&g);
+    }
+    remove(TEMP);
+}
+
+/* Pieces are made by all workers; which one makes which must not show. */
+static void threads_do_not_matter(void **state) {
+    qs_err err;
+    qsi_init_opts o = options("moe-tiny", QSI_Q5_K);
+    o.router_skew = 1;
+    o.threads = 1;
+    assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_OK);
+    o.threads = 3;
+    assert_int_equal(qsi_init_write(&o, OTHER, &err), QS_OK);
+    assert_true(same_files(TEMP, OTHER));
+    o.router_skew = 0;
+    assert_int_equal(qsi_init_write(&o, OTHER, &err), QS_OK);
+    assert_false(same_files(TEMP, OTHER));
+    remove(TEMP);
+    remove(OTHER);
+}
+
+/* The rows of a skewed router have the deviations of skew.h. */
+static void skewed_routers_have_scaled_rows(void **state) {
+    qs_err err;
+    qsi_init_opts o = options("moe-tiny", QSI_F16);
+    o.router_skew = 1;
+    o.config.d_model = 1024;
+    o.config.n_layer = 2;
     qsi_gguf *g = write_and_open(&o, TEMP);
-    qsi_log_set(NULL, NULL);
-    assert_non_null(strstr(logged, "ffn_down_exps"));
-    assert_non_null(strstr(logged, "85 values"));
-    assert_int_equal(qsi_gguf_tensor_find(g, "blk.1.ffn_down_exps.weight")->type, QSI_F16);
-    assert_int_equal(qsi_gguf_tensor_find(g, "blk.1.ffn_up_exps.weight")->type, QSI_Q4_0);
+    float factor[8], by_rank[8];
+    int64_t n = 0;
+    float *x = decode(qsi_gguf_tensor_find(g, "blk.1.ffn_gate_inp.weight"), &n);
+    assert_int_equal(qsi_skew_factors(1, 8, 2, by_rank, &err), QS_OK);
+    qsi_skew_deal(by_rank, 8, 1, UINT64_C(1) << 63 | 1, factor);
+    assert_int_equal(n, 8 * 1024);
+    for (int e = 0; e < 8; e++) {
+        double squares = 0;
+        for (int i = 0; i < 1024; i++) squares += (double)x[1024 * e + i] * (double)x[1024 * e + i];
+        double is = sqrt(squares / 1024), want = 0.02 * (double)factor[e];
+        assert_true(fabs(is / want - 1) < 5 / sqrt(2048.0)); /* five standard errors */
+    }
+    qsi_free(x);
     qsi_gguf_close(&g);
     remove(TEMP);
 }
@@ -218,7 +291,8 @@ static void failures_leave_no_file(void **state) {
     o = options("moe-tiny", QSI_F32);
     o.config.n_vocab = 255;
     assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_ARG);
-    o = options("moe-tiny", (qsi_type)16);
+    o = options("dense-tiny", QSI_F32);
+    o.router_skew = 1;
     assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_ARG);
     o = options("moe-tiny", QSI_F32);
     o.std = NAN;
@@ -242,6 +316,8 @@ int main(void) {
         cmocka_unit_test(the_seed_decides),
         cmocka_unit_test(a_vocabulary_is_made_or_copied),
         cmocka_unit_test(rows_that_do_not_fit_a_block),
+        cmocka_unit_test(threads_do_not_matter),
+        cmocka_unit_test(skewed_routers_have_scaled_rows),
         cmocka_unit_test(failures_leave_no_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
