@@ -60,8 +60,19 @@ class LlamaCpp(unittest.TestCase):
         print(out, end="", flush=True)
         return lines
 
-    def test_every_type(self):
-        self.assertEqual(len(self.check()), 10)
+    def test_every_type_dense(self):
+        self.assertEqual(len(self.check("--presets", "dense-tiny")), 19)
+
+    def test_every_type_moe(self):
+        self.assertEqual(len(self.check("--presets", "moe-tiny")), 19)
+
+    def test_latent_attention(self):
+        lines = self.check("--presets", "deepseek-v2-lite-tiny,deepseek-v3-tiny")
+        self.assertEqual(len(lines), 6)  # three types, both file layouts
+
+    def test_mixes(self):
+        lines = self.check("--mixes", "--mix", "Q2_K_M,Q3_K_M,Q4_K_S,Q4_K_M,Q5_K_M")
+        self.assertEqual(len(lines), 10)
 
     def test_ids_and_positions(self):
         lines = self.check("--model", write_model("moe-tiny", "Q8_0"),
