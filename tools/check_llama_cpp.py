@@ -25,8 +25,8 @@ weights both round activations to 8 bits: ggml with one scale for 32 values (ste
 error step / sqrt(12) = 5e-3), we with one for up to 256 (6e-3); together 8e-3 a product, 1.6e-2
 through the layers. Allowed is about half as much again; more layers add up as their root. Models
 with latent attention are checked in both file layouts, and in types that leave the choice of experts
-alone: over 27 layers, or by groups, rounding makes near ties choose other ones (one such token of 32
-made 1.7e-2 of an F16 model's 4e-4).
+alone: over 27 layers, or by groups, rounding makes near ties choose other ones (three tokens
+of 32 made 1.7e-2 of an F16 model's 4e-4).
 Types with blocks of 256 round activations as
 ggml does, so most agree to 1e-6; but where embeddings are Q3_K (or Q6_K) their values are whole multiples
 j of a step with |j| up to 128, 127 / 128 j has ties (j = 64), and rounding falls by the last bit of a
