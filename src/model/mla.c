@@ -7,10 +7,10 @@
  * first r values are the value. Prompt rows take the naive path, generated rows the absorbed one,
  * whatever else is in the step.
  *
- * The naive path computes keys and values anew from the cache, tile by tile and head by head, also
- * for rows of this step: so a row's bits depend on neither chunks nor what was cached. One item is a
- * head with some of a sequence's rows; its tile of 64 keys and values stays in the worker's cache. A
- * step of n rows at depth p does H (dn + dv) r (p + n) multiply-adds for it, as much as its attention
+ * The naive path computes keys and values anew from the cache, span by span (op.h) and head by head,
+ * also for rows of this step: so a row's bits depend on neither chunks nor what was cached. One item
+ * is a few heads with a sequence's rows; a span's keys and values stay in the worker's cache. A step
+ * of n rows at depth p does H (dn + dv) r (p + n) multiply-adds for it, as much as its attention
  * itself does for n = r (dn + dv) / (dn + dr + dv) = 410 rows in the published sizes.
  *
  * Sizes: H heads, r = kv_rank, dn + dr = head_dim (dr rotated), dv = d_value. */
@@ -19,7 +19,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { TILE = QSI_ATTEND_TILE, D = QSI_MLA_ROWS };
+/* HEADS: of one naive item at most, so that their queries and outputs stay near. */
+enum { TILE = QSI_ATTEND_TILE, SPAN = QSI_ATTEND_SPAN, D = QSI_MLA_ROWS, HEADS = 4 };
 
 typedef struct sizes {
     int64_t n_head, r, dn, dr, dv, dk, lat; /* dk = dn + dr, lat = r + dr */
@@ -38,37 +39,13 @@ static sizes sizes_of(const qsi_fwd *f) {
     return z;
 }
 
-/* ---- softmax over tiles, as in op/attend.c ---- */
-typedef struct state {
-    float m, l; /* largest scaled score; sum of exp(s - m) */
-} state;
-
-/* One row against n positions of a tile of keys and values; o is the sum of exp(s - m) v. s: [TILE]. */
-static void attend_tile(const qsi_kern *k, const sizes *z, const float *kt, const float *vt,
-                        const float *q, int64_t n, state *st, float *o, float *s) {
-    float mt = 0.0f;
-    k->attn_scores(q, kt, false, z->dk, n, z->dk, s);
-    float lt = k->softmax_exp(s, n, z->scale, &mt);
-    if (st->l == 0.0f) {
-        *st = (state){mt, lt};
-    } else if (mt > st->m) {
-        float a = expf(st->m - mt);
-        k->scale(a, o, z->dv);
-        *st = (state){mt, st->l * a + lt};
-    } else {
-        float b = expf(mt - st->m);
-        k->scale(b, s, n);
-        st->l += lt * b;
-    }
-    k->attn_values(s, vt, false, z->dv, n, z->dv, o);
-}
-
 /* ---- naive: prompt rows ---- */
 typedef struct naive {
-    qsi_act c;       /* [TILE, r] latent rows as K and V take them */
-    float *row;      /* [lat] one latent row */
-    float *k, *v, *s; /* [TILE, dk], [TILE, dv], [TILE] */
-    state *st;       /* [rows] */
+    qsi_act c;              /* [SPAN, r] latent rows as K and V take them */
+    float *lat;             /* [SPAN, lat] */
+    float *k, *kt, *v;      /* [TILE, dk]; [SPAN / TILE][dk, TILE]; [SPAN, dv] */
+    qsi_attend_state *st;   /* [heads, rows] */
+    char *scratch;          /* of qsi_attend_add */
 } naive;
 
 static size_t act_bytes(int64_t rows, int64_t k) {
@@ -77,72 +54,114 @@ static size_t act_bytes(int64_t rows, int64_t k) {
 }
 
 size_t qsi_mla_scratch(const qsi_config *c, int64_t rows) {
-    size_t lat = (size_t)c->kv_rank + (size_t)c->d_rope;
-    size_t n = act_bytes(TILE, c->kv_rank) + (size_t)rows * sizeof(state) + 16 * QSI_ALIGN;
-    n += (lat + TILE * ((size_t)c->head_dim + (size_t)c->d_value + 1)) * sizeof(float);
+    size_t lat = (size_t)c->kv_rank + (size_t)c->d_rope, dk = (size_t)c->head_dim;
+    size_t n = act_bytes(SPAN, c->kv_rank) + 16 * QSI_ALIGN;
+    n += (SPAN * (lat + dk + (size_t)c->d_value) + TILE * dk) * sizeof(float);
+    n += (size_t)(rows * HEADS) * sizeof(qsi_attend_state);
+    n += qsi_attend_scratch(1, c->head_dim, c->d_value);
     size_t absorbed = qsi_attend_scratch(c->n_head, (int64_t)lat, c->kv_rank);
     return n > absorbed ? n : absorbed;
 }
 
-static naive naive_init(const qsi_op *o, const sizes *z, unsigned form, int64_t rows) {
+static naive naive_init(const qsi_op *o, const sizes *z, unsigned form, int64_t states) {
     qsi_bump b = {o->scratch, o->scratch_bytes};
     naive w = {.c = {.k = z->r, .ld = qsi_round_up(z->r, 32)}};
-    size_t n = (size_t)(TILE * w.c.ld);
+    size_t n = (size_t)(SPAN * w.c.ld);
     if (form & QSI_ACT_F32) w.c.f32 = qsi_bump_take(&b, n * sizeof(float));
     if (form & QSI_ACT_BF16) w.c.bf16 = qsi_bump_take(&b, n * sizeof(uint16_t));
     if (form & QSI_ACT_Q8) w.c.q8 = qsi_bump_take(&b, n / 32 * sizeof(qsi_act8));
-    if (w.c.f32) memset(w.c.f32, 0, n * sizeof(float));
-    if (w.c.bf16) memset(w.c.bf16, 0, n * sizeof(uint16_t));
-    w.row = qsi_bump_take(&b, (size_t)z->lat * sizeof(float));
+    if (w.c.f32 && w.c.ld > z->r) memset(w.c.f32, 0, n * sizeof(float));
+    if (w.c.bf16 && w.c.ld > z->r) memset(w.c.bf16, 0, n * sizeof(uint16_t));
+    w.lat = qsi_bump_take(&b, (size_t)(SPAN * z->lat) * sizeof(float));
     w.k = qsi_bump_take(&b, (size_t)(TILE * z->dk) * sizeof(float));
-    w.v = qsi_bump_take(&b, (size_t)(TILE * z->dv) * sizeof(float));
-    w.s = qsi_bump_take(&b, TILE * sizeof(float));
-    w.st = qsi_bump_take(&b, (size_t)rows * sizeof(state));
-    memset(w.st, 0, (size_t)rows * sizeof(state));
+    w.kt = qsi_bump_take(&b, (size_t)(SPAN * z->dk) * sizeof(float));
+    w.v = qsi_bump_take(&b, (size_t)(SPAN * z->dv) * sizeof(float));
+    w.st = qsi_bump_take(&b, (size_t)states * sizeof *w.st);
+    memset(w.st, 0, (size_t)states * sizeof *w.st);
+    w.scratch = b.p;
     return w;
 }
 
-/* Keys and values of head h at n positions from p0 on. */
-static void make_tile(const qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
-                      const qsi_kv_table *t, int64_t h, int64_t p0, int64_t n, naive *x) {
-    const qsi_mla_weights *w = &f->w->layers[layer].mla;
+/* Latent rows of n positions of a span, for all heads of the item. */
+static void load_span(const qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
+                      const qsi_kv_table *t, int64_t p0, int64_t n, naive *x) {
     for (int64_t i = 0; i < n; i++) {
-        qsi_kv_load(f->kv, o->k, t, layer, (int32_t)(p0 + i), x->row, NULL);
-        qsi_act_put(o->k, &x->c, i, x->row);
-        memcpy(x->k + i * z->dk + z->dn, x->row + z->r, (size_t)z->dr * sizeof(float));
+        float *lat = x->lat + i * z->lat;
+        qsi_kv_load(f->kv, o->k, t, layer, (int32_t)(p0 + i), lat, NULL);
+        qsi_act_put(o->k, &x->c, i, lat);
     }
-    qsi_mm_job jk = qsi_job_forward(w->k[h], &x->c, 0, n, x->k, z->dk, false);
-    qsi_mm_job jv = qsi_job_forward(w->v[h], &x->c, 0, n, x->v, z->dv, false);
-    qsi_job_run(o->k, &jk);
-    qsi_job_run(o->k, &jv);
 }
 
-/* Head h of rows [r0, r1) of a segment. */
+/* Keys, turned (kern.h), and values of head h at n positions of a span. */
+static void make_span(const qsi_op *o, const qsi_mla_weights *w, const sizes *z, int64_t h,
+                      int64_t n, naive *x) {
+    for (int64_t p = 0; p < n; p += TILE) {
+        int64_t m = qsi_min64(TILE, n - p);
+        qsi_mm_job j = qsi_job_forward(w->k[h], &x->c, p, m, x->k, z->dk, false);
+        qsi_job_run(o->k, &j);
+        for (int64_t i = 0; i < m; i++)
+            memcpy(x->k + i * z->dk + z->dn, x->lat + (p + i) * z->lat + z->r,
+                   (size_t)z->dr * sizeof(float));
+        o->k->attn_turn(QSI_F32, m, z->dk, x->k, z->dk, x->kt + p * z->dk);
+    }
+    qsi_mm_job j = qsi_job_forward(w->v[h], &x->c, 0, n, x->v, z->dv, false);
+    qsi_job_run(o->k, &j);
+}
+
+typedef struct item {
+    const qsi_seg *seg;
+    int64_t h0, h1, r0, r1; /* heads; rows of the segment */
+} item;
+
+/* All rows of an item over one span of head h. */
+static void attend_span(const qsi_op *o, const sizes *z, const qsi_layer_save *s, const item *t,
+                        int64_t h, int64_t span, naive *x) {
+    const qsi_seg *g = t->seg;
+    qsi_kv_view v = qsi_kv_rows(x->kt, z->dk, z->dk, x->v, z->dv, z->dv);
+    v.pos0 = span * SPAN;
+    v.turned = true;
+    int64_t first = qsi_max64(t->r0, (v.pos0 - g->pos0) / TILE * TILE);
+    for (int64_t i = qsi_max64(first, 0); i < t->r1; i += TILE) {
+        int64_t row = g->row0 + i;
+        qsi_attend_rows r = {.n_rows = (int32_t)qsi_min64(TILE, t->r1 - i), .pos0 = g->pos0 + i,
+                             .q = s->q + (row * z->n_head + h) * z->dk, .ldq = z->n_head * z->dk,
+                             .out = s->out + (row * z->n_head + h) * z->dv,
+                             .ldo = z->n_head * z->dv};
+        qsi_attend_state *st = x->st + (h - t->h0) * (t->r1 - t->r0) + i - t->r0;
+        qsi_attend_add(o->k, &v, &r, 0, 1, z->scale, span, st, x->scratch);
+    }
+}
+
 static void naive_item(const qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
-                       const qsi_layer_save *s, const qsi_seg *g, int64_t h, int64_t r0,
-                       int64_t r1) {
-    naive x = naive_init(o, z, s->mla.c_form, r1 - r0);
-    int64_t ld_q = z->n_head * z->dk, ld_o = z->n_head * z->dv, last = g->pos0 + r1 - 1;
-    float *out = s->out + g->row0 * ld_o + h * z->dv;
-    const float *q = s->q + g->row0 * ld_q + h * z->dk;
-    for (int64_t i = r0; i < r1; i++) memset(out + i * ld_o, 0, (size_t)z->dv * sizeof(float));
-    for (int64_t j = 0; j * TILE <= last; j++) {
-        int64_t n = qsi_min64(TILE, last + 1 - j * TILE);
-        make_tile(o, f, z, layer, &f->tables[g->table], h, j * TILE, n, &x);
-        for (int64_t i = qsi_max64(r0, j * TILE - g->pos0); i < r1; i++) {
-            int64_t seen = qsi_min64(n, g->pos0 + i + 1 - j * TILE);
-            attend_tile(o->k, z, x.k, x.v, q + i * ld_q, seen, &x.st[i - r0], out + i * ld_o,
-                        x.s);
+                       const qsi_layer_save *s, const item *t) {
+    const qsi_seg *g = t->seg;
+    int64_t rows = t->r1 - t->r0, end = g->pos0 + t->r1;
+    naive x = naive_init(o, z, s->mla.c_form, (t->h1 - t->h0) * rows);
+    for (int64_t p = 0; p < end; p += SPAN) {
+        int64_t n = qsi_min64(SPAN, end - p);
+        load_span(o, f, z, layer, &f->tables[g->table], p, n, &x);
+        for (int64_t h = t->h0; h < t->h1; h++) {
+            make_span(o, &f->w->layers[layer].mla, z, h, n, &x);
+            attend_span(o, z, s, t, h, p / SPAN, &x);
         }
     }
-    for (int64_t i = r0; i < r1; i++) o->k->scale(1.0f / x.st[i - r0].l, out + i * ld_o, z->dv);
+    for (int64_t h = t->h0; h < t->h1; h++) {
+        int64_t at = (g->row0 + t->r0) * z->n_head + h;
+        qsi_attend_rows r = {.n_rows = (int32_t)rows, .out = s->out + at * z->dv,
+                             .ldo = z->n_head * z->dv};
+        qsi_attend_end(o->k, z->dv, &r, 0, 1, x.st + (h - t->h0) * rows);
+    }
 }
 
-/* Rows of a segment that one item takes: all of them, unless workers would have no work. */
-static int64_t item_rows(const qsi_op *o, const qsi_fwd *f, const sizes *z, const qsi_seg *g) {
-    int64_t cuts = qsi_ceil_div(2 * (int64_t)o->w->count, z->n_head * f->n_segs);
-    if (o->w->count == 1) cuts = 1;
-    return qsi_round_up(qsi_ceil_div(g->n, cuts), TILE);
+/* Cuts a segment: several heads an item share the loading of latent rows, as far as workers have
+ * work; few heads and many workers share its rows too, and compute keys and values more than once. */
+static int64_t item_sizes(const qsi_op *o, const qsi_fwd *f, const sizes *z, const qsi_seg *g,
+                          int64_t *heads, int64_t *rows) {
+    int64_t want = 2 * (int64_t)o->w->count, all = z->n_head * f->n_segs;
+    *heads = qsi_max64(1, qsi_min64(HEADS, all / want));
+    int64_t cuts = o->w->count == 1 ? 1 : qsi_ceil_div(want, all);
+    *rows = qsi_round_up(qsi_ceil_div(g->n, cuts), TILE);
+    return g->generated ? 0 : qsi_ceil_div(z->n_head, *heads) * qsi_ceil_div(g->n, *rows);
 }
 
 static void naive_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
@@ -150,19 +169,19 @@ static void naive_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t laye
     int64_t first = 0; /* ticket of segment i's first item; tickets only grow */
     int32_t i = 0;
     while (i < f->n_segs) {
-        int64_t t = qsi_op_take(o), per = 0, items = 0;
+        int64_t t = qsi_op_take(o), heads = 1, rows = 1;
         for (; i < f->n_segs; i++) {
-            const qsi_seg *g = &f->segs[i];
-            per = item_rows(o, f, z, g);
-            items = g->generated ? 0 : z->n_head * qsi_ceil_div(g->n, per);
-            if (t - first < items) break;
-            first += items;
+            int64_t n = item_sizes(o, f, z, &f->segs[i], &heads, &rows);
+            if (t - first < n) break;
+            first += n;
         }
         if (i == f->n_segs) break;
-        const qsi_seg *g = &f->segs[i];
-        int64_t r0 = (t - first) / z->n_head * per;
-        naive_item(o, f, z, layer, s, g, (t - first) % z->n_head, r0,
-                   qsi_min64(r0 + per, g->n));
+        int64_t groups = qsi_ceil_div(z->n_head, heads);
+        item it = {.seg = &f->segs[i], .h0 = (t - first) % groups * heads,
+                   .r0 = (t - first) / groups * rows};
+        it.h1 = qsi_min64(it.h0 + heads, z->n_head);
+        it.r1 = qsi_min64(it.r0 + rows, it.seg->n);
+        naive_item(o, f, z, layer, s, &it);
     }
     qsi_op_end(o);
 }
