@@ -22,6 +22,7 @@
     X(tokenizer, "tokenizer", "learn a vocabulary (tokenizer train)") \
     X(train, "train", "train a model on text, or go on with one") \
     X(bench, "bench", "speed against this machine's limits") \
+    X(plan, "plan", "what of a model will fit, and how fast it will be") \
     X(doctor, "doctor", "what helps or hinders speed on this machine") \
     QSA_HUB_COMMANDS(X)
 

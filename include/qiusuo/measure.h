@@ -77,6 +77,48 @@ typedef void qs_bench_kernel_fn(void *user, const qs_bench_kernel *row);
 QS_API qs_status qs_bench_kernels(const qs_bench_opts *o, qs_bench_kernel_fn *fn, void *user,
                                   qs_err *err) QS_MUST_CHECK;
 
+/* ---- what will fit, and how fast it will be --------------------------------------------------- */
+
+typedef struct qs_plan_opts {
+    size_t size;            /* set by init */
+    const char *model;      /* GGUF file or Hugging Face folder; its header is read */
+    int64_t n_ctx;          /* 0: the model's context */
+    int32_t kv_type;        /* QS_KV_* of qiusuo.h */
+    int32_t threads;        /* 0: the physical cores this process may use */
+    const char *isa;        /* cap of the kernels' level; NULL: the highest */
+    uint64_t memory_bytes;  /* memory to plan with; 0: what is available */
+    const char *tmp;        /* folder for a small model to measure with; NULL: "/tmp" */
+    int (*progress)(void *user, const char *what); /* may be NULL; a return other than 0 cancels */
+    void *user;
+} qs_plan_opts;
+QS_API void qs_plan_opts_init(qs_plan_opts *o, size_t size);
+
+typedef struct qs_plan_cache {
+    const char *type;       /* "f16"; static; NULL after the last */
+    double pos_bytes;       /* of a position */
+    int64_t n_ctx;          /* positions that fit memory beside weights and scratch */
+} qs_plan_cache;
+
+#define QS_PLAN_CACHES 4
+typedef struct qs_plan_report {
+    char model_name[128], model_arch[32];
+    int64_t n_params, n_active;
+    int64_t n_ctx, n_ctx_train;
+    uint64_t weight_bytes, cache_bytes, scratch_bytes; /* cache: of n_ctx positions */
+    uint64_t available_bytes;     /* what this process may use, or opts.memory_bytes if less */
+    int32_t fits;                 /* non-zero: all of it at once */
+    qs_plan_cache caches[QS_PLAN_CACHES];
+    int32_t threads;
+    const char *isa;              /* static */
+    double prefill_tok_s;         /* a prompt of 512; 0: not tried, as the next two, when there is too
+                                     little memory for a few layers */
+    double decode_tok_s, deep_tok_s; /* at the beginning; with the context full */
+    double read_gb_s, int8_gop_s, bf16_gflop_s, fp32_gflop_s;
+} qs_plan_report;
+/* Measures for some seconds: the machine's limits, and layers of the model's shapes and types with
+ * made-up weights. The model itself is not loaded. Thread: any. */
+QS_API qs_status qs_plan(const qs_plan_opts *o, qs_plan_report *out, qs_err *err) QS_MUST_CHECK;
+
 /* ---- the machine ------------------------------------------------------------------------------- */
 
 /* One finding about this machine; texts are valid during the call. */

@@ -1,0 +1,318 @@
+/* The forecast. A small model, with the file's own matrix types and shapes, is built twice, with few
+ * layers (near) and with about twice as many (far), and bench's own tests run on both. What the layers
+ * between them take, by what the limits would allow for these, is the efficiency of a layer; the rest
+ * of the model is that much of its limit:
+ *
+ *     t(whole) = t(far) + (limit(whole) - limit(far)) * (t(far) - t(near)) / (limit(far) - limit(near))
+ *
+ * So nothing is assumed of kernels, levels or threads, and what they gain is seen at once. The rate of
+ * memory of each test enters its own limit. A model of few bytes is built whole: there the caches
+ * decide, and near is not needed. */
+#include "measure/forecast.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "sys/file.h"
+
+#define PROMPT 512
+#define GEN 16
+#define DEEP 512              /* positions, for the cost of looking back */
+#define REPEATS 1             /* calm ones; a disturbed one is tried again */
+#define PROBE_S 0.03
+#define FAR_BYTES (256 << 20) /* of weights at least: far beyond the caches */
+#define FAR_LAYERS 2
+#define FEW_IDS 8192          /* of the vocabulary: the head costs as a layer does */
+#define CHUNK 65537           /* blocks of made-up weights, repeated; odd, so that rows differ */
+#define CHUNK_VALUES (1 << 20)
+
+/* ---- the small model ---- */
+
+static void small_config(const qsi_config *c, int32_t layers, qsi_config *out) {
+    *out = *c;
+    out->n_layer = layers;
+    if (out->n_dense > 1) out->n_dense = 1;
+    if (out->n_dense > layers) out->n_dense = layers;
+    if (out->n_vocab > FEW_IDS) out->n_vocab = FEW_IDS;
+}
+
+/* The tensor of the file that a tensor of the small model stands for: layers past the leading dense
+ * ones come from the middle of the model. */
+static const qsi_gguf_tensor *original(const qsi_gguf *g, const qsi_config *whole,
+                                       const qsi_config *small, const qsi_tensor_spec *s) {
+    char name[96];
+    const char *rest = strchr(s->name, '.');
+    if (s->layer < small->n_dense || small->n_layer == whole->n_layer || rest == NULL)
+        return qsi_gguf_tensor_find(g, s->name);
+    int32_t l = whole->n_layer / 2 + s->layer - small->n_dense;
+    if (l >= whole->n_layer) l = whole->n_layer - 1;
+    rest = strchr(rest + 1, '.');
+    if (rest == NULL) return NULL;
+    snprintf(name, sizeof name, "blk.%d%s", (int)l, rest);
+    return qsi_gguf_tensor_find(g, name);
+}
+
+/* Made-up weights of each type in turn. */
+typedef struct filler {
+    qsi_type type;
+    float *values;   /* [CHUNK_VALUES] */
+    uint8_t *chunk;
+    size_t n_chunk;  /* bytes */
+    qsi_rng rng;
+} filler;
+
+static qs_status filler_init(filler *f, qs_err *err) {
+    *f = (filler){.type = QSI_TYPE_NONE};
+    qsi_rng_init(&f->rng, 3);
+    f->values = qsi_alloc(CHUNK_VALUES, sizeof *f->values);
+    f->chunk = qsi_alloc(CHUNK_VALUES, sizeof(float));
+    if (f->values != NULL && f->chunk != NULL) return QS_OK;
+    return qsi_err_set(err, QS_E_NOMEM, "out of memory for a forecast");
+}
+
+static void filler_release(filler *f) {
+    qsi_free(f->values);
+    qsi_free(f->chunk);
+}
+
+static void filler_take(filler *f, const qsi_type_info *ti) {
+    if (f->type == ti->type) return;
+    int64_t blocks = CHUNK_VALUES / ti->block;
+    if (blocks > CHUNK) blocks = CHUNK;
+    blocks -= blocks % 2 == 0; /* odd */
+    int64_t n = blocks * ti->block;
+    for (int64_t i = 0; i < n; i++) { /* sum of uniforms: near enough to normal */
+        double u = 0;
+        for (int j = 0; j < 3; j++) u += qsi_rng_f64(&f->rng);
+        f->values[i] = (float)((u - 1.5) * 0.02);
+    }
+    ti->encode(f->values, f->chunk, n);
+    f->n_chunk = (size_t)blocks * (size_t)ti->bytes;
+    f->type = ti->type;
+}
+
+static qs_status write_ones(qsi_gguf_writer *w, int64_t n, qs_err *err) {
+    qs_status st = QS_OK;
+    const float one = 1;
+    for (int64_t i = 0; i < n; i++) QS_TRY(qsi_gguf_write(w, &one, sizeof one, err));
+done:
+    return st;
+}
+
+static qs_status write_tensor(filler *f, qsi_gguf_writer *w, const qsi_tensor_spec *s, qsi_type type,
+                              qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_type_info *ti = qsi_type_get((int32_t)type);
+    int64_t n = 1;
+    for (int d = 0; d < s->n_dims; d++) n *= s->ne[d];
+    if (s->role == QSI_ROLE_NORM && type == QSI_F32) return write_ones(w, n, err);
+    filler_take(f, ti);
+    size_t left = (size_t)(n / ti->block) * (size_t)ti->bytes;
+    while (left > 0) {
+        size_t part = left < f->n_chunk ? left : f->n_chunk;
+        QS_TRY(qsi_gguf_write(w, f->chunk, part, err));
+        left -= part;
+    }
+done:
+    return st;
+}
+
+/* Types of what the file stores; NONE for a tensor it has not (a tied head). */
+static qsi_type type_of(const qsi_gguf *g, const qsi_config *whole, const qsi_config *small,
+                        const qsi_tensor_spec *s) {
+    const qsi_gguf_tensor *t = original(g, whole, small, s);
+    if (t == NULL) return QSI_TYPE_NONE;
+    const qsi_type_info *ti = qsi_type_get((int32_t)t->type);
+    return ti != NULL && ti->encode != NULL ? t->type : QSI_F16;
+}
+
+static qs_status build(const qsi_forecast_opts *o, const qsi_gguf *g, const qsi_config *whole,
+                       int32_t layers, qsi_gguf **out, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_config c;
+    filler f = {0};
+    qsi_gguf_writer *w = NULL;
+    small_config(whole, layers, &c);
+    QS_TRY(filler_init(&f, err));
+    QS_TRY(qsi_gguf_writer_open_temp(&w, o->tmp, err));
+    if (qsi_config_put_gguf(&c, w) != QS_OK) QS_FAIL(err, QS_E_NOMEM, "out of memory");
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < qsi_config_n_tensors(&c); i++) {
+            qsi_tensor_spec s;
+            qsi_config_tensor(&c, i, &s);
+            qsi_type type = type_of(g, whole, &c, &s);
+            if (type == QSI_TYPE_NONE) continue;
+            if (pass == 0) QS_TRY(qsi_gguf_declare(w, s.name, type, s.n_dims, s.ne, err));
+            else QS_TRY(write_tensor(&f, w, &s, type, err));
+        }
+    QS_TRY(qsi_gguf_finish_open(&w, "(a small model)", out, err));
+done:
+    qsi_gguf_writer_abort(&w);
+    filler_release(&f);
+    return st;
+}
+
+/* Layers of the far model. */
+static int32_t far_layers(const qsi_config *c, double layer_bytes) {
+    int32_t n = FAR_LAYERS;
+    while (n < c->n_layer && n * layer_bytes < FAR_BYTES) n++;
+    return n < c->n_layer ? n : c->n_layer;
+}
+
+/* ---- measuring ---- */
+
+static double element_bytes(qsi_type t) {
+    const qsi_type_info *ti = qsi_type_get((int32_t)t);
+    return (double)ti->bytes / ti->block;
+}
+
+typedef struct timing {
+    double s, limit; /* seconds; what the limits allow */
+    double read;     /* 10^9 bytes a second around it */
+} timing;
+
+typedef struct point {
+    timing prefill, decode, deep;
+    qsi_cost cost;
+} point;
+
+static qs_status tests(const qsi_forecast_opts *o, const qsi_gguf *g, qsi_pool *pool, qsi_isa isa,
+                       const qsi_limits *l, int32_t depth, timing *prefill, timing *decode,
+                       qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_bench_report r = {0};
+    const qsi_bench_opts b = {.prompt = prefill != NULL ? PROMPT : 0, .gen = GEN, .depth = depth,
+                              .batch = 1, .repeats = REPEATS, .probe_s = PROBE_S,
+                              .kv_type = o->kv_type};
+    QS_TRY(qsi_bench_tests(&b, g, pool, isa, &r, err));
+    QS_TRY(qsi_bench_limits(g, o->kv_type, l, &r, err));
+    for (int32_t i = 0; i < r.n_runs; i++) {
+        const qsi_bench_run *x = &r.runs[i];
+        timing t = {1 / x->tok_s, 1 / x->limit_tok_s, x->read_gb_s};
+        if (strcmp(x->test, "prefill") == 0) *prefill = t;
+        else *decode = t;
+    }
+done:
+    return st;
+}
+
+static qs_status measure(const qsi_forecast_opts *o, const qsi_gguf *g, const qsi_config *whole,
+                         int32_t layers, qsi_pool *pool, qsi_isa isa, const qsi_limits *l, bool deep,
+                         point *out, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_gguf *small = NULL;
+    qsi_config c;
+    if (o->progress != NULL && o->progress(o->user, "trying layers of these shapes") != 0)
+        QS_FAIL(err, QS_E_CANCELLED, "cancelled");
+    QS_TRY(build(o, g, whole, layers, &small, err));
+    small_config(whole, layers, &c);
+    qsi_cost_of(&out->cost, &c, small, element_bytes(o->kv_type));
+    QS_TRY(tests(o, small, pool, isa, l, 0, &out->prefill, &out->decode, err));
+    if (deep) QS_TRY(tests(o, small, pool, isa, l, DEEP, NULL, &out->deep, err));
+done:
+    qsi_gguf_close(&small);
+    return st;
+}
+
+/* Seconds of the whole model, whose limit is `whole`. Rates of memory differ between the tests: what
+ * is carried over is the share of the limit, which is brought to the machine's rate by the limit. */
+static double extend(timing near, timing far, double whole_limit, double far_limit,
+                     double near_limit, bool all) {
+    double far_s = far.s / far.limit * far_limit; /* as if at the common rate */
+    if (all) return far_s;
+    double near_s = near.s / near.limit * near_limit;
+    double slope = (far_s - near_s) / (far_limit - near_limit);
+    double plain = far.s / far.limit;
+    if (!(slope > 0.5 * plain && slope < 2 * plain)) slope = plain; /* disturbed: fall back */
+    return far_s + (whole_limit - far_limit) * slope;
+}
+
+/* ---- all ---- */
+
+double qsi_forecast_cache_bytes(const qsi_config *c, qsi_type kv_type) {
+    qsi_cost cost;
+    qsi_cost_of(&cost, c, NULL, element_bytes(kv_type));
+    return cost.cache_bytes;
+}
+
+int64_t qsi_forecast_ctx(const qsi_forecast *f, const qsi_config *c, qsi_type kv_type) {
+    uint64_t used = f->weight_bytes + f->scratch_bytes;
+    if (used >= f->available) return 0;
+    double n = (double)(f->available - used) / qsi_forecast_cache_bytes(c, kv_type);
+    int64_t pages = n < 1e12 ? (int64_t)n / QSI_KV_PAGE : (int64_t)(1e12 / QSI_KV_PAGE);
+    return pages * QSI_KV_PAGE;
+}
+
+/* Activations of a step: what ops keep of 512 rows. Widths as the layers have them, float32, and one
+ * quantised copy of the widest input. */
+static uint64_t scratch_of(const qsi_config *c, qsi_pool *pool) {
+    double rows = PROMPT, d = c->d_model;
+    double heads = (double)c->n_head * c->head_dim, kv = (double)c->n_kv_head * c->head_dim;
+    double ffn = fmax(c->d_ff, (double)(c->n_expert_used + c->n_shared) * c->d_expert);
+    double floats = rows * (3 * d + 2 * heads + 2 * kv + 3 * ffn) + c->n_vocab;
+    floats += c->n_expert > 0 ? rows * (c->n_expert + (double)c->n_expert_used * d) : 0;
+    floats += (double)qsi_pool_size(pool) * (1 << 18);
+    return (uint64_t)(floats * sizeof(float));
+}
+
+static void sizes(const qsi_forecast_opts *o, const qsi_gguf *g, const qsi_config *c, qsi_pool *pool,
+                  qsi_forecast *f) {
+    qsi_cost cost;
+    qsi_cost_of(&cost, c, g, 0);
+    f->n_ctx = o->n_ctx > 0 ? o->n_ctx : c->n_ctx;
+    f->weight_bytes = (uint64_t)cost.weight_bytes;
+    f->cache_bytes = (uint64_t)(qsi_forecast_cache_bytes(c, o->kv_type) * (double)f->n_ctx);
+    f->scratch_bytes = scratch_of(c, pool);
+    f->available = qsi_mem_available();
+    if (o->memory_bytes > 0 && o->memory_bytes < f->available) f->available = o->memory_bytes;
+    f->fits = f->weight_bytes + f->cache_bytes + f->scratch_bytes <= f->available;
+}
+
+static void speeds(const qsi_cost *whole, const point *pf, const point *pn, bool all,
+                   qsi_forecast *f) {
+    const qsi_limits *l = &f->limits;
+    const qsi_cost *far = &pf->cost, *near = &pn->cost;
+#define PRE(c) (qsi_limit_prefill(c, l, PROMPT, 0) / PROMPT)
+#define DEC(c, at) qsi_limit_decode(c, l, 1, at)
+    int64_t mid = GEN / 2, deep = DEEP + GEN / 2;
+    f->prefill_tok_s = 1 / extend(pn->prefill, pf->prefill, PRE(whole), PRE(far), PRE(near), all);
+    double t0 = extend(pn->decode, pf->decode, DEC(whole, mid), DEC(far, mid), DEC(near, mid), all);
+    /* looking back costs every layer the same */
+    double back = pf->deep.s / pf->deep.limit * DEC(far, deep) -
+                  pf->decode.s / pf->decode.limit * DEC(far, mid);
+    back *= whole->cache_bytes / far->cache_bytes / DEEP;
+#undef PRE
+#undef DEC
+    f->decode_tok_s = 1 / t0;
+    f->deep_tok_s = 1 / (t0 + fmax(back, 0) * (double)f->n_ctx);
+}
+
+qs_status qsi_forecast_make(const qsi_forecast_opts *o, const qsi_gguf *g, qsi_pool *pool, qsi_isa isa,
+                            qsi_forecast *out, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_config c;
+    qsi_forecast f = {0};
+    qsi_cost whole;
+    point far = {0}, near = {0};
+    QS_TRY(qsi_config_from_gguf(&c, g, err));
+    sizes(o, g, &c, pool, &f);
+    qsi_cost_of(&whole, &c, g, element_bytes(o->kv_type));
+    double layer = (whole.shared_bytes + whole.expert_bytes) / c.n_layer;
+    int32_t n_far = far_layers(&c, layer), n_near = n_far / 2 > 0 ? n_far / 2 : 1;
+    bool all = n_far == c.n_layer && c.n_vocab <= FEW_IDS;
+    if (o->progress != NULL && o->progress(o->user, "limits of the machine") != 0)
+        QS_FAIL(err, QS_E_CANCELLED, "cancelled");
+    QS_TRY(qsi_probe(pool, isa, &f.limits, err));
+    /* The file of the small model and the copy that is prepared from it, both in memory. */
+    if (2.2 * n_far * layer < (double)qsi_mem_available()) {
+        QS_TRY(measure(o, g, &c, n_far, pool, isa, &f.limits, true, &far, err));
+        if (!all) QS_TRY(measure(o, g, &c, n_near, pool, isa, &f.limits, false, &near, err));
+        speeds(&whole, &far, all ? &far : &near, all, &f);
+    }
+    *out = f;
+done:
+    return st;
+}
