@@ -101,7 +101,10 @@ int main(int argc, char **argv) {
     setlocale(LC_CTYPE, ""); /* character widths for line editing; numbers stay as in C */
     qsa_interrupt_init();
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is then an error that can be reported */
+    qs_err err = {0};
+    if (qs_catch_file_faults(&err) != QS_OK) qsa_say("warning: %s", err.text);
     int rc = dispatch(argc, argv);
+    if (rc == QSA_EXIT_OK && qs_files_intact(&err) != QS_OK) rc = qsa_fail(QS_E_IO, &err);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         qsa_say("cannot write the result to standard output");
         if (rc == QSA_EXIT_OK) rc = QSA_EXIT_FAILED;

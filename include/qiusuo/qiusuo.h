@@ -42,6 +42,13 @@ QS_API int64_t qs_utf8_check(const char *text, size_t n);
 typedef void qs_log_fn(void *user, int level, const char *text);
 QS_API void qs_log_set(qs_log_fn *fn, void *user);
 
+/* A mapped file that becomes shorter while it is in use, or whose disk fails, raises SIGBUS. After
+ * this call the library catches that for its own mappings (a handler of the whole process; other
+ * faults go to the handler before it), and the call that used the file fails with QS_E_IO. */
+QS_API qs_status qs_catch_file_faults(qs_err *err) QS_MUST_CHECK;
+/* QS_E_IO when any file failed that way since; for a program to ask before it believes a result. */
+QS_API qs_status qs_files_intact(qs_err *err) QS_MUST_CHECK;
+
 /* The default model that belongs to the running program, found from the program's own real path: in
  * the source tree it was built in, or under its prefix. Writes a NUL-terminated path into `path` of
  * `cap` bytes. QS_E_NOTFOUND when there is none. Thread: any. */

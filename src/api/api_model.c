@@ -7,6 +7,7 @@
 #include "files/open_model.h"
 #include "sys/cpu.h"
 #include "sys/file.h"
+#include "sys/mapguard.h"
 
 #define DEFAULT_ROWS 512
 
@@ -194,6 +195,7 @@ qs_status qs_model_open(qs_model **out, const char *path, const qs_model_opts *o
     }
     QS_TRY(describe(m, path, err));
     if (!o.vocab_only) QS_TRY(load_weights(m, &o, err));
+    QS_TRY(qsi_gguf_intact(m->g, err));
     if (o.mlock && !o.vocab_only) {
         QS_TRY(qsi_mem_lock(err));
         m->locked = true;
@@ -265,3 +267,9 @@ void qs_log_set(qs_log_fn *fn, void *user) {
     log_fn = fn;
     qsi_log_set(fn ? forward_log : NULL, user);
 }
+
+/* ---- faults of mapped files ------------------------------------------------------------------- */
+
+qs_status qs_catch_file_faults(qs_err *err) { return qsi_fault_catch(err); }
+
+qs_status qs_files_intact(qs_err *err) { return qsi_maps_intact(err); }

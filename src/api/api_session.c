@@ -47,6 +47,7 @@ qs_status qs_session_create(qs_session **out, qs_model *m, const qs_session_opts
     /* pages for the conversation and for a walk (score) beside it */
     QS_TRY(qsi_model_runner_init(&s->runner, m->model, n_ctx,
                                  kv, 2, err));
+    s->runner.file = m->g;
     QS_TRY(qsi_engine_create(&s->engine, &s->runner.runner, 1, err));
     QS_TRY(qsi_seq_init(&s->seq, s->engine, err));
     QS_TRY(qsi_sampler_create(&s->sampler, s->runner.runner.n_vocab, err));

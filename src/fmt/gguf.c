@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "fmt/names.h"
 #include "sys/file.h"
+#include "sys/mapguard.h"
 
 /* Fewest bytes of a pair (key of one letter, type, one byte) and of an info (name of one letter,
  * one dim). */
@@ -514,6 +515,10 @@ const uint8_t *qsi_gguf_data(const qsi_gguf *g) { return g->data; }
 
 void qsi_gguf_random(const qsi_gguf *g) {
     if (g->mapped) qsi_map_random(&g->map);
+}
+
+qs_status qsi_gguf_intact(const qsi_gguf *g, qs_err *err) {
+    return g->mapped ? qsi_map_intact(g->map.data, err) : QS_OK;
 }
 
 void qsi_gguf_drop(const qsi_gguf *g, const qsi_gguf_tensor *t) {

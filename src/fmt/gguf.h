@@ -73,6 +73,8 @@ const qsi_gguf_kv *qsi_gguf_find(const qsi_gguf *g, const char *key); /* NULL wh
 size_t qsi_gguf_n_tensors(const qsi_gguf *g);
 const qsi_gguf_tensor *qsi_gguf_tensor_at(const qsi_gguf *g, size_t i);
 const qsi_gguf_tensor *qsi_gguf_tensor_find(const qsi_gguf *g, const char *name);
+/* QS_E_IO when the file changed under its mapping (sys/mapguard.h). */
+qs_status qsi_gguf_intact(const qsi_gguf *g, qs_err *err) QS_MUST_CHECK;
 /* Gives a tensor's pages back to the system (they are read again when touched). */
 void qsi_gguf_drop(const qsi_gguf *g, const qsi_gguf_tensor *t);
 

@@ -34,6 +34,7 @@ typedef struct qsi_model_runner {
     qsi_runner runner;
     qsi_model *model;
     qsi_kv *kv;
+    const qsi_gguf *file;    /* borrowed: asked after every step whether it is intact; may be NULL */
 } qsi_model_runner;
 qs_status qsi_model_runner_init(qsi_model_runner *r, qsi_model *m, int64_t n_ctx, qsi_type kv_type,
                                 int32_t max_seqs, qs_err *err) QS_MUST_CHECK;

@@ -7,7 +7,11 @@ static qs_status model_step(void *user, const qsi_step *s, qs_err *err) {
     qsi_model_runner *r = user;
     qsi_step step = *s;
     step.kv = r->kv;
-    return qsi_model_step(r->model, &step, err);
+    qs_status st = qsi_model_step(r->model, &step, err);
+    /* A file that failed explains whatever the step says. */
+    if (r->file != NULL && qsi_gguf_intact(r->file, NULL) != QS_OK)
+        return qsi_gguf_intact(r->file, err);
+    return st;
 }
 
 static qs_status model_reserve(void *user, qsi_kv_table *t, int64_t n_pos, qs_err *err) {

@@ -19,9 +19,9 @@
 #include "sys/file.h"
 
 #define PROMPT 512
-#define GEN 16
+#define GEN 64
 #define DEEP 512              /* positions, for the cost of looking back */
-#define REPEATS 1             /* calm ones; a disturbed one is tried again */
+#define REPEATS 2             /* calm ones; a disturbed one is tried again */
 #define PROBE_S 0.03
 #define FAR_BYTES (256 << 20) /* of weights at least: far beyond the caches */
 #define FAR_LAYERS 2

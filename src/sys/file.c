@@ -1,7 +1,7 @@
 /* Reading files: read-only mappings and whole-file reads.
  *
  * A mapping is of a regular file only and keeps its descriptor. It does not protect against another
- * process that truncates the file while it is mapped. */
+ * process that truncates the file while it is mapped; sys/mapguard.h does, when it is on. */
 #define _GNU_SOURCE /* madvise: posix_madvise(DONTNEED) does nothing in glibc */
 #include "sys/file.h"
 
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "sys/mapguard.h"
 #include "sys/oserr.h"
 
 static int open_retry(const char *path, int flags) {
@@ -43,6 +44,7 @@ qs_status qsi_map_open(qsi_map *m, const char *path, qs_err *err) {
         void *p = mmap(NULL, (size_t)sb.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) QS_TRY(qsi_err_errno(err, errno, "cannot map '%s'", path));
         data = p;
+        qsi_mapguard_add(p, (size_t)sb.st_size, path);
     }
     m->data = data;
     m->size = (size_t)sb.st_size;
@@ -54,6 +56,7 @@ done:
 
 void qsi_map_close(qsi_map *m) {
     if (m->data == NULL && m->size == 0 && m->fd <= 0) return; /* never opened */
+    qsi_mapguard_remove(m->data);
     if (m->data != NULL) munmap((void *)(uintptr_t)m->data, m->size);
     if (m->fd >= 0) close(m->fd);
     *m = (qsi_map){.fd = -1};

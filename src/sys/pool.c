@@ -96,6 +96,11 @@ static int start_threads(qsi_pool *p) {
     sigset_t all, old;
     int rc = 0;
     sigfillset(&all);
+    /* but not those that a thread raises itself: blocked, they end the process at once */
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     while (p->started < p->count && rc == 0) {
         thread_slot *slot = &p->slots[p->started];
