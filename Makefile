@@ -10,7 +10,7 @@ NINJA  := $(shell command -v ninja 2>/dev/null || command -v ninja-build 2>/dev/
 build = out=$$($(NINJA) -C $(BUILD) $(1) 2>&1) || { printf '%s\n' "$$out"; exit 1; }
 
 .DEFAULT_GOAL := all
-.PHONY: all chat test bench install uninstall fuzz clean help packages
+.PHONY: all chat test test-arm bench install uninstall fuzz clean help packages
 
 all: $(BUILD)/build.ninja
 	@$(call build,)
@@ -64,12 +64,13 @@ fuzz: $(BUILD)/build.ninja
 	@tools/fuzz.sh $(NINJA) $(FUZZ_SECONDS)
 
 clean:
-	rm -rf $(BUILD) build-asan build-tsan build-fuzz
+	rm -rf $(BUILD) build-arm build-asan build-tsan build-fuzz
 
 help:
 	@echo "make           builds the program and the examples (installs what that needs)"
 	@echo "make chat      builds, then talks to the default model"
 	@echo "make test      installs what the tests need, builds and runs them all"
+	@echo "make test-arm  runs the tests of the ARM kernels under qemu-user (installs what that needs)"
 	@echo "make bench     the table of docs/speed.md: this machine, and models made for it (BENCH_DIR)"
 	@echo "make install   program, default model, library, headers, man page (PREFIX, DESTDIR)"
 	@echo "make fuzz      fuzzes every parser of foreign bytes (FUZZ_SECONDS each)"

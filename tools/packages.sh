@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that a task needs and that are missing.
-# usage: tools/packages.sh build|test|bench|fuzz
+# usage: tools/packages.sh build|test|bench|fuzz|arm
 #
 # Nothing is missing: no output, no apt, milliseconds. Something is missing: says what, then installs
 # it as root or with password-less sudo, without asking; otherwise prints the command to run. Optional
@@ -28,6 +28,9 @@ bench)
     ;;
 fuzz)
     need='clang libclang-rt-14-dev'
+    ;;
+arm)
+    need='meson ninja-build gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user'
     ;;
 *)
     echo "packages.sh: unknown task '$task'" >&2

@@ -52,6 +52,20 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_avx512bf16_peak(t);
         break;
 #endif
+#ifdef QSI_KERN_ARM
+    case QSI_ISA_NEON:
+        qsi_kern_fill_neon_mm_f32(t);
+        qsi_kern_fill_neon_mm_f16(t);
+        qsi_kern_fill_neon_mm_bf16(t);
+        qsi_kern_fill_neon_mm_quant(t);
+        qsi_kern_fill_neon_mm_exact(t);
+        qsi_kern_fill_neon_vec(t);
+        qsi_kern_fill_neon_layer(t);
+        qsi_kern_fill_neon_attn(t);
+        break;
+    case QSI_ISA_DOTPROD: qsi_kern_fill_dotprod_mm_quant(t); break;
+    case QSI_ISA_I8MM: qsi_kern_fill_i8mm_mm_quant(t); break;
+#endif
     default: break;
     }
     t->isa = isa;

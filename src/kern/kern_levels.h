@@ -40,6 +40,19 @@ void qsi_kern_fill_vnni_peak(qsi_kern *t);
 void qsi_kern_fill_avx512bf16_mm(qsi_kern *t);
 void qsi_kern_fill_avx512bf16_vec(qsi_kern *t);
 void qsi_kern_fill_avx512bf16_peak(qsi_kern *t);
+#elif defined(__aarch64__)
+/* arm/: overlays of the products, packing stays ref's. */
+#define QSI_KERN_ARM 1
+void qsi_kern_fill_neon_mm_f32(qsi_kern *t);
+void qsi_kern_fill_neon_mm_f16(qsi_kern *t);
+void qsi_kern_fill_neon_mm_bf16(qsi_kern *t);
+void qsi_kern_fill_neon_mm_quant(qsi_kern *t);
+void qsi_kern_fill_neon_mm_exact(qsi_kern *t);
+void qsi_kern_fill_neon_vec(qsi_kern *t);
+void qsi_kern_fill_neon_layer(qsi_kern *t);
+void qsi_kern_fill_neon_attn(qsi_kern *t);
+void qsi_kern_fill_dotprod_mm_quant(qsi_kern *t);
+void qsi_kern_fill_i8mm_mm_quant(qsi_kern *t);
 #endif
 
 #endif

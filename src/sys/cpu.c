@@ -41,6 +41,18 @@ static qsi_isa detect(void) {
     if (max_sub < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return QSI_ISA_AVX512_VNNI;
     return has_all(a, 1u << 5) ? QSI_ISA_AVX512_BF16 : QSI_ISA_AVX512_VNNI;
 }
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+/* Linux's bits of AT_HWCAP and AT_HWCAP2 (asm/hwcap.h, which older headers do not have in full). NEON
+ * belongs to every 64-bit ARM. */
+#define HWCAP_BIT_DOTPROD (1ul << 20)
+#define HWCAP2_BIT_I8MM (1ul << 13)
+
+static qsi_isa detect(void) {
+    if (!(getauxval(AT_HWCAP) & HWCAP_BIT_DOTPROD)) return QSI_ISA_NEON;
+    return getauxval(AT_HWCAP2) & HWCAP2_BIT_I8MM ? QSI_ISA_I8MM : QSI_ISA_DOTPROD;
+}
 #else
 static qsi_isa detect(void) { return QSI_ISA_REF; }
 #endif

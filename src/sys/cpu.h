@@ -4,13 +4,21 @@
 
 #include "base/status.h"
 
-/* Ordered: a level contains those below it on its architecture. X(name, text) */
+/* Ordered: a level contains those below it. X(name, text) */
+#if defined(__aarch64__)
+#define QSI_ISA_LIST(X)                                                                            \
+    X(QSI_ISA_REF, "ref")                                                                          \
+    X(QSI_ISA_NEON, "neon")                                                                        \
+    X(QSI_ISA_DOTPROD, "dotprod")                                                                  \
+    X(QSI_ISA_I8MM, "i8mm")
+#else
 #define QSI_ISA_LIST(X)                                                                            \
     X(QSI_ISA_REF, "ref")                                                                          \
     X(QSI_ISA_AVX2, "avx2")                                                                        \
     X(QSI_ISA_AVX512, "avx512")                                                                    \
     X(QSI_ISA_AVX512_VNNI, "vnni")                                                                 \
     X(QSI_ISA_AVX512_BF16, "bf16")
+#endif
 
 typedef enum qsi_isa {
 #define QSI_ISA_ENUM(name, text) name,

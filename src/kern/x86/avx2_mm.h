@@ -1,5 +1,5 @@
-/* The body of the 16-column float products of AVX2, included by the file of each type after it
- * defined
+/* The body of the 16-column float products of 8 lanes (AVX2, NEON), included by the file of each
+ * type after it included simd256.h or simdneon.h and defined
  *
  *   B_BYTES            bytes of a panel per k (16 columns)
  *   LOAD_B(b, j)       columns 8j .. 8j+8 at b, widened to floats
@@ -12,8 +12,9 @@
 #define QSI_KERN_AVX2_MM_H
 
 #include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
 
-#include "kern/x86/simd256.h"
 
 #define MR 6
 #define NR 16
@@ -75,8 +76,10 @@ QSI_INLINE void copy_row(float *dst, const char *src, int64_t n) {
     for (; i + 8 <= n; i += 8) stu(dst + i, LOAD_A(src + i * A_BYTES));
     for (; i < n; i++) {
         char t[8 * A_BYTES] = {0};
+        float one[8];
         memcpy(t, src + i * A_BYTES, A_BYTES);
-        dst[i] = _mm256_cvtss_f32(LOAD_A(t));
+        stu(one, LOAD_A(t));
+        dst[i] = one[0];
     }
 }
 
@@ -106,8 +109,9 @@ static void run_panels(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, 
 
 static size_t panel_bytes(int64_t k) { return ((size_t)k * B_BYTES + 63) / 64 * 64; }
 
-static void run(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a,
-                size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate) {
+static __attribute__((unused)) void run(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1,
+                                        const void *a, size_t lda_bytes, const void *packed,
+                                        float *c, int64_t ldc, bool accumulate) {
     run_panels(m, n, k, p0, p1, a, lda_bytes, packed, panel_bytes(k), c, ldc, accumulate);
 }
 
