@@ -5,12 +5,9 @@
 #include "measure/bench.h"
 
 static int peak_of(qsi_type t) {
-    switch (t) {
-    case QSI_Q8_0:
-    case QSI_Q4_0: return QSI_PEAK_INT8;
-    case QSI_BF16: return QSI_PEAK_BF16;
-    default: return QSI_PEAK_FP32;
-    }
+    const qsi_type_info *ti = qsi_type_get(t);
+    if (ti != NULL && ti->block > 1) return QSI_PEAK_INT8;
+    return t == QSI_BF16 ? QSI_PEAK_BF16 : QSI_PEAK_FP32;
 }
 
 /* Bytes of a tensor as it is in the file, or in bf16. */

@@ -11,17 +11,24 @@ static int64_t row_blocks(const qsi_mm_job *j) {
     return qsi_ceil_div(j->m, QSI_OP_MM_ROWS);
 }
 
+/* First row of block rb: blocks are equal up to the kernels' rows at a time, so that the last one is
+ * not the small one that uses its weights badly. */
+static int64_t block_row(const qsi_mm_job *j, int64_t rb) {
+    int64_t nb = row_blocks(j);
+    return rb == nb ? j->m : j->m * rb / nb / 6 * 6;
+}
+
 /* Pieces the panels of a job are cut into so that all workers have work. */
 static int64_t panel_pieces(const qsi_op *o, const qsi_mm_job *jobs, int n_jobs) {
     int64_t blocks = 0;
     for (int i = 0; i < n_jobs; i += 1 + jobs[i].chain) blocks += row_blocks(&jobs[i]);
-    int64_t want = 4 * (int64_t)o->w->count;
+    int64_t want = 8 * (int64_t)o->w->count;
     return o->w->count == 1 || blocks >= want ? 1 : qsi_ceil_div(want, qsi_max64(blocks, 1));
 }
 
 static void run_tile(const qsi_op *o, const qsi_mm_job *jobs, int64_t rb, int64_t piece,
                      int64_t per) {
-    int64_t r0 = rb * QSI_OP_MM_ROWS, m = qsi_min64(QSI_OP_MM_ROWS, jobs->m - r0);
+    int64_t r0 = block_row(jobs, rb), m = block_row(jobs, rb + 1) - r0;
     for (int c = 0; c <= jobs->chain; c++) {
         const qsi_mm_job *j = &jobs[c];
         const qsi_kern_mm *mm = &o->k->mm[j->kind];
@@ -39,7 +46,7 @@ void qsi_op_mm(qsi_op *o, const qsi_mm_job *jobs, int n_jobs) {
         int64_t t = qsi_op_take(o), per = 0, np = 0, nb = 0;
         for (; i < n_jobs; i += 1 + jobs[i].chain) {
             int64_t p = qsi_ceil_div(jobs[i].n, o->k->mm[jobs[i].kind].nr);
-            per = qsi_max64(1, qsi_ceil_div(p, pieces));
+            per = qsi_round_up(qsi_max64(1, qsi_ceil_div(p, pieces)), 2); /* kernels take two */
             np = qsi_ceil_div(p, per);
             nb = jobs[i].k > 0 ? row_blocks(&jobs[i]) : 0;
             if (t - first < nb * np) break;

@@ -3,6 +3,7 @@
  * In training a weight W [n_out, n_in] is packed twice: as the right side of y = x Wt (columns are
  * rows of W) and of dx = dy W (columns are columns of W). */
 #include "op/op.h"
+#include "sys/file.h"
 
 struct qsi_weight {
     qsi_mm kind;
@@ -48,6 +49,7 @@ static qs_status pack_alloc(const qsi_kern_mm *mm, int64_t n, int64_t k, void **
     if (!*out)
         QS_FAIL(err, QS_E_NOMEM, "no memory for a weight of %lld x %lld (%zu bytes)", (long long)n,
                 (long long)k, all);
+    qsi_mem_huge(*out, all);
     *bytes += all;
 done:
     return st;

@@ -64,6 +64,10 @@ int64_t qsi_now_ns(void);
 /* Bytes this process may still use: the least of free memory and its cgroup's limit. */
 uint64_t qsi_mem_available(void);
 uint64_t qsi_mem_resident(void);
+/* Asks for huge pages under the whole ones of [p, p + n), before they are first touched: fewer faults
+ * while filling, fewer misses of the address cache while reading. A hint; nothing where there are
+ * none. */
+void qsi_mem_huge(void *p, size_t n);
 /* Keeps in memory what this process has in memory now and what it touches later (mlockall on fault).
  * QS_E_LIMIT: the limit on locked memory does not allow it; the text says how to raise it. */
 qs_status qsi_mem_lock(qs_err *err) QS_MUST_CHECK;

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "sys/file.h"
 
 static void available(void **state) {
@@ -48,11 +49,24 @@ static void locking(void **state) {
     qsi_mem_unlock();
 }
 
+/* A hint: the memory is there and keeps what is written, whatever it covers. */
+static void huge(void **state) {
+    size_t n = (size_t)8 << 20;
+    char *p = qsi_calloc(n, 1);
+    assert_non_null(p);
+    qsi_mem_huge(p + 100, n - 200);
+    qsi_mem_huge(p + 100, 0);
+    memset(p, 7, n);
+    for (size_t i = 0; i < n; i++) assert_int_equal(p[i], 7);
+    qsi_free(p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(available),
         cmocka_unit_test(resident_follows_use),
         cmocka_unit_test(locking),
+        cmocka_unit_test(huge),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

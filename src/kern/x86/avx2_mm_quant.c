@@ -25,6 +25,7 @@ QSI_INLINE __m256i dot2(__m256i s, __m256i w, __m256i x) {
 
 #include "kern/x86/mm_quant.h"
 
+ALL_TILES
 QSI_MM_QUANT_LIST(QUANT_FUNCTIONS)
 
 void qsi_kern_fill_avx2_mm_quant(qsi_kern *t) { QSI_MM_QUANT_LIST(QUANT_FILL) }

@@ -28,6 +28,7 @@ QSI_INLINE __m512i dot2(__m512i s, __m512i w, __m512i x) {
 
 #include "kern/x86/mm_quant.h"
 
+ALL_TILES
 QSI_MM_QUANT_LIST(QUANT_FUNCTIONS)
 
 void qsi_kern_fill_avx512_mm_quant(qsi_kern *t) { QSI_MM_QUANT_LIST(QUANT_FILL) }

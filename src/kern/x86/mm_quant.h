@@ -21,7 +21,8 @@
 
 #define ROWS 96
 #define BLOCKS 8  /* blocks of 32 a buffer */
-#define AHEAD 1024 /* bytes that one row prefetches ahead: measured, 512 to 4096 are within 1 % */
+/* Bytes that one row prefetches ahead; 1024 to 16384 differ by less than the memory does. */
+#define AHEAD 4096
 
 /* Fields of qsi_act8 and qsi_actk. */
 enum { A8_Z = 4, A8_QS = 8, AK_Z = 256, AK_S32 = 320, AK_S16 = 336, AK_D = 368 };
@@ -63,22 +64,40 @@ QSI_INLINE const char *act_pairs(const int t, const char *x) {
 
 /* ---- one row ---- */
 
-QSI_INLINE vi group_dot(const int t, const char *b, const char *x, const int g) {
-    const int gs = group_steps(t);
-    vi s = start(t, act_z(t, x, g));
+/* Bytes of a block that are prefetched before bundle i: spread over the bundles, because many at once
+ * fill the miss buffers and hold up the loads behind them. */
+QSI_INLINE int ahead(const int t, const int i) {
+    return words_of(t) * VB / 64 * i / bundles_of(t) * 64;
+}
+
+/* dots[e] += code e of bundle i times its activations. */
+QSI_INLINE void bundle_dots(const int t, const char *b, const int i, const char *x, vi dots[8]) {
+    vi w[8];
+    for (int at = ahead(t, i); at < ahead(t, i + 1); at += 64) __builtin_prefetch(b + AHEAD + at);
+    bundle(t, b, i, w);
 #pragma GCC unroll 8
-    for (int i = g * gs; i < (g + 1) * gs; i++)
-        s = dot_codes(t, s, codes(t, b, i), bcast(act_qs(t, x) + 4 * i));
-    return s;
+    for (int e = 0; e < bundle_steps(t); e++)
+        dots[e] = dot_codes(t, dots[e], w[e], bcast(act_qs(t, x) + 4 * step_of(t, i, e)));
 }
 
 QSI_INLINE vf row_block_k(const int t, const char *b, const char *half, const char *x, vf acc) {
+    /* after so many bundles the dots of bundle_steps groups are complete */
+    const int span = group_steps(t);
     scales o;
     scales_k(t, b, half, &o);
     vi sum = alli(0);
 #pragma GCC unroll 16
-    for (int g = 0; g < 64 / group_steps(t); g++)
-        sum = iadd(sum, imul(group_dot(t, b, x, g), o.sc[g]));
+    for (int i = 0; i < bundles_of(t); i += span) {
+        vi dots[8];
+#pragma GCC unroll 8
+        for (int e = 0; e < bundle_steps(t); e++)
+            dots[e] = start(t, act_z(t, x, step_of(t, i, e) / span));
+#pragma GCC unroll 8
+        for (int j = 0; j < span; j++) bundle_dots(t, b, i + j, x, dots);
+#pragma GCC unroll 8
+        for (int e = 0; e < bundle_steps(t); e++)
+            sum = iadd(sum, imul(dots[e], o.sc[step_of(t, i, e) / span]));
+    }
     vf ad = bcastf(x + AK_D);
     acc = vfma(to_float(sum), vmul(ad, o.d), acc);
     if (!has_min(t)) return acc;
@@ -90,45 +109,53 @@ QSI_INLINE vf row_block_k(const int t, const char *b, const char *half, const ch
 
 QSI_INLINE vf row_block_32(const int t, const char *b, const char *half, const char *x, vf acc) {
     vf d, m, ad = bcastf(x);
+    vi dots[8] = {start(t, act_z(t, x, 0)), alli(0)};
     scales_32(t, b, half, &d, &m);
-    acc = vfma(to_float(group_dot(t, b, x, 0)), vmul(ad, d), acc);
+#pragma GCC unroll 8
+    for (int i = 0; i < bundles_of(t); i++) bundle_dots(t, b, i, x, dots);
+    if (bundle_steps(t) == 2) dots[0] = iadd(dots[0], dots[1]);
+    acc = vfma(to_float(dots[0]), vmul(ad, d), acc);
     if (!has_min(t)) return acc;
     return vfma(to_float(sar(bcast(x + A8_Z), 7)), vmul(ad, m), acc);
 }
 
 /* One row of A by one panel. */
-QSI_INLINE vf row_panel(const int t, int64_t nb, const char *a, const char *b, const char *half) {
-    const int bytes = words_of(t) * VB;
+QSI_INLINE vf row_panel(const int t, int64_t nb, const char *a, const char *panel) {
     vf acc = zero();
-    for (int64_t i = 0; i < nb; i++, b += bytes, half += W * 2) {
-        for (int at = 0; at < bytes; at += 64) __builtin_prefetch(b + AHEAD + at);
+    place at = block_at(t, panel, 0);
+    for (int64_t i = 0; i < nb; i++, at = next_block(t, at, i - 1)) {
         const char *x = act_block(t, a, i);
-        acc = is_k(t) ? row_block_k(t, b, half, x, acc) : row_block_32(t, b, half, x, acc);
+        acc = is_k(t) ? row_block_k(t, at.words, at.half, x, acc)
+                      : row_block_32(t, at.words, at.half, x, acc);
     }
     return acc;
 }
 
 /* ---- many rows ---- */
 
-/* The next 256 values of panel p of the buffer (blocks of 32: nb of them). */
-QSI_INLINE void unpack(const int t, const char *b, const char *half, int64_t nb, buffer *w,
+/* 256 values from block b0 on (blocks of 32: nb of them) to panel p of the buffer. */
+QSI_INLINE void unpack(const int t, const char *panel, int64_t b0, int64_t nb, buffer *w,
                        const int p) {
-    const int bytes = words_of(t) * VB;
-    for (int64_t i = 0; i < nb; i++, b += bytes, half += W * 2) {
-        for (int at = 0; at < bytes; at += 64) __builtin_prefetch(b + nb * bytes + at);
-#pragma GCC unroll 64
-        for (int s = 0; s < steps_of(t); s++) sti(w->codes[i * 8 + s][p], codes(t, b, s));
+    place at = block_at(t, panel, b0);
+    for (int64_t i = 0; i < nb; i++, at = next_block(t, at, b0 + i - 1)) {
+#pragma GCC unroll 32
+        for (int j = 0; j < bundles_of(t); j++) {
+            vi v[8];
+            bundle(t, at.words, j, v);
+            for (int e = 0; e < bundle_steps(t); e++)
+                sti(w->codes[i * 8 + step_of(t, j, e)][p], v[e]);
+        }
         vf d, m;
         if (is_k(t)) {
             scales o;
-            scales_k(t, b, half, &o);
+            scales_k(t, at.words, at.half, &o);
             for (int g = 0; g < 64 / group_steps(t); g++) sti(w->sc[g][p], o.sc[g]);
             if (has_min(t))
                 for (int g = 0; g < min_pairs(t); g++) sti(w->mn[g][p], o.mn[g]);
             d = o.d;
             m = o.m;
         } else {
-            scales_32(t, b, half, &d, &m);
+            scales_32(t, at.words, at.half, &d, &m);
         }
         stf(w->d[i][p], d);
         if (has_min(t)) stf(w->m[i][p], m);
@@ -227,6 +254,7 @@ QSI_INLINE void tile_32(const int t, const int rows, const tile *o) {
 
 typedef void tile_fn(const tile *o);
 typedef tile_fn *const tile_fns[MR + 1];
+typedef void unpack_fn(const char *panel, int64_t b0, int64_t nb, buffer *w, int p);
 
 /* ---- float activations ---- */
 
@@ -293,34 +321,49 @@ QSI_INLINE void store(const problem *q, int64_t row, int64_t panel, vf v) {
 }
 
 QSI_INLINE void run_row(const int t, const problem *q) {
-    size_t size = panel_size(t, q->k), words = words_bytes(t, q->k);
-    for (int64_t p = q->p0; p < q->p1; p++) {
-        const char *b = q->packed + (size_t)p * size;
-        store(q, 0, p, row_panel(t, q->k / block_len(t), q->a, b, b + words));
+    size_t size = panel_size(t, q->k);
+    for (int64_t p = q->p0; p < q->p1; p++)
+        store(q, 0, p, row_panel(t, q->k / block_len(t), q->a, q->packed + (size_t)p * size));
+}
+
+/* Prefetches part i of `of` of the bytes that the buffer takes after those of block b of panels
+ * [p, p + NP): a part before each tile, which takes longer than they do from memory. */
+QSI_INLINE void prefetch_next(const int t, const problem *q, int64_t p, int64_t b, int64_t i,
+                              int64_t of) {
+    const int64_t per = is_k(t) ? 1 : BLOCKS, nb = q->k / block_len(t);
+    const int64_t lines = per * words_of(t) * VB / 64 + (half_at(t) < 0 ? 0 : 1);
+    if (b + per < nb)
+        b += per;
+    else
+        b = 0, p += NP;
+    for (int j = 0; j < NP && p + j < q->p1; j++) {
+        place at = block_at(t, q->packed + (size_t)(p + j) * panel_size(t, q->k), b);
+        const char *first = half_at(t) < 0 ? at.words : at.half;
+        for (int64_t l = lines * i / of; l < lines * (i + 1) / of; l++)
+            __builtin_prefetch(first + l * 64);
     }
 }
 
 /* Rows [r0, r0 + rows) by panels [p, p + NP) (the last ones may be missing). */
-QSI_INLINE void run_tiles(const int t, const bool exact, tile_fn *const *fns, const problem *q,
-                          int64_t r0, int64_t rows, int64_t p) {
+QSI_INLINE void run_tiles(const int t, const bool exact, unpack_fn *open, tile_fn *const *fns,
+                          const problem *q, int64_t r0, int64_t rows, int64_t p) {
     _Alignas(64) float acc[ROWS * NP * W];
     buffer w;
     widened f;
     const int per = is_k(t) ? 1 : BLOCKS;
-    size_t size = panel_size(t, q->k), words = words_bytes(t, q->k);
+    size_t size = panel_size(t, q->k);
     int64_t nb = q->k / block_len(t), tiles = (rows + MR - 1) / MR;
     memset(acc, 0, (size_t)(rows * NP * W) * sizeof(float));
     for (int64_t b = 0; b < nb; b += per) {
         int64_t n = nb - b < per ? nb - b : per;
-        for (int i = 0; i < NP; i++) {
-            const char *panel = q->packed + (size_t)(p + i < q->p1 ? p + i : p) * size;
-            unpack(t, panel + b * words_of(t) * VB, panel + words + b * W * 2, n, &w, i);
-        }
+        for (int i = 0; i < NP; i++)
+            open(q->packed + (size_t)(p + i < q->p1 ? p + i : p) * size, b, n, &w, i);
         if (exact) widen(t, &w, n, &f);
         const char *a = q->a + (size_t)r0 * q->lda;
         a = exact ? a + b * block_len(t) * 4 : act_block(t, a, b);
         for (int64_t i = 0; i < tiles; i++) {
             int64_t i0 = rows * i / tiles, nr = rows * (i + 1) / tiles - i0;
+            prefetch_next(t, q, p, b, i, tiles);
             tile o = {.w = &w, .nb = n, .a = a + (size_t)i0 * q->lda, .lda = q->lda,
                       .acc = acc + i0 * NP * W};
             if (!exact)
@@ -337,7 +380,8 @@ QSI_INLINE void run_tiles(const int t, const bool exact, tile_fn *const *fns, co
             store(q, r0 + r, p + i, ldf((char *)(acc + (r * NP + i) * W)));
 }
 
-QSI_INLINE void run_type(const int t, const bool exact, tile_fn *const *fns, const problem *q) {
+QSI_INLINE void run_type(const int t, const bool exact, unpack_fn *open, tile_fn *const *fns,
+                         const problem *q) {
     if (q->m == 1 && !exact) {
         run_row(t, q);
         return;
@@ -345,7 +389,8 @@ QSI_INLINE void run_type(const int t, const bool exact, tile_fn *const *fns, con
     int64_t groups = (q->m + ROWS - 1) / ROWS;
     for (int64_t i = 0; i < groups; i++) {
         int64_t r0 = q->m * i / groups, rows = q->m * (i + 1) / groups - r0;
-        for (int64_t p = q->p0; p < q->p1; p += NP) run_tiles(t, exact, fns, q, r0, rows, p);
+        for (int64_t p = q->p0; p < q->p1; p += NP)
+            run_tiles(t, exact, open, fns, q, r0, rows, p);
     }
 }
 
@@ -362,9 +407,20 @@ QSI_INLINE void run_type(const int t, const bool exact, tile_fn *const *fns, con
         else                                                                                       \
             tile_32(QSI_MM_##name, rows, o);                                                       \
     }
-#define QUANT_FUNCTIONS(name)                                                                      \
+#define TILES(name)                                                                                \
     ALL_ROWS(TILE_FN, name)                                                                        \
-    static tile_fns fns_##name = {NULL ALL_ROWS(TILE_NAME, name)};                                 \
+    static tile_fns fns_##name = {NULL ALL_ROWS(TILE_NAME, name)};
+/* Out of the buffer these pairs are the same. */
+#define fns_IQ4_NL fns_Q8_0
+#define fns_Q5_1 fns_Q4_1
+#define fns_Q5_K fns_Q4_K
+#define ALL_TILES                                                                                  \
+    TILES(Q8_0) TILES(Q4_0) TILES(Q4_1) TILES(Q5_0) TILES(Q2_K) TILES(Q3_K) TILES(Q4_K) TILES(Q6_K)
+#define QUANT_FUNCTIONS(name)                                                                      \
+    static __attribute__((noinline)) void unpack_##name(const char *panel, int64_t b0, int64_t nb, \
+                                                        buffer *w, int p) {                        \
+        unpack(QSI_MM_##name, panel, b0, nb, w, p);                                                \
+    }                                                                                              \
     static size_t bytes_##name(int64_t k) { return panel_size(QSI_MM_##name, k); }                 \
     static void pack_##name(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,   \
                             int64_t p0, int64_t p1, void *dst) {                                   \
@@ -372,12 +428,12 @@ QSI_INLINE void run_type(const int t, const bool exact, tile_fn *const *fns, con
     }                                                                                              \
     static void run_##name(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a, \
                            size_t lda, const void *packed, float *c, int64_t ldc, bool add) {      \
-        run_type(QSI_MM_##name, false, fns_##name, &(problem)PROBLEM);                             \
+        run_type(QSI_MM_##name, false, unpack_##name, fns_##name, &(problem)PROBLEM);              \
     }                                                                                              \
     static void run_x_##name(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1,              \
                              const void *a, size_t lda, const void *packed, float *c, int64_t ldc, \
                              bool add) {                                                           \
-        run_type(QSI_MM_##name, true, NULL, &(problem)PROBLEM);                                    \
+        run_type(QSI_MM_##name, true, unpack_##name, NULL, &(problem)PROBLEM);                     \
     }
 #define TILE_NAME(name, rows) , tile_##name##_##rows
 #define QUANT_FILL(name)                                                                           \

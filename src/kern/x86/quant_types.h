@@ -2,14 +2,18 @@
  * simd256.h or simd512.h, one of which the including file has included.
  *
  * A panel holds W columns (as many as a vector has words), block after block. A block of a column is
- * cut into words of four bytes as it stands in the file; the panel has word 0 of all columns, then
- * word 1, ... : a plain transposition, as large as the file. Types with a lone half (Q4_0, Q5_0,
- * Q8_0, IQ4_NL, Q3_K, Q6_K: a block is no whole number of words) keep the halves of all blocks behind
- * the words, [blocks][W]. Only the fifth bits of Q5_0 and Q5_1 are put in another order.
+ * cut into words of four bytes as it stands in the file; the panel has one word of all columns, then
+ * another, ... : a transposition, as large as the file. The words are in the order in which they are
+ * used, scales first, so that a product reads its panel once from front to back (in the file's order
+ * Q6_K ran at 11 GB/s instead of 31: no prefetcher follows three places at once). Types with a lone
+ * half (Q4_0, Q5_0, Q8_0, IQ4_NL, Q3_K, Q6_K: a block is no whole number of words) have a cache line of
+ * halves, those of as many blocks as it holds, before the words of these blocks. The fifth bits of
+ * Q5_0 and Q5_1 are put in another order.
  *
  * Step s of a block are the codes of values 4s .. 4s+3 of every column, a byte each: what one byte
- * dot instruction takes. Codes are unsigned, more than they mean by 2^shift; those that need all eight
- * bits (wide) are signed unless the level's instruction wants them unsigned (BIASED). */
+ * dot instruction takes. A bundle are the steps that the same few words hold. Codes are unsigned, more
+ * than they mean by 2^shift; those that need all eight bits (wide) are signed unless the level's
+ * instruction wants them unsigned (BIASED). */
 #ifndef QSI_KERN_QUANT_TYPES_H
 #define QSI_KERN_QUANT_TYPES_H
 
@@ -76,12 +80,57 @@ QSI_INLINE int half_at(const int t) {
 QSI_INLINE int words_at(const int t) { return half_at(t) == 0 ? 2 : 0; }
 QSI_INLINE int file_bytes(const int t) { return words_of(t) * 4 + (half_at(t) >= 0 ? 2 : 0); }
 
-QSI_INLINE size_t words_bytes(const int t, int64_t k) {
-    return (size_t)(k / block_len(t)) * (size_t)words_of(t) * VB;
+/* The file's word at place i of the panel. */
+QSI_INLINE int file_word(const int t, int i) {
+    switch (t) {
+    case QSI_MM_Q2_K: return i < 4 ? i : i == 4 ? 20 : i - 1;
+    case QSI_MM_Q3_K: {
+        int j = (i - 3) / 3, part = (i - 3) % 3;
+        return i < 3 ? 24 + i : part == 0 ? j : 8 * part + j;
+    }
+    case QSI_MM_Q5_K: {
+        int j = (i - 4) / 5, part = (i - 4) % 5;
+        return i < 4 ? i : 4 + 8 * part + j;
+    }
+    case QSI_MM_Q6_K: {
+        int j = (i - 4) / 3, part = (i - 4) % 3; /* j: 8 a half */
+        return i < 4 ? 48 + i : part == 2 ? 32 + j : j / 8 * 16 + part * 8 + j % 8;
+    }
+    default: return i;
+    }
 }
+
+/* Blocks whose halves share a line. */
+#define SHARE (64 / (W * 2))
+
 QSI_INLINE size_t panel_size(const int t, int64_t k) {
-    size_t halves = half_at(t) < 0 ? 0 : (size_t)(k / block_len(t)) * W * 2;
-    return (words_bytes(t, k) + halves + 63) / 64 * 64;
+    int64_t nb = k / block_len(t), lines = half_at(t) < 0 ? 0 : (nb + SHARE - 1) / SHARE;
+    return ((size_t)nb * (size_t)words_of(t) * VB + (size_t)lines * 64 + 63) / 64 * 64;
+}
+
+/* Where a block stands: step with next_block. */
+typedef struct place {
+    const char *words, *half;
+} place;
+
+QSI_INLINE place block_at(const int t, const char *panel, int64_t b) {
+    const char *words = panel + b * words_of(t) * VB;
+    if (half_at(t) < 0) return (place){words, NULL};
+    words += (b / SHARE + 1) * 64;
+    return (place){words, panel + b / SHARE * (64 + SHARE * words_of(t) * VB) + b % SHARE * W * 2};
+}
+
+/* The place of block b + 1, from that of b. */
+QSI_INLINE place next_block(const int t, place p, int64_t b) {
+    p.words += words_of(t) * VB;
+    if (half_at(t) < 0) return p;
+    if ((b + 1) % SHARE != 0) {
+        p.half += W * 2;
+    } else {
+        p.half = p.words;
+        p.words += 64;
+    }
+    return p;
 }
 
 /* ---- packing ---- */
@@ -104,8 +153,9 @@ QSI_INLINE void pack_block(const int t, const char *const rows[W], int64_t b, ch
             for (int i = 0; i < words_of(t); i++) memset(words + i * VB + c * 4, 0, 4);
         } else {
             const char *s = rows[c] + b * file_bytes(t);
+#pragma GCC unroll 64
             for (int i = 0; i < words_of(t); i++)
-                memcpy(words + i * VB + c * 4, s + words_at(t) + i * 4, 4);
+                memcpy(words + i * VB + c * 4, s + words_at(t) + file_word(t, i) * 4, 4);
             if (half_at(t) >= 0) memcpy(&h, s + half_at(t), 2);
         }
         if (half_at(t) >= 0) memcpy(half + c * 2, &h, 2);
@@ -117,16 +167,18 @@ QSI_INLINE void pack_block(const int t, const char *const rows[W], int64_t b, ch
 QSI_INLINE void pack_type(const int t, const char *src, int64_t ld_col, int64_t n, int64_t k,
                           int64_t p0, int64_t p1, char *dst) {
     int64_t nb = k / block_len(t);
-    size_t panel = panel_size(t, k), used = words_bytes(t, k);
-    if (half_at(t) >= 0) used += (size_t)nb * W * 2;
+    size_t panel = panel_size(t, k);
     for (int64_t p = p0; p < p1; p++) {
         const char *rows[W];
         for (int64_t c = 0; c < W; c++)
             rows[c] = p * W + c < n ? src + (p * W + c) * ld_col : NULL;
-        char *words = dst + (size_t)p * panel, *half = words + words_bytes(t, k);
-        for (int64_t b = 0; b < nb; b++)
-            pack_block(t, rows, b, words + b * words_of(t) * VB, half + b * W * 2);
-        memset(words + used, 0, panel - used);
+        char *d = dst + (size_t)p * panel;
+        memset(d + panel - 64, 0, 64); /* what rounding adds, in the last line */
+        for (int64_t b = 0; b < nb; b++) {
+            place at = block_at(t, d, b);
+            if (half_at(t) >= 0 && b % SHARE == 0) memset(d + (at.half - d), 0, 64);
+            pack_block(t, rows, b, d + (at.words - d), d + (half_at(t) < 0 ? 0 : at.half - d));
+        }
     }
 }
 
@@ -137,49 +189,91 @@ QSI_INLINE void pack_type(const int t, const char *src, int64_t ld_col, int64_t 
 static const int8_t iq4_signed[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                       1,    13,   25,  38,  53,  69,  89,  113};
 
-/* Word w of nibbles: the low ones for step < half, else the high ones. */
 QSI_INLINE vi nibble(vi w, const bool high) {
     return iand(high ? shr(w, 4) : w, alli(0x0f0f0f0f));
 }
 
-/* Bit `from` of every byte to bit 4. */
-QSI_INLINE vi fifth(vi w, const int from) {
-    vi x = from < 4 ? shl(w, 4 - from) : from > 4 ? shr(w, from - 4) : w;
-    return iand(x, alli(0x10101010));
+QSI_INLINE vi nibble_or(vi w, const bool high, vi above) {
+    return and_or(high ? shr(w, 4) : w, alli(0x0f0f0f0f), above);
 }
 
-/* Bits 2q, 2q+1 of every byte to bits 4 and 5. */
-QSI_INLINE vi high_two(vi w, const int q) {
-    vi x = q < 2 ? shl(w, 4 - 2 * q) : q > 2 ? shr(w, 2 * q - 4) : w;
-    return iand(x, alli(0x30303030));
+/* Bits `from` of every byte to `to`; mask picks those wanted there. */
+QSI_INLINE vi moved(vi w, const int from, const int to, const int32_t mask) {
+    vi x = from < to ? shl(w, to - from) : from > to ? shr(w, from - to) : w;
+    return iand(x, alli(mask));
 }
 
-/* Codes of step s of the block at b. */
-QSI_INLINE vi codes(const int t, const char *b, const int s) {
-    const int h = s / 32, q = s / 8 % 4, j = s % 8; /* half, quarter, word of 256 values */
+/* Bundles of a block and steps of a bundle. */
+QSI_INLINE int bundles_of(const int t) {
     switch (t) {
-    case QSI_MM_Q8_0: return BIASED ? ixor(WORD(s), alli((int)0x80808080u)) : WORD(s);
-    case QSI_MM_Q4_0: return nibble(WORD(s % 4), s >= 4);
-    case QSI_MM_Q4_1: return nibble(WORD(1 + s % 4), s >= 4);
-    case QSI_MM_Q5_0: return ior(nibble(WORD(1 + s % 4), s >= 4), fifth(WORD(0), s));
-    case QSI_MM_Q5_1: return ior(nibble(WORD(2 + s % 4), s >= 4), fifth(WORD(1), s));
-    case QSI_MM_IQ4_NL: {
-        vi v = choose_bytes(iq4_signed, nibble(WORD(s % 4), s >= 4));
-        return BIASED ? ixor(v, alli((int)0x80808080u)) : v;
+    case QSI_MM_Q8_0:
+    case QSI_MM_Q3_K:
+    case QSI_MM_Q5_K: return 8;
+    case QSI_MM_Q2_K:
+    case QSI_MM_Q6_K: return 16;
+    case QSI_MM_Q4_K: return 32;
+    default: return 4;
     }
-    case QSI_MM_Q2_K: return iand(shr(WORD(4 + 8 * h + j), 2 * q), alli(0x03030303));
-    case QSI_MM_Q3_K: {
-        vi low = iand(shr(WORD(8 + 8 * h + j), 2 * q), alli(0x03030303));
-        int from = 4 * h + q;
-        vi top = from < 2 ? shl(WORD(j), 2 - from) : shr(WORD(j), from - 2);
-        return ior(low, iand(top, alli(0x04040404)));
+}
+QSI_INLINE int bundle_steps(const int t) { return steps_of(t) / bundles_of(t); }
+
+/* Step of code e of bundle i. */
+QSI_INLINE int step_of(const int t, const int i, const int e) {
+    switch (t) {
+    case QSI_MM_Q8_0: return i;
+    case QSI_MM_Q4_K: return i / 8 * 16 + e * 8 + i % 8;
+    case QSI_MM_Q3_K:
+    case QSI_MM_Q5_K: return e * 8 + i;
+    case QSI_MM_Q2_K:
+    case QSI_MM_Q6_K: return i / 8 * 32 + e * 8 + i % 8;
+    default: return e * 4 + i;
     }
-    case QSI_MM_Q4_K: return nibble(WORD(4 + s / 16 * 8 + j), s / 8 % 2 != 0);
+}
+
+/* Codes of bundle i of the block at b. */
+QSI_INLINE void bundle(const int t, const char *b, const int i, vi out[8]) {
+    switch (t) {
+    case QSI_MM_Q8_0: out[0] = BIASED ? ixor(WORD(i), alli((int)0x80808080u)) : WORD(i); break;
+    case QSI_MM_Q4_0:
+    case QSI_MM_Q4_1:
+    case QSI_MM_Q4_K: {
+        vi w = WORD(i + (t == QSI_MM_Q4_0 ? 0 : t == QSI_MM_Q4_1 ? 1 : 4));
+        for (int e = 0; e < 2; e++) out[e] = nibble(w, e != 0);
+        break;
+    }
+    case QSI_MM_Q5_0:
+    case QSI_MM_Q5_1: {
+        const int at = t == QSI_MM_Q5_0 ? 0 : 1;
+        vi w = WORD(at + 1 + i);
+        for (int e = 0; e < 2; e++)
+            out[e] = nibble_or(w, e != 0, moved(WORD(at), 4 * e + i, 4, 0x10101010));
+        break;
+    }
+    case QSI_MM_IQ4_NL:
+        for (int e = 0; e < 2; e++) {
+            out[e] = choose_bytes(iq4_signed, nibble(WORD(i), e != 0));
+            if (BIASED) out[e] = ixor(out[e], alli((int)0x80808080u));
+        }
+        break;
+    case QSI_MM_Q2_K:
+        for (int e = 0; e < 4; e++) out[e] = moved(WORD(5 + i), 2 * e, 0, 0x03030303);
+        break;
+    case QSI_MM_Q3_K:
+        for (int e = 0; e < 8; e++) {
+            vi w = WORD(4 + 3 * i + e / 4), top = moved(WORD(3 + 3 * i), e, 2, 0x04040404);
+            out[e] = and_or(e % 4 == 0 ? w : shr(w, e % 4 * 2), alli(0x03030303), top);
+        }
+        break;
     case QSI_MM_Q5_K:
-        return ior(nibble(WORD(12 + s / 16 * 8 + j), s / 8 % 2 != 0), fifth(WORD(4 + j), s / 8));
-    default:
-        return ior(nibble(WORD(16 * h + 8 * (q & 1) + j), q >= 2),
-                   high_two(WORD(32 + 8 * h + j), q));
+        for (int e = 0; e < 8; e++)
+            out[e] = nibble_or(WORD(5 + 5 * i + e / 2), e % 2 != 0,
+                               moved(WORD(4 + 5 * i), e, 4, 0x10101010));
+        break;
+    default: /* Q6_K */
+        for (int e = 0; e < 4; e++)
+            out[e] = nibble_or(WORD(4 + 3 * i + e % 2), e >= 2,
+                               moved(WORD(6 + 3 * i), 2 * e, 4, 0x30303030));
+        break;
     }
 }
 
@@ -219,7 +313,7 @@ QSI_INLINE void scales_six_bits(const char *b, scales *o) {
 
 QSI_INLINE void scales_q3(const char *b, scales *o) {
     const vi four = alli(0x0f0f0f0f), two = alli(0x30303030), less = alli(32);
-    vi lo[2] = {WORD(24), WORD(25)}, hi = WORD(26);
+    vi lo[2] = {WORD(0), WORD(1)}, hi = WORD(2);
     for (int i = 0; i < 4; i++) {
         vi low = iand(i < 2 ? lo[i] : shr(lo[i - 2], 4), four);
         vi high = i < 2 ? shl(hi, 4 - 2 * i) : i == 2 ? hi : shr(hi, 2);
@@ -236,15 +330,15 @@ QSI_INLINE void scales_k(const int t, const char *b, const char *half, scales *o
             bytes_to_words(iand(WORD(i), alli(0x0f0f0f0f)), o->sc + 4 * i);
             pairs(iand(shr(WORD(i), 4), alli(0x0f0f0f0f)), o->mn + 2 * i);
         }
-        o->d = low_halves(WORD(20));
-        o->m = high_halves(WORD(20));
+        o->d = low_halves(WORD(4));
+        o->m = high_halves(WORD(4));
         break;
     case QSI_MM_Q3_K:
         scales_q3(b, o);
         o->d = ld_halves(half);
         break;
     case QSI_MM_Q6_K:
-        for (int i = 0; i < 4; i++) signed_bytes_to_words(WORD(48 + i), o->sc + 4 * i);
+        for (int i = 0; i < 4; i++) signed_bytes_to_words(WORD(i), o->sc + 4 * i);
         o->d = ld_halves(half);
         break;
     default: /* Q4_K, Q5_K */

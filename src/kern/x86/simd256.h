@@ -141,6 +141,9 @@ QSI_INLINE vi alli(int32_t x) { return _mm256_set1_epi32(x); }
 QSI_INLINE vi iand(vi a, vi b) { return _mm256_and_si256(a, b); }
 QSI_INLINE vi ior(vi a, vi b) { return _mm256_or_si256(a, b); }
 QSI_INLINE vi ixor(vi a, vi b) { return _mm256_xor_si256(a, b); }
+QSI_INLINE vi and_or(vi a, vi b, vi c) { /* (a & b) | c */
+    return _mm256_or_si256(_mm256_and_si256(a, b), c);
+}
 QSI_INLINE vi shl(vi a, int n) { return _mm256_slli_epi32(a, n); }
 QSI_INLINE vi shr(vi a, int n) { return _mm256_srli_epi32(a, n); }
 QSI_INLINE vi sar(vi a, int n) { return _mm256_srai_epi32(a, n); }

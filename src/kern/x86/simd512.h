@@ -140,6 +140,9 @@ QSI_INLINE vi alli(int32_t x) { return _mm512_set1_epi32(x); }
 QSI_INLINE vi iand(vi a, vi b) { return _mm512_and_si512(a, b); }
 QSI_INLINE vi ior(vi a, vi b) { return _mm512_or_si512(a, b); }
 QSI_INLINE vi ixor(vi a, vi b) { return _mm512_xor_si512(a, b); }
+QSI_INLINE vi and_or(vi a, vi b, vi c) { /* (a & b) | c */
+    return _mm512_ternarylogic_epi32(a, b, c, 0xea);
+}
 QSI_INLINE vi shl(vi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 QSI_INLINE vi shr(vi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 QSI_INLINE vi sar(vi a, int n) { return _mm512_srai_epi32(a, (unsigned)n); }

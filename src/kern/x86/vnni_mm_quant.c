@@ -19,6 +19,7 @@
 
 #include "kern/x86/mm_quant.h"
 
+ALL_TILES
 QSI_MM_QUANT_LIST(QUANT_FUNCTIONS)
 
 void qsi_kern_fill_vnni_mm_quant(qsi_kern *t) { QSI_MM_QUANT_LIST(QUANT_FILL) }
