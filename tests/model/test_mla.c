@@ -33,7 +33,7 @@ static void runner_open(runner *r, const char *path, qsi_isa isa, qsi_type kv) {
     qs_err err = {0};
     *r = (runner){0};
     if (qsi_gguf_open(&r->g, path, &err) != QS_OK) fail_msg("%s", err.text);
-    assert_int_equal(qsi_pool_create(&r->pool, 2, &err), QS_OK);
+    assert_int_equal(qsi_pool_create(&r->pool, 1, &err), QS_OK);
     qsi_model_opts o = {.pool = r->pool, .isa = isa, .max_rows = MAX_N};
     if (qsi_model_open(&r->m, r->g, &o, &err) != QS_OK) fail_msg("%s", err.text);
     if (qsi_kv_create(&r->kv, qsi_model_config(r->m), kv, 4, &err) != QS_OK)
