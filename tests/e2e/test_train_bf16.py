@@ -1,9 +1,10 @@
 """The loss curve of bf16 products stays within 1 % of float32's over 200 steps of preset tiny.
 
-A curve is the mean over ten steps. Single steps of 512 tokens differ more whatever the precision:
-routing is a choice, and two float32 runs that only add in another order (micro_tokens 512 and 128, 300 kB
-of Shakespeare) differ by up to 1.29 % in a step, 0.29 % in the mean; bf16 against float32 there by 1.58 %
-and 0.33 %, and by 0.66 % over ten steps. So a step's difference measures chaos, a curve's the precision.
+A curve is the mean over ten steps. The learning rate is 1e-3, where 512 tokens a step learn smoothly: bf16
+then differs by 0.15 to 0.5 % in a step and 0.06 to 0.16 % in the curve (seeds 1, 3, 5), and two float32 runs
+that only add in another order (CPU levels avx512 and avx2) by 0.10 % and 0.03 %. The preset's 3e-3 with so
+few tokens a step learns worse (last loss 4.55 instead of 4.36) and is chaotic: there two float32 runs part by up
+to 1.5 % in a step and 0.9 % in the curve, bf16 by 2.6 % and 1.6 %, in either direction.
 
 Called as: python3 test_train_bf16.py PROGRAM MAKE_TINY_MODEL
 """
@@ -41,6 +42,7 @@ def losses(text, precision):
     out = os.path.join(FOLDER, precision)
     subprocess.run([PROGRAM, "train", text, "--out", out, "--steps", str(STEPS), "--set",
                     "train.precision=" + precision, "--set", "train.batch_tokens=512", "--set",
+                    "train.lr=1e-3", "--set",
                     "model.context=64", "--set", "checkpoint.every_steps=1000"],
                    check=True, timeout=560, env=program.ENV, stderr=subprocess.DEVNULL)
     with open(os.path.join(out, "log.csv"), newline="") as f:
@@ -60,7 +62,8 @@ class Bf16(unittest.TestCase):
         print(f"steps: largest {100 * max(steps):.3f} %, mean {100 * sum(steps) / STEPS:.3f} %; "
               f"curve: largest {100 * max(curve):.3f} %; last {exact[-1]:.3f} {rounded[-1]:.3f}")
         self.assertLess(max(curve), 0.01)
-        self.assertLess(max(steps[:20]), 0.005)  # before small differences have grown
+        self.assertLess(max(steps), 0.01)
+        self.assertLess(sum(steps) / STEPS, 0.002)
 
 
 if __name__ == "__main__":
