@@ -71,8 +71,9 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
     t->isa = isa;
 }
 
+/* No level above the CPU's: even the functions that fill its table are compiled with its flags. */
 static void build(void) {
-    for (int i = 0; i < QSI_ISA_COUNT; i++) {
+    for (int i = 0; i <= (int)qsi_cpu_isa(); i++) {
         if (i > 0) tables[i] = tables[i - 1];
         overlay(&tables[i], (qsi_isa)i);
     }
