@@ -4,7 +4,7 @@
  * handler's acquire is its pair). The handler puts zero pages over the rest of the mapping (mmap on
  * fixed addresses is one system call, safe in a handler) and returns: the read is done again and gives
  * zeros. */
-#define _GNU_SOURCE /* MAP_ANONYMOUS */
+#define _GNU_SOURCE /* MAP_ANONYMOUS, syscall */
 #include "sys/mapguard.h"
 
 #include <errno.h>
@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sys/oserr.h"
@@ -73,6 +74,18 @@ static void mark(range *r) {
     }
 }
 
+/* Zero pages in place of what lies there. Asked of the kernel itself where that is simple: it swaps
+ * whole pages under other readers, which is what is wanted; ThreadSanitizer's mmap takes it as a write
+ * that races with them. */
+static bool put_zeros(uintptr_t page, size_t n) {
+    int prot = PROT_READ, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+#if defined(SYS_mmap) && UINTPTR_MAX > 0xffffffffu
+    return syscall(SYS_mmap, page, n, prot, flags, -1, 0L) == (long)page;
+#else
+    return mmap((void *)page, n, prot, flags, -1, 0) != MAP_FAILED;
+#endif
+}
+
 static void on_bus(int sig, siginfo_t *info, void *context) {
     int saved = errno;
     uintptr_t at = (uintptr_t)info->si_addr;
@@ -80,8 +93,7 @@ static void on_bus(int sig, siginfo_t *info, void *context) {
     if (r != NULL) {
         uintptr_t page = at & ~(uintptr_t)(page_bytes - 1);
         size_t rest = r->begin + r->size - page;
-        void *p = mmap((void *)page, rest, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-        if (p != MAP_FAILED) {
+        if (put_zeros(page, rest)) {
             mark(r);
             errno = saved;
             return;
