@@ -30,10 +30,17 @@ static int show(void *user, const char *what) {
 static double round_to(double x, double unit) { return (double)(int64_t)(x / unit + 0.5) * unit; }
 
 static json_t *run_json(const qs_bench_run *r) {
-    return json_pack("{s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "test", r->test, "n",
-                     (int)r->n, "depth", (int)r->depth, "batch", (int)r->batch, "tok_s", r->tok_s,
-                     "limit_tok_s", r->limit_tok_s, "share", r->share, "read_gb_s", r->read_gb_s,
-                     "drift", r->drift);
+    json_t *o = json_pack("{s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "test", r->test, "n",
+                          (int)r->n, "depth", (int)r->depth, "batch", (int)r->batch, "tok_s",
+                          r->tok_s, "limit_tok_s", r->limit_tok_s, "share", r->share, "read_gb_s",
+                          r->read_gb_s, "drift", r->drift);
+    if (r->disk_gb_s > 0)
+        json_object_update_new(
+            o, json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "disk_gb_s", r->disk_gb_s,
+                         "disk_read_gb_s", r->disk_read_gb_s, "disk_token_bytes",
+                         r->disk_token_bytes, "disk_away_bytes", r->disk_away_bytes, "cached",
+                         r->cached, "hits", r->hits, "fixed_hits", r->fixed_hits));
+    return o;
 }
 
 static int print_json(const qs_bench_report *r) {
@@ -72,6 +79,17 @@ static void print_csv(const qs_bench_report *r) {
     }
 }
 
+static void print_disk(const qs_bench_run *x) {
+    char a[32], b[32];
+    printf("  disk    %.2f GB/s of %.2f GB/s sequential; %s a token, %s of weights are not in memory\n",
+           x->disk_read_gb_s, x->disk_gb_s,
+           qsa_format_size(a, sizeof a, (uint64_t)x->disk_token_bytes),
+           qsa_format_size(b, sizeof b, (uint64_t)x->disk_away_bytes));
+    if (x->cached > 0)
+        printf("  experts %.1f %% in the cache; found there %.1f %% (the best fixed choice: %.1f %%)\n",
+               x->cached * 100, x->hits * 100, x->fixed_hits * 100);
+}
+
 static void print_text(const qs_bench_report *r) {
     char a[32], b[32], c[32];
     printf("machine   %d threads, %s: read %.1f GB/s, int8 %.0f GOP/s, bf16 %.0f GFLOP/s, fp32 "
@@ -92,6 +110,7 @@ static void print_text(const qs_bench_report *r) {
                x->share * 100);
         if (x->read_gb_s > 0) printf("   (memory %.1f GB/s)", x->read_gb_s);
         putchar('\n');
+        if (x->disk_gb_s > 0) print_disk(x);
     }
 }
 

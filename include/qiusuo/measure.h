@@ -46,6 +46,13 @@ typedef struct qs_bench_run {
                             report's */
     double drift;        /* how much that moved around a repeat, relatively; repeats of more than
                             5 % are done again while tries last */
+    /* With memory_bytes, when weights come from disk: the limit is the disk. Once unmeasured, then
+     * once. 0 otherwise. */
+    double disk_gb_s, disk_read_gb_s; /* the disk's sequential rate around the run; what it read */
+    double disk_token_bytes;          /* read a token */
+    double disk_away_bytes;           /* weights in the file that are not in memory */
+    double cached, hits, fixed_hits;  /* experts: share in the cache, share of uses that found theirs
+                                         there, and that with the best fixed choice */
 } qs_bench_run;
 
 #define QS_BENCH_RUNS 4

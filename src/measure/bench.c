@@ -12,6 +12,7 @@
 #define MAX_REPEATS 101
 #define DRIFT_MAX 0.05        /* of the machine's limits around a repeat that counts */
 #define PIECE_S 0.5           /* of a repeat between two measurements of memory */
+#define DISK_BYTES ((uint64_t)1 << 30) /* read for measuring the disk */
 #define TRAIN_DOC 80          /* positions of a document in the training test: a poem */
 #define OWN_SHAPE 100000000   /* a model of at most so many weights is trained on in its own shape */
 
@@ -120,6 +121,7 @@ typedef struct subject {
     float *logits;        /* [batch, n_vocab] */
     qsi_rng rng;
     watch watch;
+    bool from_disk;
 } subject;
 
 static void subject_release(subject *s) {
@@ -137,18 +139,26 @@ static qs_status subject_init(subject *s, const qsi_bench_opts *o, const qsi_ggu
                               qsi_isa isa, qs_err *err) {
     qs_status st = QS_OK;
     qsi_model_opts mo = {.pool = pool, .isa = isa, .memory_bytes = o->memory_bytes};
+    qsi_model_io io;
+    qsi_config shape;
     *s = (subject){.o = o};
     qsi_rng_init(&s->rng, 1);
-    QS_TRY(qsi_model_open(&s->model, g, &mo, err));
-    s->watch.probe_s = o->probe_s;
-    if (o->probe_s > 0) QS_TRY(qsi_read_probe_open(&s->watch.probe, pool, isa, err));
-    const qsi_config *c = qsi_model_config(s->model);
     int64_t n = (int64_t)o->depth + (o->prompt > o->gen ? o->prompt : o->gen) + 1;
     int64_t pages = (n + QSI_KV_PAGE - 1) / QSI_KV_PAGE * o->batch;
+    QS_TRY(qsi_config_from_gguf(&shape, g, err));
+    QS_TRY(qsi_config_check(&shape, err));
+    QS_TRY(qsi_kv_create(&s->kv, &shape, o->kv_type, pages, err));
+    mo.cache_bytes = (uint64_t)pages * qsi_kv_page_bytes(s->kv);
+    QS_TRY(qsi_model_open(&s->model, g, &mo, err));
+    qsi_model_io_stats(s->model, &io, false);
+    s->from_disk = io.on; /* where memory is not the limit */
+    s->watch.probe_s = o->probe_s;
+    if (o->probe_s > 0 && !io.on)
+        QS_TRY(qsi_read_probe_open(&s->watch.probe, pool, isa, err));
+    const qsi_config *c = qsi_model_config(s->model);
     if (o->batch > qsi_model_max_rows(s->model))
         QS_FAIL(err, QS_E_RANGE, "batch %d is more than the %d rows of a step", o->batch,
                 qsi_model_max_rows(s->model));
-    QS_TRY(qsi_kv_create(&s->kv, c, o->kv_type, pages, err));
     size_t rows = (size_t)qsi_model_max_rows(s->model);
     s->tables = qsi_calloc((size_t)o->batch, sizeof *s->tables);
     s->rows = qsi_calloc(rows, sizeof *s->rows);
@@ -201,6 +211,48 @@ done:
     return st;
 }
 
+/* ---- a model whose weights come from disk ---- */
+
+static qs_status run_once(subject *s, bool prefill, qs_err *err) {
+    return prefill ? feed(s, s->o->depth, s->o->prompt, err) : decode(s, s->o->gen, err);
+}
+
+static void put_disk(qsi_bench_run *r, const qsi_model_io *io, double seconds, double rate) {
+    double tokens = (double)r->n * r->batch, uses = (double)io->uses;
+    r->disk = (qsi_bench_disk){.on = true, .rate_gb_s = rate * 1e-9,
+                               .read_gb_s = (double)io->read_bytes / seconds * 1e-9,
+                               .token_bytes = (double)io->read_bytes / tokens,
+                               .away_bytes = (double)io->away_bytes};
+    if (io->experts) r->disk.cached = (double)io->slots / (double)io->experts;
+    if (!io->uses) return;
+    r->disk.hits = (double)io->hits / uses;
+    r->disk.fixed_hits = (double)io->fixed_hits / uses;
+}
+
+/* Once unmeasured (the cache of experts fills and learns), then once, whatever `repeats` says, between
+ * two measurements of the disk. */
+static qs_status test_disk(subject *s, bool prefill, qsi_bench_report *out, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_bench_opts *o = s->o;
+    qsi_bench_run run = {.test = prefill ? "prefill" : "decode", .depth = o->depth,
+                         .n = prefill ? o->prompt : o->gen, .batch = o->batch};
+    double before = 0, after = 0;
+    qsi_model_io io;
+    QS_TRY(tell(o, prefill ? "prefill from disk" : "decode from disk", err));
+    QS_TRY(run_once(s, prefill, err));
+    QS_TRY(qsi_model_disk_rate(s->model, DISK_BYTES, &before, err));
+    qsi_model_io_stats(s->model, &io, true);
+    watch_begin(&s->watch);
+    QS_TRY(run_once(s, prefill, err));
+    sample x = watch_end(&s->watch);
+    qsi_model_io_stats(s->model, &io, false);
+    QS_TRY(qsi_model_disk_rate(s->model, DISK_BYTES, &after, err));
+    put_disk(&run, &io, x.s, 0.5 * (before + after));
+    put_run(o, out, run, (double)run.n * run.batch, &x, 1);
+done:
+    return st;
+}
+
 static qs_status test_prefill(subject *s, qsi_bench_report *out, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_bench_opts *o = s->o;
@@ -245,8 +297,10 @@ static qs_status test_model(subject *s, qsi_bench_report *out, qs_err *err) {
         QS_TRY(tell(s->o, "filling the cache", err));
         QS_TRY(feed(s, 0, s->o->depth, err));
     }
-    if (s->o->prompt > 0) QS_TRY(test_prefill(s, out, err));
-    if (s->o->gen > 0) QS_TRY(test_decode(s, out, err));
+    if (s->o->prompt > 0)
+        QS_TRY(s->from_disk ? test_disk(s, true, out, err) : test_prefill(s, out, err));
+    if (s->o->gen > 0)
+        QS_TRY(s->from_disk ? test_disk(s, false, out, err) : test_decode(s, out, err));
 done:
     return st;
 }
@@ -403,6 +457,9 @@ qs_status qsi_bench_limits(const qsi_gguf *g, qsi_type kv_type, const qsi_limits
         }
         r->limit_tok_s = (double)r->n * r->batch / s;
         r->share = r->tok_s / r->limit_tok_s;
+        if (!r->disk.on) continue;
+        r->share = r->disk.read_gb_s / r->disk.rate_gb_s; /* the limit is the disk */
+        r->limit_tok_s = r->tok_s / r->share;
     }
 done:
     return st;

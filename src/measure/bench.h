@@ -22,12 +22,22 @@ typedef struct qsi_bench_opts {
     qsi_type kv_type;                                  /* of the cache */
 } qsi_bench_opts;
 
+/* Of a run whose weights come from disk (memory_bytes). */
+typedef struct qsi_bench_disk {
+    bool on;
+    double rate_gb_s, read_gb_s;     /* the disk's sequential rate around it, and what it read */
+    double token_bytes, away_bytes;  /* read a token; weights in the file that are not in memory */
+    double hits, fixed_hits;         /* share of experts found in the cache; by the best fixed choice */
+    double cached;                   /* share of all experts that the cache holds; 0: no experts */
+} qsi_bench_disk;
+
 typedef struct qsi_bench_run {
     const char *test; /* "prefill", "decode", "train" */
     int32_t n, depth, batch;
     double tok_s, best_tok_s, limit_tok_s, share;
     double read_gb_s, drift; /* what memory gave just around it, and how much that moved; 0: not
                                 measured there */
+    qsi_bench_disk disk;
 } qsi_bench_run;
 
 #define QSI_BENCH_RUNS 4

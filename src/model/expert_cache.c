@@ -157,11 +157,13 @@ qs_status qsi_res_step_done(qsi_res *r, qs_err *err) {
 }
 
 /* One large read at a time, or several smaller ones: the better of the two is what the disk can do. */
-qs_status qsi_res_disk_rate(const qsi_gguf *g, uint64_t bytes, double *rate, qs_err *err) {
+qs_status qsi_res_disk_rate(qsi_res *r, const qsi_gguf *g, uint64_t bytes, double *rate,
+                            qs_err *err) {
     qs_status st = QS_OK;
     qsi_direct d = {.fd = -1};
     double one = 0, many = 0;
     if (qsi_gguf_fd(g) < 0) QS_FAIL(err, QS_E_UNSUPPORTED, "a model in memory has no disk");
+    if (r) qsi_res_settle(r);
     QS_TRY(qsi_direct_open(&d, qsi_gguf_fd(g), qsi_gguf_path(g), err));
     QS_TRY(qsi_direct_rate(&d, 0, bytes / 2, 1, (size_t)4 << 20, &one, err));
     QS_TRY(qsi_direct_rate(&d, bytes / 2, bytes / 2, 4, (size_t)1 << 20, &many, err));
@@ -196,6 +198,10 @@ void qsi_res_io(qsi_res *r, qsi_model_io *out, bool reset) {
     out->stream_bytes = r->stream_file_bytes;
     out->read_bytes = atomic_load(&r->moved);
     out->slots = r->n_slots;
+    out->away_bytes = r->stream_file_bytes;
+    if (r->n_slots)
+        out->away_bytes += r->expert_file_bytes / (uint64_t)r->io.experts *
+                           (uint64_t)(r->io.experts - r->n_slots);
     if (r->n_slots) out->fixed_hits = best_fixed(r);
     if (!reset) return;
     atomic_store(&r->moved, 0);

@@ -472,7 +472,7 @@ void qsi_model_io_stats(qsi_model *m, qsi_model_io *out, bool reset) {
 }
 
 qs_status qsi_model_disk_rate(qsi_model *m, uint64_t bytes, double *rate, qs_err *err) {
-    return qsi_res_disk_rate(m->g, bytes, rate, err);
+    return qsi_res_disk_rate(m->res, m->g, bytes, rate, err);
 }
 
 /* ---- the step ---- */

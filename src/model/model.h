@@ -147,6 +147,8 @@ typedef struct qsi_model_io {
     uint64_t file_bytes;     /* weights in the file, the embedding left out */
     uint64_t resident_bytes; /* in memory for good */
     uint64_t stream_bytes;   /* in the file, of the weights read anew in every step */
+    uint64_t away_bytes;     /* in the file, of the weights that are not in memory: those, and
+                                experts beyond the cache */
     uint64_t read_bytes;     /* from disk, whole blocks */
     int64_t steps, wait_ns;  /* time that steps waited for the disk */
     int64_t experts, slots;  /* experts of all layers, and how many of them the cache holds */

@@ -7,7 +7,9 @@
 #include "model/layer.h"
 #include "sys/file.h"
 
-enum { N_THREADS = 4, PIECE = 2 << 20 };
+/* Several pieces are under way at a time; those of experts are smaller, so that all threads are busy
+ * when one expert is missing. */
+enum { N_THREADS = 6, PIECE = 1 << 20, EXPERT_PIECE = 512 << 10 };
 /* What a ring holds beyond the largest group: reading goes on while a group computes. */
 #define READ_AHEAD ((size_t)96 << 20)
 
@@ -72,6 +74,7 @@ qs_status qsi_res_add(qsi_res *r, qsi_weight *w, const void *data, int32_t group
     u->bytes = (u->bytes + QSI_ALIGN - 1) / QSI_ALIGN * QSI_ALIGN;
     if (expert >= 0) r->expert_units[(size_t)expert * 3 + (size_t)part] = (int32_t)r->n_units;
     r->total_file_bytes += (uint64_t)u->n_out * u->src_row;
+    if (expert >= 0) r->expert_file_bytes += (uint64_t)u->n_out * u->src_row;
     r->n_units++;
 done:
     return st;
@@ -105,7 +108,7 @@ static char *ring_take(qsi_res_ring *q, size_t n) {
 static bool hand_out(qsi_res *r, int32_t i, int64_t job[QSI_CREW_JOB]) {
     qsi_res_unit *u = &r->units[i];
     if (u->next >= u->panels) return false;
-    int64_t per = PIECE / ((int64_t)u->src_row * u->panel_rows);
+    int64_t per = (u->group < 0 ? EXPERT_PIECE : PIECE) / ((int64_t)u->src_row * u->panel_rows);
     per = qsi_max64(per, 1);
     job[0] = i;
     job[1] = u->next;
@@ -435,6 +438,19 @@ void qsi_res_leave(const qsi_worker *wk, qsi_res *r, int32_t group) {
         r->ring.tail = r->ring.head;
     }
     qsi_crew_wake(r->crew);
+    qsi_crew_unlock(r->crew);
+}
+
+static bool reading(const qsi_res *r) {
+    for (size_t i = 0; i < r->n_units; i++)
+        if (r->units[i].left > 0) return true;
+    return false;
+}
+
+void qsi_res_settle(qsi_res *r) {
+    qsi_crew_lock(r->crew);
+    /* who ends a job takes the next one before the lock is free */
+    while (r->st == QS_OK && reading(r)) qsi_crew_wait(r->crew);
     qsi_crew_unlock(r->crew);
 }
 

@@ -82,7 +82,7 @@ typedef struct qsi_res {
     uint64_t turn;
     /* results */
     uint64_t fixed_bytes, stream_file_bytes;
-    uint64_t total_file_bytes;
+    uint64_t total_file_bytes, expert_file_bytes;
     _Atomic uint64_t moved;
     qsi_model_io io;
     bool stopped; /* what worker 0 saw of st; read by the others after its barrier */
@@ -128,9 +128,11 @@ bool qsi_res_experts(const qsi_worker *wk, qsi_res *r, int32_t layer, const int3
 qs_status qsi_res_status(qsi_res *r, qs_err *err) QS_MUST_CHECK;
 /* Counts a step; its error when reading failed in it. */
 qs_status qsi_res_step_done(qsi_res *r, qs_err *err) QS_MUST_CHECK;
-/* See qsi_model_disk_rate. */
-qs_status qsi_res_disk_rate(const qsi_gguf *g, uint64_t bytes, double *rate, qs_err *err)
-    QS_MUST_CHECK;
+/* Waits until nothing more is to be read before the next step. */
+void qsi_res_settle(qsi_res *r);
+/* See qsi_model_disk_rate; r may be NULL. */
+qs_status qsi_res_disk_rate(qsi_res *r, const qsi_gguf *g, uint64_t bytes, double *rate,
+                            qs_err *err) QS_MUST_CHECK;
 void qsi_res_io(qsi_res *r, qsi_model_io *out, bool reset);
 
 /* ---- between its files ---- */
