@@ -510,6 +510,11 @@ const qsi_gguf_tensor *qsi_gguf_tensor_find(const qsi_gguf *g, const char *name)
     return i >= 0 ? &g->tensors[i] : NULL;
 }
 
+void qsi_gguf_drop_bytes(const qsi_gguf *g, const void *p, size_t n) {
+    uintptr_t at = (uintptr_t)p, base = (uintptr_t)g->data;
+    if (g->mapped && at >= base && at - base < g->size) qsi_map_drop(&g->map, at - base, n);
+}
+
 int qsi_gguf_fd(const qsi_gguf *g) { return g->mapped ? g->map.fd : -1; }
 const uint8_t *qsi_gguf_data(const qsi_gguf *g) { return g->data; }
 

@@ -77,6 +77,8 @@ const qsi_gguf_tensor *qsi_gguf_tensor_find(const qsi_gguf *g, const char *name)
 qs_status qsi_gguf_intact(const qsi_gguf *g, qs_err *err) QS_MUST_CHECK;
 /* Gives a tensor's pages back to the system (they are read again when touched). */
 void qsi_gguf_drop(const qsi_gguf *g, const qsi_gguf_tensor *t);
+/* The same for whole pages of n bytes at p; nothing when they are not the file's. Thread: any. */
+void qsi_gguf_drop_bytes(const qsi_gguf *g, const void *p, size_t n);
 
 /* The file's descriptor (borrowed), -1 for bytes in memory; and its first byte. */
 int qsi_gguf_fd(const qsi_gguf *g);

@@ -12,7 +12,7 @@
 #include "model/residency.h"
 #include "sys/file.h"
 
-enum { DEFAULT_ROWS = 512, USUAL_CONTEXT = 4096 };
+enum { DEFAULT_ROWS = 512, USUAL_CONTEXT = 4096, SLICE = 1 << 20 };
 #define MARGIN ((uint64_t)160 << 20)
 
 struct qsi_model {
@@ -40,6 +40,7 @@ struct qsi_model {
     int32_t group, expert; /* of the weights being bound, for res */
     int part;
     qsi_weight *preparing;
+    const uint8_t *rows; /* its rows in the file */
     int64_t done, of; /* weights prepared */
     _Atomic int bad;
 };
@@ -73,9 +74,22 @@ done:
     return st;
 }
 
-static void prepare_part(const qsi_worker *w, void *arg) {
-    qsi_model *m = arg;
-    qsi_weight_prepare(w, m->k, m->preparing);
+/* A worker packs its share in slices and gives each one's pages back: at no time is more than a slice
+ * a worker held twice. */
+static void prepare_part(const qsi_worker *wk, void *arg) {
+    const qsi_model *m = arg;
+    const qsi_weight *w = m->preparing;
+    int64_t p0 = 0, p1 = 0, rows = 0;
+    size_t row = 0;
+    qsi_share(wk, qsi_weight_panels(w, &rows, &row), 1, &p0, &p1);
+    int64_t per = qsi_max64(1, SLICE / (rows * (int64_t)row));
+    for (; p0 < p1; p0 += per) {
+        int64_t end = qsi_min64(p0 + per, p1), first = p0 * rows;
+        const uint8_t *at = m->rows + (size_t)first * row;
+        qsi_weight_pack(w, at, p0, end, NULL);
+        qsi_gguf_drop_bytes(m->g, at,
+                            (size_t)(qsi_min64(end * rows, qsi_weight_rows(w)) - first) * row);
+    }
 }
 
 static qs_status make_weight(qsi_model *m, qsi_type type, const void *data, int64_t n_out,
@@ -86,6 +100,7 @@ static qs_status make_weight(qsi_model *m, qsi_type type, const void *data, int6
     *form |= qsi_act_form(qsi_weight_mm(*w));
     if (apart) return qsi_res_add(m->res, *w, data, m->group, m->expert, m->part, err);
     m->preparing = *w;
+    m->rows = data;
     qsi_pool_run(m->o.pool, prepare_part, m);
     m->done += n_out * n_in;
     if (m->o.progress && m->o.progress(m->o.user, m->done, m->of))

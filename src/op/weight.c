@@ -104,7 +104,7 @@ int64_t qsi_weight_panels(const qsi_weight *w, int64_t *rows, size_t *src_bytes)
 
 void qsi_weight_pack(const qsi_weight *w, const void *rows, int64_t p0, int64_t p1, void *mem) {
     int64_t first = p0 * w->mm->nr;
-    char *dst = (char *)mem + (size_t)p0 * w->mm->panel_bytes(w->n_in);
+    char *dst = (char *)(mem ? mem : w->fwd) + (size_t)p0 * w->mm->panel_bytes(w->n_in);
     w->mm->pack(rows, w->src_row, 1, qsi_min64(w->n_out, p1 * w->mm->nr) - first, w->n_in, 0,
                 p1 - p0, dst);
 }

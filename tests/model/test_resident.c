@@ -93,8 +93,8 @@ static void step(qsi_model *m) {
     qsi_free(z);
 }
 
-static void check(qsi_arch arch, qsi_type type) {
-    qsi_config c = config_of(arch);
+/* At most 5 % over the file: when it is opened, at the peak, and after a step. */
+static void check(qsi_config c, qsi_type type) {
     qs_err err = {0};
     char path[64];
     snprintf(path, sizeof path, "/tmp/qsi_test_resident_%ld.gguf", (long)getpid());
@@ -118,26 +118,38 @@ static void check(qsi_arch arch, qsi_type type) {
     qsi_gguf_close(&g);
     unlink(path);
     assert_true(file > 8e7);
-    assert_true(opened > 0.8 * file); /* it is measured at all */
-    assert_true(opened < 1.15 * file);
-    assert_true(peak < 1.25 * file); /* and one tensor twice */
-    assert_true(stepped < 1.2 * file);
+    assert_true(opened > 0.5 * file); /* it is measured at all; the embedding is read when needed */
+    assert_true(opened < 1.05 * file);
+    assert_true(peak < 1.05 * file);
+    assert_true(peak < opened + 0.05 * file); /* nor is a large tensor held twice meanwhile */
+    assert_true(stepped < 1.05 * file);
 }
 
 static void test_dense(void **s) {
     (void)s;
     if (status_bytes("VmHWM:") == 0) skip();
-    check(QSI_ARCH_LLAMA, QSI_Q8_0);
+    check(config_of(QSI_ARCH_LLAMA), QSI_Q8_0);
 }
 
 static void test_moe(void **s) {
     (void)s;
     if (status_bytes("VmHWM:") == 0) skip();
-    check(QSI_ARCH_DEEPSEEK, QSI_Q8_0);
+    check(config_of(QSI_ARCH_DEEPSEEK), QSI_Q8_0);
+}
+
+/* Most of the weights are one tensor. */
+static void test_large_head(void **s) {
+    (void)s;
+    if (status_bytes("VmHWM:") == 0) skip();
+    qsi_config c = config_of(QSI_ARCH_LLAMA);
+    c.n_vocab = 60000;
+    c.n_layer = 1;
+    check(c, QSI_Q8_0);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_large_head), /* first: the peak is the process's */
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_moe),
     };
