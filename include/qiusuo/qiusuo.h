@@ -73,8 +73,9 @@ typedef struct qs_model_opts {
                                 A machine with one node says so in a note */
     int32_t mlock;           /* non-zero: what the process has in memory stays there (mlockall).
                                 QS_E_LIMIT when the system does not allow it */
-    uint64_t memory_bytes;   /* at most so much of the weights in memory, the rest is read from disk
-                                as it is needed; 0: all of them */
+    uint64_t memory_bytes;   /* what the process may have in memory, cache and buffers included:
+                                weights beyond it are read from disk as they are needed.
+                                QS_E_LIMIT: too little for that. 0: all in memory */
 } qs_model_opts;
 QS_API void qs_model_opts_init(qs_model_opts *o, size_t size);
 
