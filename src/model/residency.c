@@ -343,6 +343,8 @@ static qs_status take_memory(qsi_res *r, const plan *p, qs_err *err) {
     r->block = qsi_alloc(p->ring + p->slots + p->buffers + QSI_DIRECT_ALIGN, 1);
     if (!r->fixed || !r->block)
         QS_FAIL(err, QS_E_NOMEM, "no memory for %" PRIu64 " bytes of weights", plan_bytes(p));
+    qsi_mem_huge(r->fixed, p->fixed);
+    qsi_mem_huge(r->block, p->ring + p->slots);
     char *at = aligned(r->block);
     for (int i = 0; i < r->n_threads; i++, at += qsi_direct_room(r->piece_max)) r->buf[i] = at;
     if (r->n_slots) qsi_res_slots_init(r, at);

@@ -102,8 +102,8 @@ void qsi_weight_prepare(const qsi_worker *wk, const qsi_kern *k, qsi_weight *w);
 void qsi_weight_place(qsi_weight *w, void *mem);
 /* Panels of W: rows of each (the last may have fewer), and bytes of a row in the file. */
 int64_t qsi_weight_panels(const qsi_weight *w, int64_t *rows, size_t *src_bytes);
-/* Packs panels [p0, p1) into the block at mem (NULL: the weight's own); rows: bytes of the file from the first row of panel p0
- * on. Thread: any, for different panels. */
+/* Packs panels [p0, p1) into the block at mem (NULL: the weight's own); rows: bytes of the file from
+ * the first row of panel p0 on. Thread: any, for different panels. */
 void qsi_weight_pack(const qsi_weight *w, const void *rows, int64_t p0, int64_t p1, void *mem);
 /* From float32 masters, for training, in F32 or BF16; serves y = x Wt and dx = dy W. */
 qs_status qsi_weight_create_train(qsi_weight **w, const qsi_kern *k, qsi_mm kind,
