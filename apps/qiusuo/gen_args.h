@@ -37,7 +37,7 @@ typedef struct qsa_gen_args {
     QSA_OPT_FLAG(0, "numa", &(numa), "bind threads to NUMA nodes, weights near their threads"),    \
     QSA_OPT_FLAG(0, "mlock", &(mlock), "keep the model in memory; never let it be paged out"),     \
     QSA_OPT_SIZE(0, "memory", "SIZE", &(memory),                                                   \
-                 "at most SIZE of weights in memory (12G), the rest is read from disk")
+                 "at most SIZE for the process (12G); weights beyond it are read from disk")
 
 #define QSA_MODEL_OPTS(a)                                                                          \
     QSA_OPT_STR('m', "model", "FILE", &(a).model, "the model (GGUF file or Hugging Face folder)"), \
