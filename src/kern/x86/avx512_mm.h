@@ -25,7 +25,7 @@
 #define GROUP 8       /* panels a group when k takes several chunks: 12 KiB of accumulators */
 #define GROUP_MAX 64  /* panels a group otherwise, within GROUP_BYTES */
 #define GROUP_BYTES ((size_t)512 * 1024)
-#define AHEAD 4096    /* bytes; 1024 to 16384 are within what the memory's speed varies by */
+#define AHEAD 4096    /* bytes; not tuned for these types */
 
 typedef struct tile {
     int64_t steps;

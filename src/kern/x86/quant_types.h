@@ -5,7 +5,7 @@
  * cut into words of four bytes as it stands in the file; the panel has one word of all columns, then
  * another, ... : a transposition, as large as the file. The words are in the order in which they are
  * used, scales first, so that a product reads its panel once from front to back (in the file's order
- * Q6_K ran at 11 GB/s instead of 31: no prefetcher follows three places at once). Types with a lone
+ * Q6_K ran from memory at 11 to 16 GB/s instead of 30). Types with a lone
  * half (Q4_0, Q5_0, Q8_0, IQ4_NL, Q3_K, Q6_K: a block is no whole number of words) have a cache line of
  * halves, those of as many blocks as it holds, before the words of these blocks. The fifth bits of
  * Q5_0 and Q5_1 are put in another order.
