@@ -127,7 +127,7 @@ class Train(unittest.TestCase):
                                  "--steps", "60", *SMALL, columns=columns)
             raw = t.rest()
             self.assertEqual(t.p.returncode, 0)
-            lines = re.findall(rb"\r\x1b\[K(step [^\r\n]*?)(?=\r\x1b\[K)", raw)
+            lines = re.findall(rb"(?:\n|\r\x1b\[K)(step [^\r\n]*?)(?=\r\x1b\[K)", raw)
             self.assertTrue(lines, raw)
             for line in lines:
                 self.assertLess(len(line), columns)
