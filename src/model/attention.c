@@ -36,22 +36,33 @@ static void rotate_and_store(qsi_op *o, const qsi_fwd *f, int32_t layer, const q
     qsi_op_end(o);
 }
 
+typedef struct blocks {
+    const qsi_fwd *f;
+    const qsi_layer_save *s;
+    int32_t layer;
+} blocks;
+
+static void block_at(const void *arg, int64_t i, qsi_kv_view *v, qsi_attend_rows *r) {
+    const blocks *x = arg;
+    const qsi_fwd *f = x->f;
+    const qsi_layer_save *s = x->s;
+    const qsi_block *b = &f->blocks[i];
+    const qsi_seg *sg = &f->segs[b->seg];
+    int64_t hd = f->c->head_dim, nq = f->shard->n_head, hq = nq * hd, hk = f->shard->n_kv * hd;
+    *v = f->kv ? qsi_kv_layer(f->kv, &f->tables[sg->table], x->layer)
+               : qsi_kv_rows(s->k + sg->row0 * hk, hk, hd, s->v + sg->row0 * hk, hk, hd);
+    *r = (qsi_attend_rows){.n_rows = b->n, .pos0 = sg->pos0 + (b->row0 - sg->row0),
+                           .q = s->q + b->row0 * hq, .ldq = hq, .out = s->out + b->row0 * hq,
+                           .ldo = hq, .lse = s->lse ? s->lse + b->row0 * nq : NULL, .ld_lse = nq};
+}
+
 static void attend_blocks(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_layer_save *s) {
-    int64_t hd = f->c->head_dim, nk = f->shard->n_kv, nq = f->shard->n_head;
-    int64_t hq = nq * hd, hk = nk * hd;
-    float scale = 1.0f / sqrtf((float)hd);
-    for (int64_t i; (i = qsi_op_take(o)) < f->n_blocks * nk;) {
-        const qsi_block *b = &f->blocks[i / nk];
-        const qsi_seg *sg = &f->segs[b->seg];
-        qsi_kv_view v = qsi_kv_rows(s->k + sg->row0 * hk, hk, hd, s->v + sg->row0 * hk, hk, hd);
-        if (f->kv) v = qsi_kv_layer(f->kv, &f->tables[sg->table], layer);
-        qsi_attend_rows r = {.n_rows = b->n, .pos0 = sg->pos0 + (b->row0 - sg->row0),
-                             .q = s->q + b->row0 * hq, .ldq = hq, .out = s->out + b->row0 * hq,
-                             .ldo = hq, .lse = s->lse ? s->lse + b->row0 * nq : NULL,
-                             .ld_lse = nq};
-        qsi_attend(o->k, &v, &r, i % nk, nq / nk, scale, o->scratch);
-    }
-    qsi_op_end(o);
+    blocks x = {f, s, layer};
+    qsi_attend_set a = {.n_blocks = f->n_blocks, .n_kv = f->shard->n_kv,
+                        .group = f->shard->n_head / f->shard->n_kv,
+                        .scale = 1.0f / sqrtf((float)f->c->head_dim), .block = block_at,
+                        .arg = &x};
+    qsi_attend_run(o, f, &a);
 }
 
 void qsi_attention_out(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s,

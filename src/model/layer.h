@@ -124,6 +124,8 @@ typedef struct qsi_fwd {
     float *partial;     /* [R, d] this rank's part before the sum; NULL with one rank */
     qsi_kv *kv;         /* inference; NULL in training */
     const qsi_kv_table *tables;
+    float *parts;       /* [n_parts] spans of attention computed apart; inference */
+    int64_t n_parts;
     int64_t *load;      /* [n_layer, E] rows routed, added up; NULL: not kept */
     /* training: the balance loss */
     bool balance, balance_per_seq;
@@ -234,6 +236,19 @@ typedef struct qsi_loss {
 size_t qsi_loss_ws(const qsi_config *c, const qsi_kern *k, qsi_mm kind);
 size_t qsi_loss_scratch(const qsi_config *c);
 void qsi_loss_run(qsi_op *o, const qsi_fwd *f, const qsi_loss *l);
+
+/* ---- attention of a step's blocks ---- */
+typedef struct qsi_attend_set {
+    int64_t n_blocks, n_kv, group; /* query heads: n_kv * group */
+    float scale;
+    /* the i-th block: at most QSI_ATTEND_TILE rows of a sequence, and its keys and values */
+    void (*block)(const void *arg, int64_t i, qsi_kv_view *v, qsi_attend_rows *r);
+    const void *arg;
+} qsi_attend_set;
+/* Ends in a barrier. Rows with lse are never cut into spans (n_parts 0). */
+void qsi_attend_run(qsi_op *o, const qsi_fwd *f, const qsi_attend_set *a);
+/* Floats that f->parts should have. */
+int64_t qsi_attend_parts(const qsi_config *c);
 
 /* ---- KV pages ---- */
 /* Layer l of a table's pages. */

@@ -389,6 +389,9 @@ static qs_status buffers_init(qsi_model *m, unsigned head_form, qs_err *err) {
         m->save_ptr[l] = qsi_layer_is_moe(c, l) ? &m->moe : &m->dense;
     QS_TRY(qsi_act_init(&m->head, &m->ar, m->o.max_rows, c->d_model, head_form, err));
     QS_TRY(qsi_fwd_init(&m->f, &m->ar, c, &m->shard, m->o.comm, &m->w, m->o.max_rows, err));
+    m->f.n_parts = qsi_attend_parts(c);
+    m->f.parts = qsi_arena_alloc(&m->ar, (size_t)m->f.n_parts, sizeof(float));
+    if (m->f.parts == NULL) QS_FAIL(err, QS_E_NOMEM, "no memory for attention");
 done:
     return st;
 }

@@ -1,0 +1,106 @@
+/* Attention of many blocks of rows over the workers. An item is a block and a kv head, with all its
+ * positions; or, where a block has few rows and many positions behind it (decoding), a block, a kv
+ * head and one span of positions, whose parts are then merged. Which of the two it is changes no
+ * bit (op.h). Items of neighbouring heads, which lie side by side in a page, follow each other. */
+#include "model/layer.h"
+
+enum {
+    FEW_ROWS = 4,      /* blocks that are cut whatever else there is */
+    ITEMS_A_WORKER = 4 /* fewer whole blocks than that: larger ones are cut too */
+};
+
+typedef struct plan { /* of one block */
+    qsi_kv_view view;
+    qsi_attend_rows rows;
+    int64_t spans;   /* 0: not cut */
+    int64_t items, merges;
+    float *parts;
+} plan;
+
+/* A walk over the blocks in order; tickets only grow, so each worker walks once. */
+typedef struct walk {
+    const qsi_op *o;
+    const qsi_fwd *f;
+    const qsi_attend_set *a;
+    int64_t block, first, used; /* items before this block; floats of parts before it */
+    plan p;
+    bool there;
+} walk;
+
+static void look(walk *w) {
+    const qsi_attend_set *a = w->a;
+    plan *p = &w->p;
+    *p = (plan){0};
+    w->there = w->block < a->n_blocks;
+    if (!w->there) return;
+    a->block(a->arg, w->block, &p->view, &p->rows);
+    int64_t spans = qsi_attend_spans(p->rows.pos0 + p->rows.n_rows - 1), heads = a->n_kv * a->group;
+    int64_t n = p->rows.n_rows * heads * spans * qsi_attend_part_floats(p->view.hd_v);
+    bool few = p->rows.n_rows <= FEW_ROWS ||
+               a->n_blocks * a->n_kv < ITEMS_A_WORKER * (int64_t)w->o->w->count;
+    bool cut = spans > 1 && w->o->w->count > 1 && few && w->used + n <= w->f->n_parts;
+    p->items = a->n_kv;
+    if (!cut) return;
+    p->spans = spans;
+    p->items *= spans;
+    p->merges = p->rows.n_rows * heads;
+    p->parts = w->f->parts + w->used;
+}
+
+static walk walk_start(const qsi_op *o, const qsi_fwd *f, const qsi_attend_set *a) {
+    walk w = {.o = o, .f = f, .a = a};
+    look(&w);
+    return w;
+}
+
+static void next_block(walk *w, int64_t items) {
+    w->first += items;
+    w->used += w->p.merges * w->p.spans * qsi_attend_part_floats(w->p.view.hd_v);
+    w->block++;
+    look(w);
+}
+
+static void run_item(const walk *w, int64_t i) {
+    const plan *p = &w->p;
+    const qsi_attend_set *a = w->a;
+    const qsi_op *o = w->o;
+    if (p->spans)
+        qsi_attend_part(o->k, &p->view, &p->rows, i % a->n_kv, a->group, a->scale, i / a->n_kv,
+                        p->parts, a->n_kv * a->group, p->spans, o->scratch);
+    else
+        qsi_attend(o->k, &p->view, &p->rows, i, a->group, a->scale, o->scratch);
+}
+
+static void run_merge(const walk *w, int64_t i) {
+    const plan *p = &w->p;
+    int64_t heads = w->a->n_kv * w->a->group, row = i / heads, h = i % heads, hd = p->view.hd_v;
+    qsi_attend_merge(w->o->k, hd, p->parts + i * p->spans * qsi_attend_part_floats(hd),
+                     qsi_attend_spans(p->rows.pos0 + row),
+                     p->rows.out + row * p->rows.ldo + h * hd);
+}
+
+void qsi_attend_run(qsi_op *o, const qsi_fwd *f, const qsi_attend_set *a) {
+    walk w = walk_start(o, f, a);
+    while (w.there) {
+        int64_t i = qsi_op_take(o);
+        while (w.there && i >= w.first + w.p.items) next_block(&w, w.p.items);
+        if (w.there) run_item(&w, i - w.first);
+    }
+    qsi_op_end(o);
+    bool any = false;
+    for (w = walk_start(o, f, a); w.there && !any; next_block(&w, 0)) any = w.p.spans > 0;
+    if (!any) return;
+    for (w = walk_start(o, f, a); w.there;) {
+        int64_t i = qsi_op_take(o);
+        while (w.there && i >= w.first + w.p.merges) next_block(&w, w.p.merges);
+        if (w.there) run_merge(&w, i - w.first);
+    }
+    qsi_op_end(o);
+}
+
+int64_t qsi_attend_parts(const qsi_config *c) {
+    int64_t hd = c->kv_rank ? c->kv_rank : c->head_dim;
+    int64_t spans = qsi_attend_spans(qsi_max64(c->n_ctx, 4096));
+    int64_t n = qsi_max64(c->n_head * spans, 4096) * qsi_attend_part_floats(hd);
+    return qsi_min64(n, 1 << 24);
+}
