@@ -16,7 +16,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TILE = QSI_ATTEND_TILE, SPAN = QSI_ATTEND_SPAN, FEW = 8 };
+enum { TILE = QSI_ATTEND_TILE, SPAN = QSI_ATTEND_SPAN, FEW = 8, SOME = 16 };
 
 qsi_kv_view qsi_kv_rows(const float *k, int64_t ld_k, int64_t hd_k, const float *v, int64_t ld_v,
                         int64_t hd_v) {
@@ -73,7 +73,26 @@ static int64_t sees(const pass *a, int64_t x, int64_t p0, int64_t n) {
     return qsi_min64(n, qsi_max64(0, a->pos0 + x / a->group + 1 - p0));
 }
 
-static void scores(const pass *a, int64_t p0, float *s) {
+/* A tile that will be needed next. */
+typedef struct coming {
+    bool there, values;
+    int64_t p0;
+} coming;
+
+/* Asks for its part that belongs to query rows [x, x + SOME): so it comes while rows work on the tile
+ * before it. A row alone streams faster than that and fetches ahead itself; it is given the start. */
+static void fetch(const pass *a, const coming *c, int64_t x) {
+    const qsi_kv_view *kv = a->kv;
+    if (!c->there || !kv->page_mem) return;
+    const char *page = kv->page_mem[kv->pages[c->p0 / TILE]];
+    size_t size = c->values ? kv->v_tile : kv->k_tile;
+    size_t from = (c->values ? kv->v_off : kv->k_off) + (size_t)a->kvh * size;
+    size_t part = a->m < SOME ? 4096 : qsi_round_up((int64_t)size * SOME / a->m, QSI_ALIGN);
+    size_t at = part * (size_t)(x / SOME), end = at + part < size ? at + part : size;
+    for (; at < end; at += QSI_ALIGN) __builtin_prefetch(page + from + at, 0, 2);
+}
+
+static void scores(const pass *a, int64_t p0, float *s, const coming *next) {
     const qsi_kv_view *kv = a->kv;
     int64_t d = kv->hd_k, last = sees(a, a->m - 1, p0, TILE);
     tile t = tile_at(kv, false, a->kvh, p0 / TILE);
@@ -84,7 +103,11 @@ static void scores(const pass *a, int64_t p0, float *s) {
         type = QSI_F32;
     }
     if (sees(a, 0, p0, TILE) == TILE || a->group == a->m) {
-        a->k->attn_qk(type, a->m, last, d, a->q, a->ldq, t.data, t.scale, s, SPAN);
+        for (int64_t x = 0; x < a->m; x += SOME) {
+            fetch(a, next, x);
+            a->k->attn_qk(type, qsi_min64(SOME, a->m - x), last, d, a->q + x * a->ldq, a->ldq,
+                          t.data, t.scale, s + x * SPAN, SPAN);
+        }
         return;
     }
     for (int64_t x = 0; x < a->m; x += FEW) {
@@ -95,12 +118,16 @@ static void scores(const pass *a, int64_t p0, float *s) {
     }
 }
 
-static void values(const pass *a, int64_t p0, const float *s) {
+static void values(const pass *a, int64_t p0, const float *s, const coming *next) {
     const qsi_kv_view *kv = a->kv;
     int64_t d = kv->hd_v, last = sees(a, a->m - 1, p0, TILE);
     tile t = tile_at(kv, true, a->kvh, p0 / TILE);
     if (sees(a, 0, p0, TILE) == TILE || a->group == a->m) {
-        a->k->attn_pv(kv->type, a->m, last, d, s, SPAN, t.data, t.ld, t.scale, a->o, d);
+        for (int64_t x = 0; x < a->m; x += SOME) {
+            fetch(a, next, x);
+            a->k->attn_pv(kv->type, qsi_min64(SOME, a->m - x), last, d, s + x * SPAN, SPAN, t.data,
+                          t.ld, t.scale, a->o + x * d, d);
+        }
         return;
     }
     for (int64_t x = 0; x < a->m; x += FEW) {
@@ -116,7 +143,11 @@ static void values(const pass *a, int64_t p0, const float *s) {
  * not, no later row of the sequence is either). */
 static void span_of(const pass *a, int64_t span) {
     int64_t p0 = span * SPAN, seen = sees(a, a->m - 1, p0, SPAN);
-    for (int64_t p = 0; p < seen; p += TILE) scores(a, p0 + p, a->s + p);
+    for (int64_t p = 0; p < seen; p += TILE) {
+        bool more = p + TILE < seen;
+        coming next = {true, !more, more ? p0 + p + TILE : p0};
+        scores(a, p0 + p, a->s + p, &next);
+    }
     int64_t end = qsi_round_up(seen, TILE);
     for (int64_t x = 0; x < a->m; x++) {
         int64_t n = sees(a, x, p0, SPAN);
@@ -126,7 +157,11 @@ static void span_of(const pass *a, int64_t span) {
         memset(s + n, 0, (size_t)(end - n) * sizeof *s);
     }
     memset(a->o, 0, (size_t)(a->m * a->kv->hd_v) * sizeof *a->o);
-    for (int64_t p = 0; p < seen; p += TILE) values(a, p0 + p, a->s + p);
+    for (int64_t p = 0; p < seen; p += TILE) {
+        bool more = p + TILE < seen;
+        coming next = {more || sees(a, a->m - 1, p0 + SPAN, 1) > 0, more, p0 + p + TILE};
+        values(a, p0 + p, a->s + p, &next);
+    }
 }
 
 /* Takes a span's result (state t, sums os) into st and o. */
@@ -167,14 +202,15 @@ static pass pass_init(const qsi_kern *k, const qsi_kv_view *kv, int64_t kvh, int
     return a;
 }
 
-/* Query rows of rows [i, i + n) as one matrix; copied to tmp where they are none. */
+/* Query rows of rows [i, i + n) as one dense matrix: rows of the step are a power of two apart, which
+ * is the same set of the cache for all of them. */
 static void pass_queries(pass *a, const qsi_attend_rows *r, int64_t i, int64_t n, float *tmp) {
     int64_t d = a->kv->hd_k, h = a->kvh * a->group * d;
     a->m = n * a->group;
     a->pos0 = r->pos0 + i;
     a->q = r->q + i * r->ldq + h;
-    a->ldq = a->group == 1 ? r->ldq : d;
-    if (a->group == 1 || n == 1) return;
+    a->ldq = d;
+    if (n == 1) return;
     for (int64_t j = 0; j < n; j++)
         memcpy(tmp + j * a->group * d, r->q + (i + j) * r->ldq + h,
                (size_t)(a->group * d) * sizeof *tmp);

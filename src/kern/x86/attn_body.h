@@ -12,7 +12,7 @@
 #include "kern/kern.h"
 
 #define TILE QSI_ATTN_TILE
-#define AHEAD 1024 /* bytes fetched ahead where a single row streams a tile */
+#define AHEAD 4096 /* bytes fetched ahead where a single row streams a tile */
 
 QSI_INLINE int64_t attn_size(qsi_type t) { return t == QSI_F32 ? 4 : t == QSI_F16 ? 2 : 1; }
 
@@ -57,10 +57,17 @@ static void attn_turn(qsi_type t, int64_t n, int64_t d, const void *k, int64_t l
 
 /* ---- scores ---- */
 
+/* Element 0 of row r of 4, ld apart: two pointers and two strides serve eight rows, so that all stay
+ * in registers. */
+QSI_INLINE float at_row(const float *p, int64_t ld, int64_t ld3, int r) {
+    return r == 3 ? p[ld3] : p[r * ld];
+}
+
 /* rm rows against rv vectors of positions; kt and scale point at the first of them. */
 QSI_INLINE void qk_block(qsi_type t, int rm, int rv, int64_t d, const float *q, int64_t ldq,
                          const char *kt, const uint16_t *scale, float *s, int64_t lds) {
-    const int64_t size = attn_size(t), step = scale ? 32 : d;
+    const int64_t size = attn_size(t), step = scale ? 32 : d, ld3 = 3 * ldq;
+    const float *q0 = q, *q4 = q + (rm > 4 ? 4 * ldq : 0);
     for (int64_t b = 0; b < d; b += step) {
         int64_t e = b + step < d ? b + step : d;
         vf c[8][8];
@@ -79,7 +86,7 @@ QSI_INLINE void qk_block(qsi_type t, int rm, int rv, int64_t d, const float *q, 
             for (int v = 0; v < rv; v++) x[v] = attn_load(t, row + v * W * size);
 #pragma GCC unroll 8
             for (int r = 0; r < rm; r++) {
-                vf a = all(q[r * ldq + i]);
+                vf a = all(r < 4 ? at_row(q0 + i, ldq, ld3, r) : at_row(q4 + i, ldq, ld3, r - 4));
 #pragma GCC unroll 8
                 for (int v = 0; v < rv; v++) c[r][v] = vfma(a, x[v], c[r][v]);
             }
@@ -138,7 +145,8 @@ static void attn_qk(qsi_type t, int64_t m, int64_t n, int64_t d, const float *q,
 QSI_INLINE void pv_block(qsi_type t, bool tail, int rm, int rv, int wb, int64_t n, int64_t left,
                          const float *w, int64_t ldw, const char *v, int64_t ldv, float *o,
                          int64_t ldo) {
-    const int64_t size = attn_size(t);
+    const int64_t size = attn_size(t), ld3 = 3 * ldw;
+    const float *w4 = w + (rm > 4 ? 4 * ldw : 0);
     vm m[8];
     vf c[8][8];
 #pragma GCC unroll 8
@@ -164,8 +172,10 @@ QSI_INLINE void pv_block(qsi_type t, bool tail, int rm, int rv, int wb, int64_t 
 #pragma GCC unroll 8
         for (int r = 0; r < rm; r++)
 #pragma GCC unroll 8
-            for (int j = 0; j < rv; j++)
-                c[r][j] = vfma(all(w[r * ldw + j / wb * TILE + p]), x[j], c[r][j]);
+            for (int j = 0; j < rv; j++) {
+                const float *wj = (r < 4 ? w : w4) + j / wb * TILE + p;
+                c[r][j] = vfma(all(at_row(wj, ldw, ld3, r % 4)), x[j], c[r][j]);
+            }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < rm; r++)
