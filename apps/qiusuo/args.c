@@ -251,6 +251,10 @@ static int set_option(const qsa_cmd *cmd, const qsa_opt *o, const char *shown, c
         if (o->choices != NULL && !is_choice(o->choices, value)) {
             return qsa_usage(cmd, "%s must be one of %s, not '%s'", shown, o->choices, value);
         }
+        if (o->choices != NULL && o->help == NULL && *(const char **)o->out != NULL &&
+            strcmp(*(const char **)o->out, value) != 0)
+            return qsa_usage(cmd, "%s %s after %s: it is one type for both", shown, value,
+                             *(const char **)o->out);
         *(const char **)o->out = value;
         return QSA_GO;
     case QSA_LIST:
@@ -277,8 +281,14 @@ static int parse_option(const qsa_cmd *cmd, int argc, char **argv, int *i) {
     char *arg = argv[*i];
     bool is_long = arg[1] == '-';
     const char *name = is_long ? arg + 2 : arg + 1;
-    size_t n = is_long ? strcspn(name, "=") : 1;
+    size_t n = is_long ? strcspn(name, "=") : 1, whole = strlen(name);
     const qsa_opt *o = is_long ? find_name(cmd, name, n) : find_letter(cmd, name[0]);
+    /* -ctk: a hidden name behind one dash, as other programs spell it */
+    const qsa_opt *word = is_long || whole < 3 ? NULL : find_name(cmd, name, whole);
+    if (word != NULL && word->help == NULL) {
+        o = word;
+        n = whole;
+    }
     if (o == NULL) return unknown_option(cmd, arg);
     char shown[64];
     snprintf(shown, sizeof(shown), "%s%.*s", is_long ? "--" : "-", (int)n, name);

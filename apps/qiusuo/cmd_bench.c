@@ -170,7 +170,7 @@ int cmd_bench(int argc, char **argv) {
         QSA_OPT_INT('n', "gen", "N", &gen, 0, 1 << 20, "steps of the decode test (64)"),
         QSA_OPT_INT('d', "depth", "N", &depth, 0, 1 << 20, "positions in the cache before (0)"),
         QSA_OPT_INT('b', "batch", "N", &batch, 1, 4096, "sequences (1)"),
-        QSA_KV_OPT("kv", kv),
+        QSA_KV_OPT(kv),
         QSA_OPT_INT(0, "train", "N", &train, 1, 1 << 20, "rows of the training test (2048)"),
         QSA_OPT_UNSET(0, "no-train", &trained, "leave the training test out"),
         QSA_MACHINE_OPTS(threads, isa, numa, mlock, memory),

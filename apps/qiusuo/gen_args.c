@@ -30,6 +30,7 @@ static int on_load(void *user, int64_t done, int64_t of) {
 }
 
 int32_t qsa_kv_type(const char *name) {
+    if (name != NULL && strcmp(name, "q8_0") == 0) return QS_KV_Q8_0;
     return name != NULL && strcmp(name, "f32") == 0 ? QS_KV_F32 : QS_KV_F16;
 }
 

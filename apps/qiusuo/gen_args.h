@@ -27,8 +27,10 @@ typedef struct qsa_gen_args {
 #define QSA_GEN_ARGS_INIT { .seed = -1, .n_predict = -1 }
 
 /* The type of the cache, of those that qsa_kv_type knows. */
-#define QSA_KV_TYPES "f16|f32"
-#define QSA_KV_OPT(name, kv) QSA_OPT_CHOICE(0, name, QSA_KV_TYPES, &(kv), "type of the cache (f16)")
+#define QSA_KV_TYPES "f16|f32|q8_0"
+#define QSA_KV_NAME(name, kv, text) QSA_OPT_CHOICE(0, name, QSA_KV_TYPES, &(kv), text)
+/* With the names that llama.cpp gives to the types of keys and of values: here they are one. */
+#define QSA_KV_OPT(kv)                                                                                 QSA_KV_NAME("cache-type", kv, "type of the cache (f16); q8_0 takes half of f16's memory"),         QSA_KV_NAME("kv", kv, NULL), QSA_KV_NAME("cache-type-k", kv, NULL),                                QSA_KV_NAME("cache-type-v", kv, NULL), QSA_KV_NAME("ctk", kv, NULL),                               QSA_KV_NAME("ctv", kv, NULL)
 /* How the machine is used: every command that opens a model has these. */
 #define QSA_MACHINE_OPTS(threads, isa, numa, mlock, memory)                                        \
     QSA_OPT_INT('t', "threads", "N", &(threads), 0, 1024,                                          \
@@ -44,7 +46,7 @@ typedef struct qsa_gen_args {
     QSA_OPT_INT('c', "ctx-size", "N", &(a).ctx, 0, 16777216,                                       \
                 "context in tokens (0: the model's)"),                                             \
     QSA_MACHINE_OPTS((a).threads, (a).isa, (a).numa, (a).mlock, (a).memory),                       \
-    QSA_KV_OPT("kv", (a).kv)
+    QSA_KV_OPT((a).kv)
 
 #define QSA_GEN_NUM(n, val, a, field, from, to, text)                                              \
     { .name = (n), .value = (val), .help = (text), .kind = QSA_NUM, .out = &(a).field,             \

@@ -105,11 +105,11 @@ QS_API const qs_tokenizer *qs_model_tokenizer(const qs_model *m);
 
 typedef struct qs_session qs_session;
 
-enum { QS_KV_F16 = 0, QS_KV_F32 = 1 };
+enum { QS_KV_F16 = 0, QS_KV_F32 = 1, QS_KV_Q8_0 = 2 };
 typedef struct qs_session_opts {
     size_t size;       /* set by init */
     int64_t n_ctx;     /* positions; 0: the model's context. Its memory is taken page by page */
-    int32_t kv_type;   /* QS_KV_F16 or QS_KV_F32 */
+    int32_t kv_type;   /* QS_KV_* */
 } qs_session_opts;
 QS_API void qs_session_opts_init(qs_session_opts *o, size_t size);
 
