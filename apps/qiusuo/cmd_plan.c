@@ -83,7 +83,7 @@ int cmd_plan(int argc, char **argv) {
     const qsa_opt opts[] = {
         QSA_OPT_STR('m', "model", "FILE", &model, "the model (or name it without -m)"),
         QSA_OPT_INT('c', "ctx-size", "N", &ctx, 0, 16777216, "context in tokens (0: the model's)"),
-        QSA_KV_OPT("cache-type", kv),
+        QSA_KV_OPT(kv),
         QSA_OPT_SIZE(0, "memory", "SIZE", &memory, "memory to plan with, 12G (what is available)"),
         QSA_OPT_INT('t', "threads", "N", &threads, 0, 1024, "threads (0: the physical cores)"),
         QSA_OPT_STR(0, "isa", "LEVEL", &isa, "cap the CPU level: ref, avx2, avx512, vnni, bf16"),
