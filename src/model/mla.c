@@ -216,6 +216,55 @@ static void absorbed_item(const qsi_op *o, const qsi_fwd *f, const sizes *z, int
         qsi_act_put(o->k, &m->ctx, h * D + i, m->o + (i * z->n_head + h) * z->r);
 }
 
+/* A generated row as a block of its own, all heads one group. */
+typedef struct absorbed {
+    const qsi_fwd *f;
+    const sizes *z;
+    const qsi_mla_save *m;
+    int64_t at;
+    int32_t layer;
+} absorbed;
+
+static void absorbed_block(const void *arg, int64_t i, qsi_kv_view *v, qsi_attend_rows *r) {
+    const absorbed *a = arg;
+    const sizes *z = a->z;
+    int64_t row = a->f->gen_rows[a->at + i], ldq = z->n_head * z->lat, ldo = z->n_head * z->r;
+    *v = qsi_kv_layer(a->f->kv, &a->f->tables[a->f->segs[a->f->row_seg[row]].table], a->layer);
+    *r = (qsi_attend_rows){.n_rows = 1, .pos0 = a->f->pos[row], .q = a->m->qc + i * ldq,
+                           .ldq = ldq, .out = a->m->o + i * ldo, .ldo = ldo};
+}
+
+/* The rows' attention by spans where they are deep enough to feed all workers; true when done. */
+static bool absorbed_spans(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
+                           const qsi_layer_save *s, int64_t at, int64_t n) {
+    int64_t spans = 0;
+    for (int64_t i = 0; i < n; i++)
+        spans += qsi_attend_spans(f->pos[f->gen_rows[at + i]]);
+    if (spans < 4 * (int64_t)o->w->count) return false;
+    absorbed a = {f, z, &s->mla, at, layer};
+    qsi_attend_set set = {.n_blocks = n, .n_kv = 1, .group = z->n_head, .scale = z->scale,
+                          .block = absorbed_block, .arg = &a};
+    qsi_attend_run(o, f, &set);
+    for (int64_t i; (i = qsi_op_take(o)) < n * z->n_head;)
+        qsi_act_put(o->k, &s->mla.ctx, i % z->n_head * D + i / z->n_head, s->mla.o + i * z->r);
+    qsi_op_end(o);
+    return true;
+}
+
+/* The same by heads: every item reads the row's cache, so as few as keep the workers busy. */
+static void absorbed_heads(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
+                           const qsi_layer_save *s, int64_t at, int64_t n) {
+    int64_t parts = qsi_min64(z->n_head, qsi_ceil_div(o->w->count, n));
+    int64_t per = qsi_ceil_div(z->n_head, parts);
+    parts = qsi_ceil_div(z->n_head, per);
+    for (int64_t i; (i = qsi_op_take(o)) < n * parts;) {
+        int64_t h0 = i % parts * per;
+        absorbed_item(o, f, z, layer, s, f->gen_rows[at + i / parts], i / parts, h0,
+                      qsi_min64(h0 + per, z->n_head));
+    }
+    qsi_op_end(o);
+}
+
 static void absorbed_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
                           const qsi_layer_save *s, int64_t at) {
     const qsi_mla_weights *w = &f->w->layers[layer].mla;
@@ -227,16 +276,7 @@ static void absorbed_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t l
         jobs[h] = qsi_job_forward(w->kt[h], &m->qn, h * D, n, m->qc + h * z->lat,
                                   z->n_head * z->lat, false);
     qsi_op_mm(o, jobs, (int)z->n_head);
-    /* every item reads the row's cache: as few as keep the workers busy */
-    int64_t parts = qsi_min64(z->n_head, qsi_ceil_div(o->w->count, n));
-    int64_t per = qsi_ceil_div(z->n_head, parts);
-    parts = qsi_ceil_div(z->n_head, per);
-    for (int64_t i; (i = qsi_op_take(o)) < n * parts;) {
-        int64_t h0 = i % parts * per;
-        absorbed_item(o, f, z, layer, s, f->gen_rows[at + i / parts], i / parts, h0,
-                      qsi_min64(h0 + per, z->n_head));
-    }
-    qsi_op_end(o);
+    if (!absorbed_spans(o, f, z, layer, s, at, n)) absorbed_heads(o, f, z, layer, s, at, n);
     /* generated rows need not be neighbours in the step */
     float *y = m->qc;
     int64_t ld = z->n_head * z->dv;
