@@ -7,6 +7,20 @@
 
 #include "base/mem.h"
 
+char *qsi_size_text(char buf[QSI_SIZE_TEXT], uint64_t bytes) {
+    static const char *const units[] = {"kB", "MB", "GB", "TB", "PB", "EB"};
+    double v = (double)bytes / 1000;
+    size_t u = 0;
+    /* 999.95 would be written as 1000.0 */
+    while (v >= 999.95 && u + 1 < QSI_COUNT(units)) {
+        v /= 1000;
+        u++;
+    }
+    if (bytes < 1000) snprintf(buf, QSI_SIZE_TEXT, "%u bytes", (unsigned)bytes);
+    else snprintf(buf, QSI_SIZE_TEXT, "%.1f %s", v, units[u]);
+    return buf;
+}
+
 void qsi_str_release(qsi_str *s) {
     qsi_free(s->data);
     memset(s, 0, sizeof(*s));

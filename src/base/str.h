@@ -24,6 +24,10 @@ qs_status qsi_str_printf(qsi_str *s, const char *fmt, ...) QS_PRINTF(2, 3) QS_MU
 /* JSON string literal with quotes; bytes must be UTF-8. */
 qs_status qsi_str_json(qsi_str *s, const char *p, size_t n) QS_MUST_CHECK;
 
+enum { QSI_SIZE_TEXT = 32 };
+/* "512 bytes", "7.4 MB", "1.3 GB" (powers of 1000, as disks are sold) in buf; returns buf. */
+char *qsi_size_text(char buf[QSI_SIZE_TEXT], uint64_t bytes);
+
 #define QSI_UTF8_BAD 0xFFFFFFFFu
 /* Decodes one code point at p (n bytes left): returns it and its length, or QSI_UTF8_BAD with *len
  * 1 when the bytes are not valid UTF-8 (overlong, surrogate, above 10FFFF, truncated). n >= 1. */

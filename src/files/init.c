@@ -336,9 +336,9 @@ done:
 static qs_status check_room(const writing *x, const char *path, qs_err *err) {
     uint64_t room = qsi_disk_free(path);
     if (room >= (uint64_t)x->total) return QS_OK;
-    return qsi_err_set(err, QS_E_IO,
-                       "cannot write '%s': it needs %.1f GB, the disk has %.1f GB free", path,
-                       (double)x->total / 1e9, (double)room / 1e9);
+    char need[QSI_SIZE_TEXT], have[QSI_SIZE_TEXT];
+    return qsi_err_set(err, QS_E_IO, "cannot write '%s': it needs %s, the disk has %s free", path,
+                       qsi_size_text(need, (uint64_t)x->total), qsi_size_text(have, room));
 }
 
 static qs_status check_opts(writing *x, qs_err *err) {

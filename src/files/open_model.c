@@ -28,20 +28,20 @@ done:
 static qs_status open_somewhere(qsi_gguf_writer **w, const char *folder, uint64_t need,
                                 qs_err *err) {
     const char *const places[] = {folder, "/var/tmp", "/tmp"};
+    char size[QSI_SIZE_TEXT];
     for (size_t i = 0; i < QSI_COUNT(places); i++) {
         if (qsi_disk_free(places[i]) < need + SPARE_BYTES) continue;
         if (qsi_gguf_writer_open_temp(w, places[i], NULL) != QS_OK) continue;
         if (need >= LARGE_BYTES) {
-            qsi_log(QSI_LOG_NOTE, "'%s' is converted to a temporary file of %.1f GB in '%s'",
-                    folder, (double)need / 1e9, places[i]);
+            qsi_log(QSI_LOG_NOTE, "'%s' is converted to a temporary file of %s in '%s'", folder,
+                    qsi_size_text(size, need), places[i]);
         }
         return QS_OK;
     }
     return qsi_err_set(
         err, QS_E_IO,
-        "using '%s' needs %.1f GB for a temporary file: neither there nor in /var/tmp or "
-        "/tmp is so much room",
-        folder, (double)(need + SPARE_BYTES) / 1e9);
+        "using '%s' needs %s for a temporary file: neither there nor in /var/tmp or /tmp is so much "
+        "room", folder, qsi_size_text(size, need + SPARE_BYTES));
 }
 
 qs_status qsi_files_open_model_progress(const char *path, qsi_gguf **g,

@@ -58,6 +58,19 @@ static void sizes_that_overflow(void **state) {
     qsi_str_release(&s);
 }
 
+static void size_text(void **state) {
+    (void)state;
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } known[] = {{0, "0 bytes"},         {999, "999 bytes"},        {1000, "1.0 kB"},
+                 {999949, "999.9 kB"},   {999950, "1.0 MB"},        {7436704, "7.4 MB"},
+                 {1340000000, "1.3 GB"}, {UINT64_MAX, "18.4 EB"}};
+    char buf[QSI_SIZE_TEXT];
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+        assert_string_equal(qsi_size_text(buf, known[i].bytes), known[i].text);
+}
+
 #ifdef QS_DEBUG
 static void nth_allocation_fails(void **state) {
     (void)state;
@@ -87,6 +100,7 @@ int main(void) {
         cmocka_unit_test(building),
         cmocka_unit_test(json),
         cmocka_unit_test(sizes_that_overflow),
+        cmocka_unit_test(size_text),
 #ifdef QS_DEBUG
         cmocka_unit_test(nth_allocation_fails),
 #endif
