@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -126,9 +127,12 @@ static qs_status save(run *r, qsi_ckpt_mark mark, qs_err *err) {
     }
     if (st == QS_OK) st = write_curve(r, err);
     if (st != QS_OK) {
-        qsi_err_prefix(err, "step %" PRId64 ", while saving (the checkpoint of step %" PRId64
-                       " is whole; make room and run the same command again)", r->s.step,
-                       r->saved_step);
+        char whole[64] = "there is no checkpoint yet";
+        if (r->saved_step > 0)
+            snprintf(whole, sizeof whole, "the checkpoint of step %" PRId64 " is whole",
+                     r->saved_step);
+        qsi_err_prefix(err, "step %" PRId64 ", while saving (%s; make room and run the same command "
+                       "again)", r->s.step, whole);
         goto done;
     }
     qsi_train_event e = {.kind = QSI_TE_SAVED, .step = r->s.step};
@@ -194,12 +198,15 @@ static qs_status try_resume(run *r, bool *found, qs_err *err) {
     if (!*found) goto done;
     QS_TRY(check_same(r, &s, was.data, err));
     double from = qsi_sched_decay_from(&r->plan.sched);
-    /* lengthened after its last stages had begun: back to where they began */
-    if (s.decaying && share_at(r, &s) < from) {
+    bool other = s.length_kind != (int64_t)r->plan.kind, inside = share_at(r, &s) < from;
+    /* lengthened after its last stages had begun: back to where they began, also when the old end
+     * lies in the new last stages, since its steps had the rates of the old ones */
+    if (s.decaying && (inside || other || r->plan.length > s.length)) {
         QS_TRY(qsi_run_load(dir, true, &before, &was, NULL, NULL, &earlier, err));
-        if (!earlier)
+        if (!earlier && (inside || !other))
             qsi_log(QSI_LOG_WARN, "the end of the constant stage was not kept: the longer run goes "
                     "on from step %" PRId64 ", whose rate had been lowered", s.step);
+        earlier = earlier && share_at(r, &before) < from;
     }
     QS_TRY(qsi_run_load(dir, earlier, &r->s, &was, &r->net, &r->opt, found, err));
     if (!earlier && r->s.decaying && share_at(r, &r->s) < from) r->s.decaying = false;
@@ -228,10 +235,12 @@ static qs_status begin_fresh(run *r, qs_err *err) {
 static qs_status check_memory(run *r, qs_err *err) {
     /* masters, gradients, two moments, and the prepared copies of the products */
     double need = 22.0 * (double)r->params, have = (double)qsi_mem_available();
+    char need_text[QSI_SIZE_TEXT], have_text[QSI_SIZE_TEXT];
     if (have > 0 && need > have)
-        return qsi_err_set(err, QS_E_NOMEM, "training %.1f M parameters needs about %.1f GB, %.1f "
-                           "are free; choose a smaller preset or fewer experts",
-                           (double)r->params / 1e6, need / 1e9, have / 1e9);
+        return qsi_err_set(err, QS_E_NOMEM, "training %.1f M parameters needs about %s, %s are "
+                           "free; choose a smaller preset or fewer experts", (double)r->params / 1e6,
+                           qsi_size_text(need_text, (uint64_t)need),
+                           qsi_size_text(have_text, (uint64_t)have));
     return QS_OK;
 }
 

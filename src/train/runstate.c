@@ -357,7 +357,8 @@ qs_status qsi_run_load(const char *dir, bool before_decay, qsi_run_state *s, qsi
         }
         if (st != QS_OK) {
             bad++;
-            qsi_log(QSI_LOG_WARN, "%s; trying the checkpoint before it", why.text);
+            /* said once, when the run is taken up and not while its settings are looked at */
+            if (net != NULL) qsi_log(QSI_LOG_WARN, "%s; trying the checkpoint before it", why.text);
         }
         *found = st == QS_OK && !skipped;
         st = QS_OK;

@@ -194,10 +194,36 @@ static void longer_is_unbroken(void **state) {
     assert_non_null(strstr(last.notes, "steps 17 to 20, are given up"));
     same_file(in_dir("long/model.gguf"), in_dir("grown/model.gguf"));
     same_log(in_dir("long/log.csv"), in_dir("grown/log.csv"));
+    /* a little longer: the old end lies in the new last stages, its steps had other rates */
+    OK(.dir = in_dir("grown1"), .more = "[train]\nsteps = 34\n");
+    OK(.dir = in_dir("grown1"), .more = "[train]\nsteps = 40\n");
+    assert_non_null(strstr(last.notes, "steps 29 to 34, are given up"));
+    same_file(in_dir("long/model.gguf"), in_dir("grown1/model.gguf"));
+    same_log(in_dir("long/log.csv"), in_dir("grown1/log.csv"));
+    /* one step more moves no stage: nothing is given up */
+    OK(.dir = in_dir("grown3"), .more = "[train]\nsteps = 39\n");
+    OK(.dir = in_dir("grown3"), .more = "[train]\nsteps = 40\n");
+    assert_null(strstr(last.notes, "given up"));
     /* stopped before its last stages, then longer: nothing is given up */
     OK(.dir = in_dir("grown2"), .more = "[train]\nsteps = 20\n", .stop_at = 12);
     OK(.dir = in_dir("grown2"), .more = "[train]\nsteps = 40\n");
     same_file(in_dir("long/model.gguf"), in_dir("grown2/model.gguf"));
+}
+
+/* The first save that fails speaks of no checkpoint, a later one of the last that is whole. */
+static void save_fails(void **state) {
+    (void)state;
+    setup_run s = {.dir = in_dir("unsaved"), .more = "[train]\nsteps = 12\n"};
+    assert_int_equal(qsi_make_dirs(in_dir("unsaved/checkpoints/MANIFEST"), NULL), QS_OK);
+    assert_int_not_equal(run(&s), QS_OK);
+    assert_non_null(strstr(s.err.text, "step 5, while saving (there is no checkpoint yet; make"));
+    assert_int_equal(rmdir(in_dir("unsaved/checkpoints/MANIFEST")), 0);
+    assert_int_equal(run(&s), QS_OK);
+    assert_int_equal(unlink(in_dir("unsaved/checkpoints/MANIFEST")), 0);
+    assert_int_equal(qsi_make_dirs(in_dir("unsaved/checkpoints/MANIFEST"), NULL), QS_OK);
+    s.more = "[train]\nsteps = 40\n";
+    assert_int_not_equal(run(&s), QS_OK);
+    assert_non_null(strstr(s.err.text, "(the checkpoint of step 10 is whole; make"));
 }
 
 static void by_tokens(void **state) {
@@ -359,6 +385,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resume_is_unbroken), cmocka_unit_test(finished_says_so),
         cmocka_unit_test(longer_is_unbroken), cmocka_unit_test(by_tokens),
+        cmocka_unit_test(save_fails),
         cmocka_unit_test(changed_settings), cmocka_unit_test(not_a_number),
         cmocka_unit_test(full_disk), cmocka_unit_test(one_at_a_time), cmocka_unit_test(samples),
         cmocka_unit_test(model_file), cmocka_unit_test(out_of_memory)};
