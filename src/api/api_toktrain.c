@@ -106,6 +106,7 @@ static qs_status add_folder(reader *r, const char *path, int depth, qs_err *err)
         qsi_str_clear(&child);
         if (qsi_path_join(&child, path, names[i]) != QS_OK)
             QS_FAIL(err, QS_E_NOMEM, "out of memory");
+        if (qsi_path_is_loop(child.data)) continue;
         if (qsi_path_is_dir(child.data)) QS_TRY(add_folder(r, child.data, depth + 1, err));
         else if (is_text_name(child.data)) QS_TRY(add_file(r, child.data, err));
     }

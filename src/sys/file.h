@@ -48,6 +48,9 @@ qs_status qsi_writer_take_map(qsi_writer **w, qsi_map *m, qs_err *err) QS_MUST_C
 
 bool qsi_path_exists(const char *path);
 bool qsi_path_is_dir(const char *path);
+/* True when folder `path` is also one of the folders that stand above it in `path`: a link leads in
+ * a circle there. */
+bool qsi_path_is_loop(const char *path);
 qs_status qsi_make_dirs(const char *path, qs_err *err) QS_MUST_CHECK;
 /* Appends "dir/name" handling slashes. */
 qs_status qsi_path_join(qsi_str *out, const char *dir, const char *name) QS_MUST_CHECK;

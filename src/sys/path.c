@@ -23,6 +23,23 @@ bool qsi_path_is_dir(const char *path) {
     return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
 }
 
+bool qsi_path_is_loop(const char *path) {
+    struct stat here, above;
+    bool loop = false;
+    char part[4096]; /* a longer path is one that no call takes */
+    size_t len = strlen(path);
+    if (len >= sizeof(part) || stat(path, &here) != 0) return false;
+    memcpy(part, path, len + 1);
+    for (size_t n = len; n > 0 && !loop; n--) {
+        if (part[n - 1] != '/') continue;
+        part[n - 1] = '\0';
+        const char *name = n == 1 ? "/" : part;
+        loop = path[n] != '\0' && stat(name, &above) == 0 && above.st_dev == here.st_dev &&
+               above.st_ino == here.st_ino;
+    }
+    return loop;
+}
+
 /* One folder; fine when it is there already. */
 static qs_status make_dir(const char *path, qs_err *err) {
     if (mkdir(path, 0777) == 0) return QS_OK;

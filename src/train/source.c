@@ -245,6 +245,7 @@ static qs_status add_folder(qsi_source_files *f, const char *dir, uint32_t sourc
     for (size_t i = 0; i < n; i++) {
         qsi_str_clear(&path);
         QS_TRY(qsi_path_join(&path, dir, names[i]));
+        if (qsi_path_is_loop(path.data)) continue;
         if (qsi_path_is_dir(path.data))
             QS_TRY(add_folder(f, path.data, source, depth + 1, err));
         else if (ends_with(names[i], ".txt") || ends_with(names[i], ".md") ||

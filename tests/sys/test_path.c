@@ -81,6 +81,23 @@ static void disk_free(void **state) {
     assert_true(qsi_disk_free("/nothing") > 0);
 }
 
+static void loops(void **state) {
+    (void)state;
+    assert_int_equal(qsi_make_dirs(tmp_path("ring/in/deep"), NULL), QS_OK);
+    assert_int_equal(symlink("..", tmp_path("ring/in/up")), 0);
+    assert_int_equal(symlink(".", tmp_path("ring/in/here")), 0);
+    assert_int_equal(symlink("deep", tmp_path("ring/in/beside")), 0);
+    assert_true(qsi_path_is_loop(tmp_path("ring/in/up")));
+    assert_true(qsi_path_is_loop(tmp_path("ring/in/here")));
+    assert_true(qsi_path_is_loop(tmp_path("ring/in/deep/../../in")));
+    assert_false(qsi_path_is_loop(tmp_path("ring/in/beside")));
+    assert_false(qsi_path_is_loop(tmp_path("ring/in/deep")));
+    assert_false(qsi_path_is_loop(tmp_path("ring/in/deep/")));
+    assert_false(qsi_path_is_loop(tmp_path("ring/in/nothing")));
+    assert_false(qsi_path_is_loop("/"));
+    assert_true(qsi_path_is_loop("/.."));
+}
+
 static void exe_dir(void **state) {
     (void)state;
     qsi_str s = {0};
@@ -119,7 +136,7 @@ static void nth_allocation_fails(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(join),      cmocka_unit_test(folders), cmocka_unit_test(listing),
-        cmocka_unit_test(disk_free), cmocka_unit_test(exe_dir),
+        cmocka_unit_test(disk_free), cmocka_unit_test(exe_dir), cmocka_unit_test(loops),
 #ifdef QS_DEBUG
         cmocka_unit_test(nth_allocation_fails),
 #endif
