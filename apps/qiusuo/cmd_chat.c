@@ -2,6 +2,7 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,11 @@ static qs_status answer(chat *c, qs_err *err) {
 
 /* ---- from a pipe ------------------------------------------------------------------------------ */
 
+static bool is_blank(const char *p, size_t n) {
+    while (n > 0 && isspace((unsigned char)p[n - 1])) n--;
+    return n == 0;
+}
+
 static int talk_piped(chat *c) {
     char *line = NULL;
     size_t cap = 0;
@@ -53,7 +59,7 @@ static int talk_piped(chat *c) {
         ssize_t n = getline(&line, &cap, stdin);
         if (n < 0) break;
         while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
-        if (n == 0) continue;
+        if (is_blank(line, (size_t)n)) continue;
         st = qs_chat_add(c->s, QS_USER, line, (size_t)n, &err);
         if (st == QS_OK) st = answer(c, &err);
         bool asked = c->last.finish == QS_FINISH_LENGTH && c->o.n_predict >= 0;
@@ -80,6 +86,18 @@ static bool colours(void) {
            strcmp(term, "dumb") != 0;
 }
 
+/* A line of text, wrapped between words where the terminal is narrower. */
+static void say(const char *fmt, ...) QS_PRINTF(1, 2);
+static void say(const char *fmt, ...) {
+    char text[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (isatty(STDERR_FILENO)) qsa_wrap(text, qsa_columns());
+    fprintf(stderr, "%s\n", text);
+}
+
 static void say_dim(const char *text) {
     fprintf(stderr, colours() ? "\033[2m%s\033[0m\n" : "%s\n", text);
 }
@@ -95,7 +113,7 @@ static void say_speed(const chat *c) {
     say_dim(buf);
 }
 
-/* Answers the turns so far; `asked` is how many there are to keep when that fails. */
+/* Answers the turns so far; keep_on_failure is how many of them stay when that fails. */
 static void answer_shown(chat *c, int64_t keep_on_failure) {
     qs_err err = { 0 };
     qsa_interrupt_clear();
@@ -106,6 +124,7 @@ static void answer_shown(chat *c, int64_t keep_on_failure) {
     if (st != QS_OK) {
         qsa_say("%s", err.text[0] != '\0' ? err.text : qs_status_text(st));
         qs_chat_truncate(c->s, keep_on_failure);
+        if (st == QS_E_LIMIT && keep_on_failure > 0) say("(/clear begins a new conversation)");
         return;
     }
     if (qsa_finish_note(c->last.finish) != NULL) qsa_say("%s", qsa_finish_note(c->last.finish));
@@ -139,16 +158,16 @@ static void say_hint(const qs_model *m) {
         at++;
     }
     if (en[0] == '\0') return;
-    fprintf(stderr, "This small model can %s. Try: Write a five-character quatrain titled 春雨.\n"
-                    "这个小模型会%s。试试：写一首五绝，题为《春雨》。\n", en, zh);
+    say("This small model can %s. Try: Write a five-character quatrain titled 春雨.", en);
+    say("这个小模型会%s。试试：写一首五绝，题为《春雨》。", zh);
 }
 
 static void say_welcome(const chat *c) {
     char count[32];
-    fprintf(stderr, "%s (%s, %s parameters, context %" PRId64 "). /help shows the commands.\n",
-            qs_model_name(c->m), qs_model_arch(c->m),
-            qsa_format_count(count, sizeof count, (double)qs_model_n_params(c->m)),
-            qs_session_n_ctx(c->s));
+    say("%s (%s, %s parameters, context %" PRId64 "). /help shows the commands.",
+        qs_model_name(c->m), qs_model_arch(c->m),
+        qsa_format_count(count, sizeof count, (double)qs_model_n_params(c->m)),
+        qs_session_n_ctx(c->s));
     say_hint(c->m);
 }
 
@@ -171,7 +190,8 @@ static bool do_system(chat *c, const char *arg) {
 }
 
 static bool do_file(chat *c, const char *arg,
-                    qs_status (*fn)(chat *, const char *, qs_err *), const char *what) {
+                    qs_status (*fn)(chat *, const char *, qs_err *), const char *what,
+                    const char *done) {
     char path[4096];
     qs_err err = { 0 };
     if (arg[0] == '\0' || !qsa_home_path(arg, path, sizeof path)) {
@@ -180,7 +200,7 @@ static bool do_file(chat *c, const char *arg,
     }
     qs_status st = fn(c, path, &err);
     if (st != QS_OK) qsa_fail(st, &err);
-    else fprintf(stderr, "%" PRId64 " turns\n", qs_chat_n_turns(c->s));
+    else fprintf(stderr, "%s: %" PRId64 " turns\n", done, qs_chat_n_turns(c->s));
     return true;
 }
 
@@ -190,8 +210,8 @@ static qs_status save(chat *c, const char *path, qs_err *err) {
 static qs_status load(chat *c, const char *path, qs_err *err) {
     return qs_chat_load(c->s, path, err);
 }
-static bool do_save(chat *c, const char *arg) { return do_file(c, arg, save, "/save"); }
-static bool do_load(chat *c, const char *arg) { return do_file(c, arg, load, "/load"); }
+static bool do_save(chat *c, const char *arg) { return do_file(c, arg, save, "/save", "saved"); }
+static bool do_load(chat *c, const char *arg) { return do_file(c, arg, load, "/load", "loaded"); }
 
 static bool do_regen(chat *c, const char *arg) {
     int64_t n = qs_chat_n_turns(c->s);
@@ -215,16 +235,15 @@ static bool do_clear(chat *c, const char *arg) {
 
 static bool do_stats(chat *c, const char *arg) {
     (void)arg;
-    fprintf(stderr, "%" PRId64 " turns, %" PRId64 " of %" PRId64 " tokens of context; %d threads, "
-                    "%s\n", qs_chat_n_turns(c->s),
-            qs_chat_n_turns(c->s) > 0 ? qs_session_n_ids(c->s) : 0, qs_session_n_ctx(c->s),
-            (int)qs_model_threads(c->m), qs_model_isa(c->m));
+    say("%" PRId64 " turns, %" PRId64 " of %" PRId64 " tokens of context; %d threads, %s",
+        qs_chat_n_turns(c->s), qs_chat_n_turns(c->s) > 0 ? qs_session_n_ids(c->s) : 0,
+        qs_session_n_ctx(c->s), (int)qs_model_threads(c->m), qs_model_isa(c->m));
     if (!c->has_last) return true;
     const qs_gen_stats *t = &c->last;
-    fprintf(stderr, "last answer: %" PRId64 " tokens in %.2f s, %.1f tokens/s; prompt: %" PRId64
-                    " tokens, %" PRId64 " of them cached, %.2f s, %.1f tokens/s; ended by %s\n",
-            t->n_generated, t->gen_s, rate(t->n_generated, t->gen_s), t->n_prompt, t->n_cached,
-            t->prompt_s, rate(t->n_prompt - t->n_cached, t->prompt_s), qs_finish_text(t->finish));
+    say("last answer: %" PRId64 " tokens in %.2f s, %.1f tokens/s; prompt: %" PRId64 " tokens, %" PRId64
+        " of them cached, %.2f s, %.1f tokens/s; ended by %s", t->n_generated, t->gen_s,
+        rate(t->n_generated, t->gen_s), t->n_prompt, t->n_cached, t->prompt_s,
+        rate(t->n_prompt - t->n_cached, t->prompt_s), qs_finish_text(t->finish));
     return true;
 }
 

@@ -47,6 +47,33 @@ size_t qsa_columns(void) {
     return w.ws_col < 20 ? 20 : w.ws_col;
 }
 
+/* Columns of the character that begins at p: by its lead byte, and from U+1100 on two. */
+static size_t char_columns(const char *p) {
+    const unsigned char *u = (const unsigned char *)p;
+    if (*u < 0x80) return 1;
+    if (*u < 0xC0) return 0; /* not the first byte of a character */
+    return *u < 0xE1 || (*u == 0xE1 && u[1] < 0x84) || (*u == 0xE2 && u[1] < 0xBA) ? 1 : 2;
+}
+
+void qsa_wrap(char *text, size_t columns) {
+    char *space = NULL; /* the last one of this line */
+    size_t column = 0;
+    for (char *p = text; *p != '\0'; p++) {
+        column += char_columns(p);
+        if (*p == ' ') {
+            space = p;
+        } else if (*p == '\n') {
+            space = NULL;
+            column = 0;
+        }
+        if (column <= columns || space == NULL || *p == ' ') continue;
+        *space = '\n';
+        column = 0;
+        for (const char *q = space + 1; q <= p; q++) column += char_columns(q);
+        space = NULL;
+    }
+}
+
 int64_t qsa_now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

@@ -39,6 +39,31 @@ static void counts_and_times(void **state) {
     assert_string_equal(qsa_format_time(b, sizeof(b), 7390), "2:03:10");
 }
 
+static void wrapping(void **state) {
+    (void)state;
+    static const struct {
+        size_t columns;
+        const char *in, *out;
+    } known[] = {{20, "short", "short"},
+                 {5, "12345", "12345"},
+                 {5, "12345 6", "12345\n6"},
+                 {5, "1 345 7", "1 345\n7"},
+                 {5, "a b c d e f", "a b c\nd e f"},
+                 {4, "toolong x", "toolong\nx"},
+                 {4, "x toolong x", "x\ntoolong\nx"},
+                 {6, "ab\nabc abc", "ab\nabc\nabc"},
+                 {7, "a 春雨秋", "a\n春雨秋"},
+                 {8, "a 春雨秋", "a 春雨秋"},
+                 {3, "é é é", "é é\né"},
+                 {3, "", ""}};
+    char buf[64];
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        snprintf(buf, sizeof(buf), "%s", known[i].in);
+        qsa_wrap(buf, known[i].columns);
+        assert_string_equal(buf, known[i].out);
+    }
+}
+
 static void reading(void **state) {
     (void)state;
     char path[] = "/tmp/qiusuo-ui-XXXXXX", *text = NULL;
@@ -125,7 +150,7 @@ static void progress_is_silent_in_a_pipe(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes), cmocka_unit_test(counts_and_times),
-        cmocka_unit_test(reading), cmocka_unit_test(utf8),
+        cmocka_unit_test(wrapping), cmocka_unit_test(reading), cmocka_unit_test(utf8),
         cmocka_unit_test(interrupts), cmocka_unit_test(progress_is_silent_in_a_pipe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,7 +37,8 @@ class Chat(unittest.TestCase):
         t = Terminal("chat", model("moe", "f32", "tasks"), "-n", "5")
         shown = t.expect(PROMPT)
         self.assertIn("tiny (deepseek", shown)
-        self.assertIn("write classical Chinese poems, complete couplets and translate", shown)
+        self.assertIn("write classical Chinese poems, complete couplets and translate",
+                      shown.replace("\n", " "))
         self.assertIn("写古诗词、对对联、中英互译", shown)
         self.ask(t, "hello")
         t.send(b"\x04")  # Ctrl-D
@@ -58,7 +59,7 @@ class Chat(unittest.TestCase):
         t.expect("no answer to make again.*>>> ")
         self.ask(t, "hello")
         t.send("/save %s\n" % path("a.json"))
-        t.expect(r"2 turns\n>>> ")
+        t.expect(r"saved: 2 turns\n>>> ")
         first = turns("a.json")
         self.assertEqual(first[0], ("user", "hello"))
         self.ask(t, "/regen")
@@ -77,7 +78,7 @@ class Chat(unittest.TestCase):
         self.assertRegex(shown, r"5 turns, \d+ of 256 tokens of context")
         self.assertRegex(shown, r"ended by \w+")
         t.send("/load %s\n" % path("a.json"))
-        t.expect(r"2 turns\n>>> ")
+        t.expect(r"loaded: 2 turns\n>>> ")
         t.send("/clear\n")
         t.expect(PROMPT)
         t.send("/stats\n")
@@ -232,8 +233,21 @@ class Chat(unittest.TestCase):
         t.send("moon " * 80 + "\n")
         t.expect(r"context.*>>> ")
         self.assertIn("tokens", self.ask(t, "hi"))
+        t.send("moon " * 80 + "\n")
+        t.expect(r"context.*/clear begins a new conversation.*>>> ")
         t.send("/save %s\n" % path("full.json"))
         t.expect(r"2 turns\n>>> ")
+        self.quit(t)
+
+    def test_narrow_terminal(self):
+        """What the chat says is wrapped between words."""
+        t = Terminal("chat", model("moe", "f32", "tasks"), columns=50)
+        shown = t.expect(PROMPT)
+        shown = shown[shown.index("tiny (deepseek"):]  # what stood there while loading was erased
+        for line in shown.split("\n"):
+            self.assertLessEqual(len(line), 50, shown)
+            self.assertFalse(line.startswith(" "), shown)
+        self.assertIn("Try: Write a", shown.replace("\n", " "))
         self.quit(t)
 
     def test_plain_lines(self):

@@ -203,8 +203,8 @@ class PipedChat(unittest.TestCase):
         self.assertTrue(both.startswith(one))
         self.assertGreater(len(both), len(one))
         self.assertTrue(both.endswith("\n"))
-        # empty lines are no turns, CR belongs to the line end, the last line may lack its end
-        self.assertEqual(both, self.chat("\nhello\r\n\n写一首诗", "--seed", "1")[0])
+        # empty and blank lines are no turns, CR belongs to the line end, the last line may lack its end
+        self.assertEqual(both, self.chat("\nhello\r\n \t\n写一首诗", "--seed", "1")[0])
         # the second turn knows the first
         alone, _ = self.chat("写一首诗\n", "--seed", "1")
         self.assertNotEqual(both[len(one):], alone)
