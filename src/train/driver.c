@@ -232,13 +232,19 @@ static qs_status begin_fresh(run *r, qs_err *err) {
     return st;
 }
 
-static qs_status check_memory(run *r, qs_err *err) {
+/* A little less than what a run of `rows` at a time takes, so that nothing is refused that fits
+ * (measured for tiny, mini and small with 512, 2048 and 4096 rows: 7 to 18 % less for the rows). */
+static qs_status check_memory(run *r, int64_t rows, qs_err *err) {
+    const qsi_config *c = &r->p.config;
     /* masters, gradients, two moments, and the prepared copies of the products */
     double need = 22.0 * (double)r->params, have = (double)qsi_mem_available();
+    /* what the backward pass needs of every row and layer */
+    need += 70.0 * (double)c->d_model * (double)c->n_layer * (double)rows;
     char need_text[QSI_SIZE_TEXT], have_text[QSI_SIZE_TEXT];
     if (have > 0 && need > have)
-        return qsi_err_set(err, QS_E_NOMEM, "training %.1f M parameters needs about %s, %s are "
-                           "free; choose a smaller preset or fewer experts", (double)r->params / 1e6,
+        return qsi_err_set(err, QS_E_NOMEM, "training %.1f M parameters, %" PRId64 " tokens at a "
+                           "time, needs about %s, %s are free; choose a smaller preset, fewer "
+                           "experts, or a smaller train.micro_tokens", (double)r->params / 1e6, rows,
                            qsi_size_text(need_text, (uint64_t)need),
                            qsi_size_text(have_text, (uint64_t)have));
     return QS_OK;
@@ -251,9 +257,9 @@ static qs_status make_net(run *r, qs_err *err) {
     r->bf16 = strcmp(c->precision, "bf16") == 0 ||
               (strcmp(c->precision, "auto") == 0 && kern->bf16_native);
     r->params = qsi_config_params(&r->p.config, &r->active);
-    QS_TRY(check_memory(r, err));
     int64_t rows = c->micro_tokens < c->batch_tokens ? c->micro_tokens : c->batch_tokens;
     if (rows < r->p.config.n_ctx) rows = r->p.config.n_ctx;
+    QS_TRY(check_memory(r, rows, err));
     qsi_train_opts o = {.pool = r->job->pool, .isa = r->job->isa,
                         .precision = r->bf16 ? QSI_TRAIN_BF16 : QSI_TRAIN_F32, .max_rows = (int)rows,
                         .balance_alpha = (float)c->balance_alpha,

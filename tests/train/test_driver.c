@@ -210,6 +210,17 @@ static void longer_is_unbroken(void **state) {
     same_file(in_dir("long/model.gguf"), in_dir("grown2/model.gguf"));
 }
 
+/* What cannot fit is refused before it is allocated: here 20 TB for the rows, 1 GB for the weights. */
+static void too_many_rows(void **state) {
+    (void)state;
+    setup_run s = {.dir = in_dir("rows"), .more = "[train]\nsteps = 2\nbatch_tokens = 10000000\n"
+                                                  "micro_tokens = 10000000\n"
+                                                  "[model]\nd_model = 512\nlayers = 64\n"};
+    assert_int_equal(run(&s), QS_E_NOMEM);
+    assert_non_null(strstr(s.err.text, "10000000 tokens at a time, needs about 2"));
+    assert_non_null(strstr(s.err.text, "train.micro_tokens"));
+}
+
 /* The first save that fails speaks of no checkpoint, a later one of the last that is whole. */
 static void save_fails(void **state) {
     (void)state;
@@ -385,7 +396,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resume_is_unbroken), cmocka_unit_test(finished_says_so),
         cmocka_unit_test(longer_is_unbroken), cmocka_unit_test(by_tokens),
-        cmocka_unit_test(save_fails),
+        cmocka_unit_test(save_fails), cmocka_unit_test(too_many_rows),
         cmocka_unit_test(changed_settings), cmocka_unit_test(not_a_number),
         cmocka_unit_test(full_disk), cmocka_unit_test(one_at_a_time), cmocka_unit_test(samples),
         cmocka_unit_test(model_file), cmocka_unit_test(out_of_memory)};
