@@ -94,6 +94,7 @@ static void say(const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    qsa_harmless(text);
     if (isatty(STDERR_FILENO)) qsa_wrap(text, qsa_columns());
     fprintf(stderr, "%s\n", text);
 }

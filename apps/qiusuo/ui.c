@@ -24,14 +24,25 @@ static void clear_line(void) {
 }
 
 void qsa_say(const char *fmt, ...) {
+    char text[4096];
     va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    qsa_harmless(text);
     fflush(stdout);
     clear_line();
-    fputs("qiusuo: ", stderr);
-    va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
-    va_end(ap);
-    fputc('\n', stderr);
+    fprintf(stderr, "qiusuo: %s\n", text);
+}
+
+void qsa_harmless(char *text) {
+    size_t n = strlen(text);
+    for (int64_t bad = 0; (bad = qs_utf8_check(text, n)) >= 0;) text[bad] = '?';
+    for (char *p = text; *p != '\0'; p++) {
+        unsigned char c = (unsigned char)*p, next = (unsigned char)p[1];
+        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F) *p = '?';
+        if (c == 0xC2 && next < 0xA0) p[0] = p[1] = '?'; /* U+0080 to U+009F */
+    }
 }
 
 int qsa_fail(qs_status st, const qs_err *err) {

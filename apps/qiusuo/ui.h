@@ -34,6 +34,9 @@ char *qsa_format_count(char *buf, size_t cap, double n);
 char *qsa_format_time(char *buf, size_t cap, double seconds);
 /* Columns of the terminal at standard error; 80 when it does not say. At least 20. */
 size_t qsa_columns(void);
+/* What a terminal would obey, and bytes that are not UTF-8, become '?' in text: messages repeat words
+ * of files that may be hostile. Tabs and line ends stay. */
+void qsa_harmless(char *text);
 /* Turns spaces of UTF-8 text into line ends, so that no line is wider than `columns` as far as its
  * words allow; East Asian characters count as two. */
 void qsa_wrap(char *text, size_t columns);

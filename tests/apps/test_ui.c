@@ -64,6 +64,23 @@ static void wrapping(void **state) {
     }
 }
 
+static void harmless(void **state) {
+    (void)state;
+    static const char *const known[][2] = {
+        {"", ""},
+        {"春雨 ok\n\tend", "春雨 ok\n\tend"},
+        {"\033[2Jx\a\r\x7f", "?[2Jx???"},
+        {"a\xff" "b\xe6\x98", "a?b??"},
+        {"\xc2\x9b" "31m \xc2\xa0\xc2\xb7", "??31m \xc2\xa0\xc2\xb7"},
+    };
+    char buf[64];
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        snprintf(buf, sizeof(buf), "%s", known[i][0]);
+        qsa_harmless(buf);
+        assert_string_equal(buf, known[i][1]);
+    }
+}
+
 static void reading(void **state) {
     (void)state;
     char path[] = "/tmp/qiusuo-ui-XXXXXX", *text = NULL;
@@ -150,7 +167,8 @@ static void progress_is_silent_in_a_pipe(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes), cmocka_unit_test(counts_and_times),
-        cmocka_unit_test(wrapping), cmocka_unit_test(reading), cmocka_unit_test(utf8),
+        cmocka_unit_test(wrapping), cmocka_unit_test(harmless),
+        cmocka_unit_test(reading), cmocka_unit_test(utf8),
         cmocka_unit_test(interrupts), cmocka_unit_test(progress_is_silent_in_a_pipe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
