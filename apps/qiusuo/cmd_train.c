@@ -67,6 +67,17 @@ static void format_step(char *line, size_t cap, const qs_train_event *e, int les
                  qsa_format_time(left, sizeof(left), e->left_s));
 }
 
+/* Line ends where a line is wider than the terminal, between figures and not inside one. */
+static void break_line(char *line, size_t columns) {
+    for (char *at = line; strlen(at) > columns;) {
+        char *gap = NULL;
+        for (char *p = at; (p = strstr(p + 1, "  ")) != NULL && (size_t)(p - at) <= columns;) gap = p;
+        if (gap == NULL) return;
+        *gap = '\n';
+        at = gap + 1;
+    }
+}
+
 /* A step that was validated stays on the screen (and in a pipe); the others are overwritten, and
  * for that fit into one line of the terminal. */
 static void show_step(display *d, const qs_train_event *e) {
@@ -76,6 +87,7 @@ static void show_step(display *d, const qs_train_event *e) {
     clear_line(d);
     format_step(line, sizeof(line), e, 0);
     if (keep) {
+        if (d->terminal) break_line(line, qsa_columns());
         fprintf(stderr, "%s\n", line);
     } else {
         size_t columns = qsa_columns();

@@ -131,6 +131,11 @@ class Train(unittest.TestCase):
             self.assertTrue(lines, raw)
             for line in lines:
                 self.assertLess(len(line), columns)
+            kept = re.findall(rb"step \d+/60  loss [^\r\x1b]*?  val .*? left", raw, re.S)
+            self.assertGreater(len(kept), 1, raw)
+            for line in re.split(rb"[\r\n]+", b"\n".join(kept)):
+                self.assertLessEqual(len(line), columns)
+                self.assertNotRegex(line, rb"^ ?(of peak|left|tok/s)|^ *[\d.e-]+$")
             if columns == 80:
                 self.assertIn(b" left", lines[-1])
 
