@@ -48,9 +48,11 @@ typedef struct naive {
     char *scratch;          /* of qsi_attend_add */
 } naive;
 
+/* Every form at once: K and V of different heads' types may ask for different ones. */
 static size_t act_bytes(int64_t rows, int64_t k) {
     size_t n = (size_t)(rows * qsi_round_up(k, 32));
-    return n * (sizeof(float) + sizeof(uint16_t)) + n / 32 * sizeof(qsi_act8);
+    return n * (sizeof(float) + sizeof(uint16_t)) + n / 32 * sizeof(qsi_act8) +
+           (size_t)(rows * (k / 256)) * sizeof(qsi_actk);
 }
 
 size_t qsi_mla_scratch(const qsi_config *c, int64_t rows) {
@@ -70,6 +72,8 @@ static naive naive_init(const qsi_op *o, const sizes *z, unsigned form, int64_t 
     if (form & QSI_ACT_F32) w.c.f32 = qsi_bump_take(&b, n * sizeof(float));
     if (form & QSI_ACT_BF16) w.c.bf16 = qsi_bump_take(&b, n * sizeof(uint16_t));
     if (form & QSI_ACT_Q8) w.c.q8 = qsi_bump_take(&b, n / 32 * sizeof(qsi_act8));
+    if (form & QSI_ACT_K8)
+        w.c.k8 = qsi_bump_take(&b, (size_t)(SPAN * (z->r / 256)) * sizeof(qsi_actk));
     if (w.c.f32 && w.c.ld > z->r) memset(w.c.f32, 0, n * sizeof(float));
     if (w.c.bf16 && w.c.ld > z->r) memset(w.c.bf16, 0, n * sizeof(uint16_t));
     w.lat = qsi_bump_take(&b, (size_t)(SPAN * z->lat) * sizeof(float));
@@ -78,6 +82,7 @@ static naive naive_init(const qsi_op *o, const sizes *z, unsigned form, int64_t 
     w.v = qsi_bump_take(&b, (size_t)(SPAN * z->dv) * sizeof(float));
     w.st = qsi_bump_take(&b, (size_t)states * sizeof *w.st);
     memset(w.st, 0, (size_t)states * sizeof *w.st);
+    QS_CHECK(b.left >= qsi_attend_scratch(1, z->dk, z->dv));
     w.scratch = b.p;
     return w;
 }
