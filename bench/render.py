@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Puts the tables of docs/speed.md between their markers, from bench/table.csv and bench/llama.csv.
+"""Puts the tables of docs/speed.md between their markers, from bench/table.csv, where.csv, llama.csv.
 
     bench/render.py            rewrites docs/speed.md
     bench/render.py --check    exits 1 when it is not what the CSV files say
@@ -85,9 +85,20 @@ def llama(rows):
                   "memory"], out)
 
 
+def where(rows):
+    tests, kinds = [], []
+    for r in rows:
+        t = (r["model"], r["test"])
+        tests += [t] if t not in tests else []
+        kinds += [r["work"]] if r["work"] not in kinds else []
+    share = {(r["model"], r["test"], r["work"]): f"{float(r['share']) * 100:.1f} %" for r in rows}
+    return table(["work"] + [f"{m.removesuffix('.gguf')}, {t}" for m, t in tests],
+                 [[k] + [share.get((*t, k), "") for t in tests] for k in kinds])
+
+
 def main():
     parts = {"models": models(read("table.csv")), "others": others(read("table.csv")),
-             "llama": llama(read("llama.csv"))}
+             "where": where(read("where.csv")), "llama": llama(read("llama.csv"))}
     with open(PAGE, encoding="utf-8") as f:
         old = f.read()
     new = old

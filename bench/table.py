@@ -4,8 +4,8 @@
 Models are made by `qiusuo init` in BENCH_DIR (default: a folder in the system's temporary one), one at
 a time, and deleted after use. What does not fit memory or disk is left out, and the row says so. Each
 row is one `qiusuo bench`; the machine's limits stand in its own columns, and a row whose limits moved
-by more than 5 % is measured again, up to three times; the calmest counts. Written: bench/table.csv;
-docs/speed.md is made from it by bench/render.py.
+by more than 5 % is measured again, up to three times; the calmest counts. Written: bench/table.csv,
+and where perf is installed bench/where.csv (where.py); docs/speed.md is made of them by render.py.
 
     BENCH_DIR=FOLDER    where models go (a fast disk: the out-of-core rows measure it too)
     BENCH_ONLY=REGEX    only the rows whose key matches, other rows of the CSV stay
@@ -32,7 +32,8 @@ GB = 1e9
 PRESETS = {"deepseek-llm-7b": (6.9e9, 30), "deepseek-moe-16b": (16.4e9, 28),
            "deepseek-v2-lite": (15.7e9, 27), "deepseek-llm-67b": (67.4e9, 95)}
 BYTES = {"F32": 4, "F16": 2, "BF16": 2, "Q8_0": 1.0625, "Q6_K": 0.82, "Q5_K": 0.69, "Q4_K": 0.5625,
-         "Q4_0": 0.5625}
+         "Q3_K": 0.4297, "Q2_K": 0.3281, "Q5_1": 0.75, "Q5_0": 0.6875, "Q4_1": 0.625, "Q4_0": 0.5625,
+         "IQ4_NL": 0.5625}
 SHORT = {"deepseek-llm-7b": "7b", "deepseek-moe-16b": "moe16b", "deepseek-v2-lite": "v2lite",
          "deepseek-llm-67b": "67b"}
 
@@ -51,22 +52,26 @@ def decode(must, aim, depth=0, kv="f16", n=32, batch=1):
 
 
 DEEP = [decode(0.65, 0.75, d, kv, 16) for kv in ("f16", "q8_0") for d in (4096, 8192)]
+BOTH = [prefill(None, None), decode(0.90, 0.95)]
 # Unquantised types with fewer layers: the whole model does not fit ordinary memory.
 MODELS = [
     rows_of("deepseek-llm-7b", "Q4_K", [prefill(0.50, 0.65), decode(0.90, 0.95),
-                                        decode(None, None, 256, n=16), {
-        **decode(None, None, 256, n=16, batch=16), "times": 3.5}]),
+                                        decode(None, None, 256, n=16),
+                                        decode(None, None, 256, n=16, batch=16), *DEEP]),
     rows_of("deepseek-llm-7b", "Q4_0", [prefill(0.50, 0.65), decode(0.90, 0.95)]),
     rows_of("deepseek-llm-7b", "Q8_0", [prefill(0.50, 0.65), decode(0.90, 0.95)]),
     rows_of("deepseek-llm-7b", "Q5_K", [prefill(0.45, 0.55), decode(0.90, 0.95)]),
     rows_of("deepseek-llm-7b", "Q6_K", [prefill(0.45, 0.55), decode(0.90, 0.95)]),
+    *(rows_of("deepseek-llm-7b", t, BOTH)
+      for t in ("Q2_K", "Q3_K", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL")),
     rows_of("deepseek-llm-7b", "BF16", [prefill(0.50, 0.60), decode(0.90, 0.95)], 12),
     rows_of("deepseek-llm-7b", "F16", [prefill(0.60, 0.75), decode(0.90, 0.95)], 12),
     rows_of("deepseek-llm-7b", "F32", [prefill(0.60, 0.75), decode(0.90, 0.95)], 8),
     rows_of("deepseek-moe-16b", "Q4_K", [
         prefill(0.35, 0.45), decode(0.75, 0.85), *DEEP, prefill(None, None, 8192),
         decode(0.80, None, 256, n=16, batch=16)]),
-    rows_of("deepseek-v2-lite", "Q4_K", [prefill(0.35, 0.45), decode(0.75, 0.85)]),
+    rows_of("deepseek-v2-lite", "Q4_K", [prefill(None, None), decode(0.75, 0.85), *DEEP,
+                                         prefill(None, None, 8192)]),
 ]
 OUT_OF_CORE = [("deepseek-llm-67b", "Q4_0"), ("deepseek-moe-16b", "BF16")]
 MEMORY = 12 << 30
@@ -216,6 +221,10 @@ class Bench:
                      note=f"{os.path.getsize(path) / GB:.1f} GB in the page cache")
             for t in tests:
                 got[self.key(m, t)] = self.run_test(m, path, t)
+            if m["type"] == "Q4_K" and shutil.which("perf"):
+                subprocess.run([sys.executable, os.path.join(HERE, "where.py"), self.program, path,
+                                "--csv", os.path.join(HERE, "where.csv")],
+                               stdout=subprocess.DEVNULL, check=False)
             say(f"  {time.monotonic() - start:.0f} s")
         finally:
             os.unlink(path)

@@ -24,7 +24,7 @@ test)
     ;;
 bench)
     need='python3'
-    want='libopenblas-dev'
+    want='libopenblas-dev linux-perf'
     ;;
 fuzz)
     need='clang libclang-rt-14-dev'
