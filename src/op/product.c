@@ -38,7 +38,57 @@ static void run_tile(const qsi_op *o, const qsi_mm_job *jobs, int64_t rb, int64_
     }
 }
 
-void qsi_op_mm(qsi_op *o, const qsi_mm_job *jobs, int n_jobs) {
+/* The walk over the pieces of a list whose jobs are one row block each: all panels in order, a piece
+ * being PARTS_LEFT-th part of what is left for a worker (guided self-scheduling, Polychronopoulos and
+ * Kuck 1987), so that memory is read in long runs and all workers end at nearly the same time. A
+ * piece lies within one job. Every worker walks the same pieces and runs those whose ticket it has. */
+enum { PARTS_LEFT = 2, PIECE_BYTES = 48 * 1024 };
+
+typedef struct walk {
+    int i;           /* job */
+    int64_t p0, p1;  /* its panels of this piece */
+    int64_t ticket;  /* of this piece */
+    double left;     /* bytes from p0 on to the end of the list */
+} walk;
+
+static int64_t job_panels(const qsi_op *o, const qsi_mm_job *j) {
+    return j->k > 0 && j->m > 0 ? qsi_ceil_div(j->n, o->k->mm[j->kind].nr) : 0;
+}
+
+static double panel_cost(const qsi_op *o, const qsi_mm_job *j) {
+    return (double)o->k->mm[j->kind].panel_bytes(j->k);
+}
+
+/* To the next piece; false after the last. */
+static bool walk_on(const qsi_op *o, const qsi_mm_job *jobs, int n_jobs, walk *w) {
+    if (w->i < n_jobs) w->left -= (double)(w->p1 - w->p0) * panel_cost(o, &jobs[w->i]);
+    w->p0 = w->p1;
+    while (w->i < n_jobs && w->p0 == job_panels(o, &jobs[w->i])) w->i++, w->p0 = 0;
+    if (w->i == n_jobs) return false;
+    double bytes = w->left / (PARTS_LEFT * o->w->count), cost = panel_cost(o, &jobs[w->i]);
+    if (o->w->count == 1) bytes = w->left;
+    int64_t n = qsi_round_up((int64_t)((bytes < PIECE_BYTES ? PIECE_BYTES : bytes) / cost), 2);
+    n = qsi_max64(n, 2); /* kernels take two */
+    w->p1 = qsi_min64(w->p0 + n, job_panels(o, &jobs[w->i]));
+    w->ticket++;
+    return true;
+}
+
+static void run_walk(qsi_op *o, const qsi_mm_job *jobs, int n_jobs) {
+    walk w = {.ticket = -1};
+    for (int i = 0; i < n_jobs; i++)
+        w.left += (double)job_panels(o, &jobs[i]) * panel_cost(o, &jobs[i]);
+    for (int64_t t = qsi_op_take(o); walk_on(o, jobs, n_jobs, &w);) {
+        if (w.ticket < t) continue;
+        const qsi_mm_job *j = &jobs[w.i];
+        o->k->mm[j->kind].run(j->m, j->n, j->k, w.p0, w.p1, j->a, j->lda, j->b, j->c, j->ldc,
+                              j->acc);
+        t = qsi_op_take(o);
+    }
+}
+
+/* Lists with jobs of several row blocks: tiles of equal size. */
+static void run_tiles(qsi_op *o, const qsi_mm_job *jobs, int n_jobs) {
     int64_t pieces = panel_pieces(o, jobs, n_jobs);
     int64_t first = 0; /* ticket of job i's first tile; tickets only grow, so i moves on */
     int i = 0;
@@ -54,6 +104,15 @@ void qsi_op_mm(qsi_op *o, const qsi_mm_job *jobs, int n_jobs) {
         }
         if (i < n_jobs) run_tile(o, &jobs[i], (t - first) % nb, (t - first) / nb, per);
     }
+}
+
+void qsi_op_mm(qsi_op *o, const qsi_mm_job *jobs, int n_jobs) {
+    bool one = true;
+    for (int i = 0; i < n_jobs; i++) one = one && row_blocks(&jobs[i]) <= 1 && !jobs[i].chain;
+    if (one)
+        run_walk(o, jobs, n_jobs);
+    else
+        run_tiles(o, jobs, n_jobs);
     qsi_op_end(o);
 }
 

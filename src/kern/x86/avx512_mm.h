@@ -25,7 +25,6 @@
 #define GROUP 8       /* panels a group when k takes several chunks: 12 KiB of accumulators */
 #define GROUP_MAX 64  /* panels a group otherwise, within GROUP_BYTES */
 #define GROUP_BYTES ((size_t)512 * 1024)
-#define AHEAD 4096    /* bytes; not tuned for these types */
 
 typedef struct tile {
     int64_t steps;
@@ -44,8 +43,7 @@ QSI_INLINE void tile_store(float *c, __m512 s, __mmask16 m, bool add) {
     _mm512_mask_storeu_ps(c, m, s);
 }
 
-/* stream: one row reads the panel at the speed of memory, so it is prefetched. */
-QSI_INLINE void tile_body(const int rows, const bool stream, const tile *t) {
+QSI_INLINE void tile_body(const int rows, const tile *t) {
     __m512 s[MR][2];
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
@@ -55,8 +53,6 @@ QSI_INLINE void tile_body(const int rows, const bool stream, const tile *t) {
     const char *a = t->a, *b = t->b;
     for (int64_t i = 0; i < t->steps; i++, a += 4, b += STEP_B) {
         STEP_LOAD(b);
-        if (stream)
-            for (int j = 0; j < STEP_B; j += 64) __builtin_prefetch(b + AHEAD + j);
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) STEP_MUL(s[r][0], s[r][1], a + r * ROW);
     }
@@ -73,7 +69,7 @@ QSI_INLINE void tile_body(const int rows, const bool stream, const tile *t) {
 }
 
 #define TILE_FN(rows)                                                                              \
-    static __attribute__((noinline)) void tile_##rows(const tile *t) { tile_body(rows, false, t); }
+    static __attribute__((noinline)) void tile_##rows(const tile *t) { tile_body(rows, t); }
 TILE_FN(1)
 TILE_FN(2)
 TILE_FN(3)
@@ -122,14 +118,15 @@ static void run_group(int64_t m, int64_t n, int64_t steps, int64_t p0, int64_t p
     }
 }
 
-/* One row: panels front to back, no copy of A, no chunks (the panel is not used again). */
+/* One row: panels front to back, no copy of A, no chunks (the panel is not used again), no prefetch
+ * (the CPU's own is the better one, docs/kernels.md). */
 static void run_row(int64_t n, int64_t steps, int64_t p0, int64_t p1, const char *a,
                     const char *packed, size_t panel, float *c, bool accumulate) {
     for (int64_t p = p0; p < p1; p++) {
         tile t = {.steps = steps, .a = a, .b = packed + (size_t)p * panel, .first = true,
                   .last = true, .c = c + p * NR, .add = accumulate, .m0 = mask16(n - p * NR),
                   .m1 = mask16(n - p * NR - 16)};
-        tile_body(1, true, &t);
+        tile_body(1, &t);
     }
 }
 

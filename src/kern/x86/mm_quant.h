@@ -21,8 +21,7 @@
 
 #define ROWS 96
 #define BLOCKS 8  /* blocks of 32 a buffer */
-/* Bytes that one row prefetches ahead. Of 512 to 16384, in alternation, none was best throughout. */
-#define AHEAD 4096
+#define AHEAD 1024 /* bytes that one row of Q8_0 prefetches ahead */
 
 /* Fields of qsi_act8 and qsi_actk. */
 enum { A8_Z = 4, A8_QS = 8, AK_Z = 256, AK_S32 = 320, AK_S16 = 336, AK_D = 368 };
@@ -64,15 +63,12 @@ QSI_INLINE const char *act_pairs(const int t, const char *x) {
 
 /* ---- one row ---- */
 
-/* Bytes of a block that are prefetched before bundle i: spread evenly over the bundles. */
-QSI_INLINE int ahead(const int t, const int i) {
-    return words_of(t) * VB / 64 * i / bundles_of(t) * 64;
-}
-
-/* dots[e] += code e of bundle i times its activations. */
+/* dots[e] += code e of bundle i times its activations. The CPU's own prefetch keeps up with a panel
+ * that is read from front to back, and a second one only disturbs it, but for Q8_0, which has the
+ * fewest instructions a byte (docs/kernels.md). */
 QSI_INLINE void bundle_dots(const int t, const char *b, const int i, const char *x, vi dots[8]) {
     vi w[8];
-    for (int at = ahead(t, i); at < ahead(t, i + 1); at += 64) __builtin_prefetch(b + AHEAD + at);
+    if (t == QSI_MM_Q8_0) _mm_prefetch(b + AHEAD + i * VB, _MM_HINT_T1);
     bundle(t, b, i, w);
 #pragma GCC unroll 8
     for (int e = 0; e < bundle_steps(t); e++)
