@@ -1,18 +1,22 @@
 /* Attention of many blocks of rows over the workers. An item is a block and a kv head, with all its
  * positions; or, where a block has few rows and many positions behind it (decoding), a block, a kv
  * head and one span of positions, whose parts are then merged. Which of the two it is changes no
- * bit (op.h). Items of neighbouring heads, which lie side by side in a page, follow each other. */
+ * bit (op.h). Neighbouring heads lie side by side in a page: a cut block's item takes several of
+ * them, so that it reads memory in long runs. On two threads with two-byte keys, runs of 16 KB (one
+ * head) read 27 GB/s where runs of 256 KB read 36. */
 #include "model/layer.h"
 
 enum {
     FEW_ROWS = 4,      /* blocks that are cut whatever else there is */
-    ITEMS_A_WORKER = 4 /* fewer whole blocks than that: larger ones are cut too */
+    ITEMS_A_WORKER = 4, /* fewer whole blocks than that: larger ones are cut too */
+    RUN_BYTES = 256 << 10
 };
 
 typedef struct plan { /* of one block */
     qsi_kv_view view;
     qsi_attend_rows rows;
     int64_t spans;   /* 0: not cut */
+    int64_t side;    /* kv heads of an item of a cut block */
     int64_t items, merges;
     float *parts;
 } plan;
@@ -26,6 +30,18 @@ typedef struct walk {
     plan p;
     bool there;
 } walk;
+
+/* Heads of an item: a long run of memory, but items enough for the workers. */
+static int64_t side_of(const walk *w, int64_t spans) {
+    const qsi_attend_set *a = w->a;
+    int64_t tile = qsi_max64(1, (int64_t)w->p.view.k_tile);
+    int64_t side = qsi_min64(qsi_attend_side(w->p.rows.n_rows, a->group), a->n_kv);
+    side = qsi_min64(side, qsi_ceil_div(RUN_BYTES, tile));
+    int64_t want = ITEMS_A_WORKER * (int64_t)w->o->w->count;
+    while (side > 1 && a->n_blocks * spans * qsi_ceil_div(a->n_kv, side) < want)
+        side = qsi_ceil_div(side, 2);
+    return side;
+}
 
 static void look(walk *w) {
     const qsi_attend_set *a = w->a;
@@ -42,7 +58,8 @@ static void look(walk *w) {
     p->items = a->n_kv;
     if (!cut) return;
     p->spans = spans;
-    p->items *= spans;
+    p->side = side_of(w, spans);
+    p->items = spans * qsi_ceil_div(a->n_kv, p->side);
     p->merges = p->rows.n_rows * heads;
     p->parts = w->f->parts + w->used;
 }
@@ -64,11 +81,18 @@ static void run_item(const walk *w, int64_t i) {
     const plan *p = &w->p;
     const qsi_attend_set *a = w->a;
     const qsi_op *o = w->o;
-    if (p->spans)
-        qsi_attend_part(o->k, &p->view, &p->rows, i % a->n_kv, a->group, a->scale, i / a->n_kv,
-                        p->parts, a->n_kv * a->group, p->spans, o->scratch);
-    else
+    if (!p->spans) {
         qsi_attend(o->k, &p->view, &p->rows, i, a->group, a->scale, o->scratch);
+        return;
+    }
+    int64_t groups = qsi_ceil_div(a->n_kv, p->side), h = i % groups * p->side;
+    int64_t n = qsi_min64(p->side, a->n_kv - h);
+    if (n == 1)
+        qsi_attend_part(o->k, &p->view, &p->rows, h, a->group, a->scale, i / groups, p->parts,
+                        a->n_kv * a->group, p->spans, o->scratch);
+    else
+        qsi_attend_part_side(o->k, &p->view, &p->rows, h, n, a->group, a->scale, i / groups,
+                             p->parts, a->n_kv * a->group, p->spans, o->scratch);
 }
 
 static void run_merge(const walk *w, int64_t i) {

