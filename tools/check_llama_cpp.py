@@ -70,14 +70,16 @@ TEXTS = [
 ]
 
 
-def mean_difference(program, path, llama_cpp, ids, cache):
+def mean_difference(program, path, llama_cpp, ids, cache, options=(), other=None):
     """Of log-probabilities, over the ten likeliest ids of each position; raises when the other program
-    does not load the model. cache: a GGML type, or None for what each takes on its own."""
+    does not load the model. cache: a GGML type, or None for what each takes on its own. options: more
+    of ours; other: the same for llama.cpp."""
     more = {} if cache is None else {"type_k": cache, "type_v": cache}
+    more.update(other or {})
     m = llama_cpp.Llama(model_path=path, n_ctx=len(ids) + 1, n_batch=len(ids) + 1, logits_all=True,
                         verbose=False, n_threads=2, **more)
     out = subprocess.run([program, "score", "-m", path, "--ids", " ".join(map(str, ids)), "--top",
-                          "10", *(["--kv", "f32"] if cache == GGML_F32 else [])],
+                          "10", *(["--kv", "f32"] if cache == GGML_F32 else []), *options],
                          check=True, stdout=subprocess.PIPE).stdout
     top = [json.loads(line)["top"] for line in out.splitlines()]
     if len(top) != len(ids) or any(len(t) != 10 for t in top):
@@ -103,9 +105,9 @@ class Report:
         print(f"{'ok  ' if good else 'FAIL'} {text}", flush=True)
         self.failed += not good
 
-    def difference(self, what, program, path, llama_cpp, ids, cache, allowed):
+    def difference(self, what, program, path, llama_cpp, ids, cache, allowed, *more):
         try:
-            d = mean_difference(program, path, llama_cpp, ids, cache)
+            d = mean_difference(program, path, llama_cpp, ids, cache, *more)
             self.line(d <= allowed, f"{what}: mean difference {d:.2e} at {len(ids)} positions, "
                                     f"allowed {allowed:.1e}")
         except Exception as e:  # whatever the other program throws is a failure to load
@@ -162,6 +164,27 @@ def check_one(report, o, llama_cpp, preset, t, vocab, folder):
     os.remove(path)
 
 
+def check_scalings(report, o, llama_cpp):
+    """Rotary positions stretched beyond the 512 positions of the tiny presets."""
+    n, trained = 1000, 512
+    for preset in ("dense-tiny", "moe-tiny"):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "model.gguf")
+            subprocess.run([o.program, "init", "--preset", preset, "--type", "F32", "--layers", "2",
+                            "--std", o.std, "-o", path], check=True, stderr=subprocess.DEVNULL)
+            ids = [(7 + 37 * i + i * i % 11) % 512 for i in range(n)]
+            for name, factor, kind in (("none", 1, llama_cpp.LLAMA_ROPE_SCALING_TYPE_NONE),
+                                       ("linear", 2, llama_cpp.LLAMA_ROPE_SCALING_TYPE_LINEAR),
+                                       ("yarn", 2, llama_cpp.LLAMA_ROPE_SCALING_TYPE_YARN),
+                                       ("yarn", 8, llama_cpp.LLAMA_ROPE_SCALING_TYPE_YARN)):
+                ours = ["-c", "1024", "--rope-scaling", name]
+                ours += ["--rope-scale", str(factor)] if factor > 1 else []
+                other = {"rope_scaling_type": kind, "rope_freq_scale": 1 / factor,
+                         "yarn_orig_ctx": trained}
+                report.difference(f"{preset}, scaling {name} {factor}", o.program, path, llama_cpp,
+                                  ids, GGML_F32, TOLERANCE["F32"], ours, other)
+
+
 def check_written(report, o, llama_cpp):
     with tempfile.TemporaryDirectory() as temp:
         for preset in o.presets.split(","):
@@ -206,6 +229,7 @@ def main():
     a.add_argument("--model", nargs="+")
     a.add_argument("--vocab", action="append", default=[])
     a.add_argument("--mixes", action="store_true")
+    a.add_argument("--scalings", action="store_true")
     a.add_argument("--mix", default=",".join(MIXES))
     a.add_argument("--presets")
     a.add_argument("--types", default=",".join(TOLERANCE))
@@ -226,6 +250,8 @@ def main():
         check_model(report, o.program, path, llama_cpp)
     if o.mixes:
         check_mixes(report, o, llama_cpp)
+    elif o.scalings:
+        check_scalings(report, o, llama_cpp)
     elif not o.model:
         check_written(report, o, llama_cpp)
     return 1 if report.failed else 0

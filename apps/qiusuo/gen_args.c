@@ -55,6 +55,9 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     mo.numa = a->numa;
     mo.mlock = a->mlock;
     mo.memory_bytes = a->memory;
+    mo.n_ctx = a->ctx;
+    mo.rope_scaling = a->rope_scaling;
+    mo.rope_factor = a->rope_factor;
     mo.progress = on_load;
     mo.user = &progress;
     qsa_progress_begin(&progress, "loading", "B", 0);
@@ -75,7 +78,7 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
         int64_t trained = qs_model_n_ctx(*m);
         if (a->ctx > trained)
             qsa_say("warning: the model was trained on %lld tokens of context; beyond them its "
-                    "answers may be poor", (long long)trained);
+                    "answers may be poor (--rope-scaling yarn helps)", (long long)trained);
         return QSA_GO;
     }
     qs_model_close(m);

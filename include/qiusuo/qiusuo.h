@@ -76,6 +76,13 @@ typedef struct qs_model_opts {
     uint64_t memory_bytes;   /* what the process may have in memory, cache and buffers included:
                                 weights beyond it are read from disk as they are needed.
                                 QS_E_LIMIT: too little for that. 0: all in memory */
+    int64_t n_ctx;           /* tokens that sessions will be as long as; 0: the trained context */
+    /* Rotary positions beyond the trained context: "none", "linear", "dynamic" (NTK) or "yarn" by
+     * rope_factor, or where that is 0 by n_ctx to the trained context. "auto" or NULL: as the file
+     * says, and where n_ctx is more than was trained on, YaRN (or what the file declares, further),
+     * with a note in the log. QS_E_ARG, QS_E_RANGE: a word or a number that makes no sense */
+    const char *rope_scaling;
+    double rope_factor;
 } qs_model_opts;
 QS_API void qs_model_opts_init(qs_model_opts *o, size_t size);
 
@@ -91,7 +98,8 @@ QS_API const char *qs_model_name(const qs_model *m);  /* general.name, or the fi
 QS_API const char *qs_model_arch(const qs_model *m);  /* "llama", "deepseek"; "" when unknown */
 QS_API const char *qs_model_isa(const qs_model *m);   /* level of the kernels in use */
 QS_API int32_t qs_model_threads(const qs_model *m);
-QS_API int64_t qs_model_n_ctx(const qs_model *m);     /* trained context, 0 when unknown */
+QS_API int64_t qs_model_n_ctx(const qs_model *m);     /* trained context, or what it was
+                                                         scaled to; 0 when unknown */
 QS_API int32_t qs_model_n_vocab(const qs_model *m);
 QS_API int64_t qs_model_n_params(const qs_model *m);  /* 0 for a vocabulary */
 /* What the model says it can do (qiusuo.tasks: "poem", ...): i-th word, NULL after the last. */

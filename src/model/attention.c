@@ -4,6 +4,7 @@
  * In inference keys and values go to the sequences' pages and are read from there; in training they
  * are the saved rows of the document. */
 #include "model/layer.h"
+#include "model/rope_scaling.h"
 
 #include <math.h>
 #include <string.h>
@@ -60,7 +61,7 @@ static void attend_blocks(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_
     blocks x = {f, s, layer};
     qsi_attend_set a = {.n_blocks = f->n_blocks, .n_kv = f->shard->n_kv,
                         .group = f->shard->n_head / f->shard->n_kv,
-                        .scale = 1.0f / sqrtf((float)f->c->head_dim), .block = block_at,
+                        .scale = (float)qsi_config_attn_scale(f->c), .block = block_at,
                         .arg = &x};
     qsi_attend_run(o, f, &a);
 }
@@ -126,7 +127,7 @@ void qsi_attention_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qs
             .n = sg->n, .n_head = f->shard->n_head, .n_kv = nk, .hd = hd, .q = s->q + oq,
             .k = s->k + ok, .v = s->v + ok, .out = s->out + oq, .dout = b->dout + oq,
             .lse = s->lse + sg->row0 * f->shard->n_head, .dq = b->dq + oq, .dk = b->dk + ok,
-            .dv = b->dv + ok, .ld_q = hq, .ld_kv = hk, .scale = 1.0f / sqrtf((float)hd)};
+            .dv = b->dv + ok, .ld_q = hq, .ld_kv = hk, .scale = (float)qsi_config_attn_scale(f->c)};
         qsi_attend_bwd(o->k, &a, i % nk, o->scratch);
     }
     qsi_op_end(o);

@@ -141,8 +141,6 @@ static qs_status check_rope(const qsi_config *c, qs_err *err) {
         QS_FAIL(err, QS_E_RANGE, "%s.rope.scaling.factor is %g without a rope.scaling.type",
                 qsi_arch_name(c->arch), (double)c->rope_factor);
     if (c->rope_scaling != QSI_ROPE_YARN) goto done;
-    if (c->arch != QSI_ARCH_DEEPSEEK2)
-        QS_FAIL(err, QS_E_UNSUPPORTED, "YaRN with architecture %s", qsi_arch_name(c->arch));
     const bound b[] = {{"rope.scaling.original_context_length", c->rope_orig_ctx, 1, MAX_CTX}};
     QS_TRY(check_bounds(c, b, 1, err));
     QS_TRY(check_number(c, "rope.scaling.yarn_beta_fast", c->yarn_beta_fast, 1e6, err));
@@ -313,9 +311,16 @@ static void read_yarn(key_reader *r, qsi_config *c) {
     c->yarn_beta_slow = 1;
     read_float(r, "rope.scaling.factor", true, &c->rope_factor);
     read_int(r, "rope.scaling.original_context_length", false, &c->rope_orig_ctx);
+    /* of llama and deepseek the usual 0.1; deepseek2 files say it where it is not 0 */
+    c->yarn_log_mul = c->arch == QSI_ARCH_DEEPSEEK2 ? 0.0f : 0.1f;
     read_float(r, "rope.scaling.yarn_log_multiplier", false, &c->yarn_log_mul);
     read_float(r, "rope.scaling.yarn_beta_fast", false, &c->yarn_beta_fast);
     read_float(r, "rope.scaling.yarn_beta_slow", false, &c->yarn_beta_slow);
+    float attn = 1;
+    if (c->arch != QSI_ARCH_DEEPSEEK2) read_float(r, "rope.scaling.attn_factor", false, &attn);
+    if (r->st == QS_OK && attn != 1)
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "%s.rope.scaling.attn_factor is %g: only 1 is "
+                            "supported", qsi_arch_name(c->arch), (double)attn);
 }
 
 static void read_rope(key_reader *r, qsi_config *c) {

@@ -15,6 +15,7 @@
  *
  * Sizes: H heads, r = kv_rank, dn + dr = head_dim (dr rotated), dv = d_value. */
 #include "model/layer.h"
+#include "model/rope_scaling.h"
 
 #include <math.h>
 #include <string.h>
@@ -32,10 +33,7 @@ static sizes sizes_of(const qsi_fwd *f) {
     sizes z = {.n_head = f->shard->n_head, .r = c->kv_rank, .dn = c->head_dim - c->d_rope,
                .dr = c->d_rope, .dv = c->d_value, .dk = c->head_dim,
                .lat = (int64_t)c->kv_rank + c->d_rope};
-    double m = 1;
-    if (c->rope_scaling == QSI_ROPE_YARN)
-        m += (double)c->yarn_log_mul * log((double)c->rope_factor);
-    z.scale = (float)(m * m / sqrt((double)c->head_dim));
+    z.scale = (float)qsi_config_attn_scale(c);
     return z;
 }
 

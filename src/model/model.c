@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "model/layer.h"
 #include "model/residency.h"
+#include "model/rope_scaling.h"
 #include "sys/file.h"
 
 enum { DEFAULT_ROWS = 512, USUAL_CONTEXT = 4096, SLICE = 1 << 20 };
@@ -447,6 +449,20 @@ done:
     return st;
 }
 
+static qs_status stretch(qsi_config *c, const qsi_model_opts *o, qs_err *err) {
+    qs_status st = QS_OK;
+    int32_t trained = c->n_ctx;
+    qsi_stretch kind;
+    QS_TRY(qsi_stretch_parse(&kind, o->rope_scaling ? o->rope_scaling : "auto", err));
+    QS_TRY(qsi_config_stretch(c, kind, o->rope_factor, o->n_ctx, err));
+    if (kind == QSI_STRETCH_AUTO && c->n_ctx != trained)
+        qsi_log(QSI_LOG_NOTE, "the model knows contexts of %d tokens; for %d, %s scales positions by %g "
+                "(--rope-scaling none leaves them alone)", (int)trained, (int)c->n_ctx,
+                c->rope_scaling == QSI_ROPE_YARN ? "YaRN" : "linear scaling", (double)c->rope_factor);
+done:
+    return st;
+}
+
 qs_status qsi_model_open(qsi_model **out, const qsi_gguf *g, const qsi_model_opts *o,
                          qs_err *err) {
     qs_status st = QS_OK;
@@ -462,6 +478,7 @@ qs_status qsi_model_open(qsi_model **out, const qsi_gguf *g, const qsi_model_opt
     m->k = qsi_kern_get(o->isa);
     QS_TRY(qsi_config_from_gguf(&m->c, g, err));
     QS_TRY(qsi_config_check(&m->c, err));
+    QS_TRY(stretch(&m->c, o, err));
     QS_TRY(qsi_shard_init(&m->shard, &m->c, m->o.comm, err));
     m->of = qsi_config_params(&m->c, NULL);
     QS_TRY(load(m, err));

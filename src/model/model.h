@@ -127,6 +127,11 @@ typedef struct qsi_model_opts {
                                 included: weights that do not fit are read from disk as they are
                                 needed (QS_E_LIMIT: too little for that); 0: all in memory */
     uint64_t cache_bytes;    /* of it, kept free for the KV cache; 0: F16, up to 4096 positions */
+    /* rotary positions for sequences of n_ctx tokens; 0 and NULL: as the file says (see
+     * rope_scaling.h: "auto", "none", "linear", "dynamic", "yarn", a factor or 0) */
+    const char *rope_scaling;
+    double rope_factor;
+    int64_t n_ctx;
     uint64_t weight_room;    /* instead of memory_bytes: bytes for weights alone; 0: computed */
     /* called while weights are prepared; may be NULL; non-zero cancels */
     int (*progress)(void *user, int64_t done, int64_t of);

@@ -74,6 +74,9 @@ class LlamaCpp(unittest.TestCase):
         lines = self.check("--mixes", "--mix", "Q2_K_M,Q3_K_M,Q4_K_S,Q4_K_M,Q5_K_M")
         self.assertEqual(len(lines), 10)
 
+    def test_rope_scalings(self):
+        self.assertEqual(len(self.check("--scalings")), 8)
+
     def test_ids_and_positions(self):
         lines = self.check("--model", write_model("moe-tiny", "Q8_0"),
                            write_model("dense-tiny", "Q8_0"))
