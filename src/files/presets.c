@@ -1,4 +1,5 @@
-/* The table of presets. DeepSeekMoE 2B's expert width, a quarter of a standard FFN, is 853 in the
+/* The table of presets. DeepSeekMoE 145B's unpublished dense width is twice the 16B's, which
+ * fits the published total. DeepSeekMoE 2B's expert width, a quarter of a standard FFN, is 853 in the
  * paper's arithmetic; 864 is the next multiple of 32, which block types need. Its vocabulary ("8K")
  * and its unused dense FFN width (4 experts) are our reading too. */
 #include "files/presets.h"
@@ -18,6 +19,11 @@
     .rope_scaling = QSI_ROPE_YARN, .rope_orig_ctx = 4096, .yarn_beta_fast = 32,                    \
     .yarn_beta_slow = 1
 
+/* DeepSeek-Coder: trained at 4096, then positions by 4. */
+#define CODER                                                                                      \
+    .arch = QSI_ARCH_LLAMA, .rms_eps = 1e-6f, .rope_theta = 1e5f, .rope_factor = 4,                \
+    .rope_scaling = QSI_ROPE_LINEAR, .n_ctx = 16384
+
 static const qsi_preset presets[] = {
     {"deepseek-llm-7b",
      "DeepSeek LLM 7B: dense, 30 layers, 6.9 B weights",
@@ -27,6 +33,18 @@ static const qsi_preset presets[] = {
      "DeepSeek LLM 67B: dense, 95 layers, grouped-query attention, 67.4 B weights",
      {DENSE, .n_vocab = 102400, .n_layer = 95, .d_model = 8192, .n_head = 64, .n_kv_head = 8,
       .head_dim = 128, .d_ff = 22016, .n_ctx = 4096}},
+    {"deepseek-coder-1.3b",
+     "DeepSeek-Coder 1.3B: dense, 24 layers, positions scaled by 4",
+     {CODER, .n_vocab = 32256, .n_layer = 24, .d_model = 2048, .n_head = 16, .n_kv_head = 16,
+      .head_dim = 128, .d_ff = 5504}},
+    {"deepseek-coder-6.7b",
+     "DeepSeek-Coder 6.7B: dense, 32 layers, positions scaled by 4",
+     {CODER, .n_vocab = 32256, .n_layer = 32, .d_model = 4096, .n_head = 32, .n_kv_head = 32,
+      .head_dim = 128, .d_ff = 11008}},
+    {"deepseek-coder-33b",
+     "DeepSeek-Coder 33B: dense, 62 layers, grouped-query attention, positions scaled by 4",
+     {CODER, .n_vocab = 32256, .n_layer = 62, .d_model = 7168, .n_head = 56, .n_kv_head = 8,
+      .head_dim = 128, .d_ff = 19200}},
     {"deepseek-moe-2b",
      "DeepSeekMoE 2B: 9 layers of 63 routed (7 used) and 1 shared expert",
      {MOE, .n_vocab = 8192, .n_layer = 9, .d_model = 1280, .n_head = 10, .n_kv_head = 10,
@@ -37,6 +55,11 @@ static const qsi_preset presets[] = {
      {MOE, .n_vocab = 102400, .n_layer = 28, .d_model = 2048, .n_head = 16, .n_kv_head = 16,
       .head_dim = 128, .d_ff = 10944, .n_ctx = 4096, .n_dense = 1, .n_expert = 64,
       .n_expert_used = 6, .n_shared = 2, .d_expert = 1408}},
+    {"deepseek-moe-145b",
+     "DeepSeekMoE 145B: 62 layers, the first dense, 128 routed (12 used) and 4 shared experts",
+     {MOE, .n_vocab = 102400, .n_layer = 62, .d_model = 4096, .n_head = 32, .n_kv_head = 32,
+      .head_dim = 128, .d_ff = 21888, .n_ctx = 4096, .n_dense = 1, .n_expert = 128,
+      .n_expert_used = 12, .n_shared = 4, .d_expert = 1408}},
     {"deepseek-v2-lite",
      "DeepSeek-V2-Lite 16B: latent attention, 27 layers, 64 routed (6 used) and 2 shared experts",
      {MLA, .n_vocab = 102400, .n_layer = 27, .d_model = 2048, .n_head = 16, .n_kv_head = 16,
@@ -44,6 +67,21 @@ static const qsi_preset presets[] = {
       .n_ctx = 163840, .n_dense = 1, .n_expert = 64, .n_expert_used = 6, .n_shared = 2,
       .d_expert = 1408, .expert_scale = 1, .gating = QSI_GATE_SOFTMAX, .n_group = 1,
       .n_group_used = 1, .yarn_log_mul = 0.0707f}},
+    {"deepseek-v2",
+     "DeepSeek-V2, V2.5, Coder-V2 236B: 60 layers, 160 routed (6 used, of 3 of 8 groups)",
+     {MLA, .n_vocab = 102400, .n_layer = 60, .d_model = 5120, .n_head = 128, .n_kv_head = 128,
+      .head_dim = 192, .d_rope = 64, .d_value = 128, .q_rank = 1536, .kv_rank = 512,
+      .d_ff = 12288, .n_ctx = 163840, .n_dense = 1, .n_expert = 160, .n_expert_used = 6,
+      .n_shared = 2, .d_expert = 1536, .expert_scale = 16, .gating = QSI_GATE_SOFTMAX,
+      .n_group = 8, .n_group_used = 3, .yarn_log_mul = 0.0707f}},
+    {"deepseek-v3",
+     "DeepSeek-V3, R1, V3.1 671B: 61 layers, 256 routed (8 used, of 4 of 8 groups)",
+     {MLA, .n_vocab = 129280, .n_layer = 61, .d_model = 7168, .n_head = 128, .n_kv_head = 128,
+      .head_dim = 192, .d_rope = 64, .d_value = 128, .q_rank = 1536, .kv_rank = 512,
+      .d_ff = 18432, .n_ctx = 163840, .n_dense = 3, .n_expert = 256, .n_expert_used = 8,
+      .n_shared = 1, .d_expert = 2048, .expert_scale = 2.5f, .norm_topk = true,
+      .gating = QSI_GATE_SIGMOID, .gate_bias = true, .n_group = 8, .n_group_used = 4,
+      .yarn_log_mul = 0.1f}},
     {"dense-tiny",
      "a dense model of 2.6 M weights, for trying things out",
      {DENSE, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 2,
@@ -53,6 +91,10 @@ static const qsi_preset presets[] = {
      {MOE, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 4,
       .head_dim = 64, .d_ff = 512, .n_ctx = 512, .n_dense = 1, .n_expert = 8, .n_expert_used = 2,
       .n_shared = 1, .d_expert = 96}},
+    {"deepseek-coder-tiny",
+     "DeepSeek-Coder's structure with 2.6 M weights, for trying things out",
+     {CODER, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 4,
+      .head_dim = 64, .d_ff = 512}},
     {"deepseek-v2-lite-tiny",
      "DeepSeek-V2-Lite's structure with 5 M weights, for trying things out",
      {MLA, .n_vocab = 512, .n_layer = 27, .d_model = 128, .n_head = 4, .n_kv_head = 4,
@@ -60,6 +102,13 @@ static const qsi_preset presets[] = {
       .n_dense = 1, .n_expert = 8, .n_expert_used = 2, .n_shared = 1, .d_expert = 32,
       .expert_scale = 1, .gating = QSI_GATE_SOFTMAX, .n_group = 1, .n_group_used = 1,
       .yarn_log_mul = 0.0707f}},
+    {"deepseek-v2-tiny",
+     "DeepSeek-V2's structure with 0.9 M weights, for trying things out",
+     {MLA, .n_vocab = 512, .n_layer = 4, .d_model = 128, .n_head = 4, .n_kv_head = 4,
+      .head_dim = 48, .d_rope = 16, .d_value = 32, .q_rank = 96, .kv_rank = 64, .d_ff = 256,
+      .n_ctx = 4096, .n_dense = 1, .n_expert = 16, .n_expert_used = 3, .n_shared = 2,
+      .d_expert = 32, .expert_scale = 16, .gating = QSI_GATE_SOFTMAX, .n_group = 4,
+      .n_group_used = 2, .yarn_log_mul = 0.0707f}},
     {"deepseek-v3-tiny",
      "DeepSeek-V3's structure with 0.9 M weights, for trying things out",
      {MLA, .n_vocab = 512, .n_layer = 4, .d_model = 128, .n_head = 4, .n_kv_head = 4,
