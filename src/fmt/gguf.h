@@ -75,7 +75,7 @@ const qsi_gguf_tensor *qsi_gguf_tensor_at(const qsi_gguf *g, size_t i);
 const qsi_gguf_tensor *qsi_gguf_tensor_find(const qsi_gguf *g, const char *name);
 /* QS_E_IO when the file changed under its mapping (sys/mapguard.h). */
 qs_status qsi_gguf_intact(const qsi_gguf *g, qs_err *err) QS_MUST_CHECK;
-/* Gives a tensor's pages back to the system (they are read again when touched). */
+/* Gives up a tensor's pages: they are read again when touched. */
 void qsi_gguf_drop(const qsi_gguf *g, const qsi_gguf_tensor *t);
 /* The same for whole pages of n bytes at p; nothing when they are not the file's. Thread: any. */
 void qsi_gguf_drop_bytes(const qsi_gguf *g, const void *p, size_t n);

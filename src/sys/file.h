@@ -18,7 +18,7 @@ typedef struct qsi_map {
 } qsi_map;
 qs_status qsi_map_open(qsi_map *m, const char *path, qs_err *err) QS_MUST_CHECK;
 void qsi_map_close(qsi_map *m);
-/* Gives pages [off, off+n) back to the system (they are read again when touched). */
+/* Gives up pages [off, off+n): they are read again when touched. */
 void qsi_map_drop(const qsi_map *m, size_t off, size_t n);
 void qsi_map_will_need(const qsi_map *m, size_t off, size_t n);
 /* Pages will be touched here and there: the system reads no others with them. */
