@@ -161,7 +161,7 @@ int cmd_bench(int argc, char **argv) {
     const char *model = NULL, *isa = NULL, *kv = NULL;
     int64_t prompt = 512, gen = 64, depth = 0, batch = 1, threads = 0, repeats = 5, train = 2048;
     uint64_t memory = 0;
-    bool numa = false, mlock = false;
+    bool numa = false, mlock = false, exact = false;
     bool kernels = false, trained = true, terminal = isatty(STDERR_FILENO) != 0;
     form f = {0};
     const qsa_opt opts[] = {
@@ -174,6 +174,7 @@ int cmd_bench(int argc, char **argv) {
         QSA_OPT_INT(0, "train", "N", &train, 1, 1 << 20, "rows of the training test (2048)"),
         QSA_OPT_UNSET(0, "no-train", &trained, "leave the training test out"),
         QSA_MACHINE_OPTS(threads, isa, numa, mlock, memory),
+        QSA_EXACT_OPT(exact),
         QSA_OPT_INT('r', "repeats", "N", &repeats, 1, 101, "of each test; the median counts (5)"),
         QSA_OPT_FLAG(0, "kernels", &kernels, "the kernels one by one, at every level"),
         QSA_OPT_FLAG(0, "json", &f.json, "print one JSON object"),
@@ -217,6 +218,7 @@ int cmd_bench(int argc, char **argv) {
     o.numa = numa;
     o.mlock = mlock;
     o.memory_bytes = memory;
+    o.exact = exact;
     qs_log_set(qsa_log, NULL);
     qsa_interrupt_catch(true);
     if (kernels) return bench_kernels(&o, &f);

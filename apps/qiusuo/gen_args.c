@@ -58,6 +58,7 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     mo.n_ctx = a->ctx;
     mo.rope_scaling = a->rope_scaling;
     mo.rope_factor = a->rope_factor;
+    mo.exact = a->exact;
     mo.progress = on_load;
     mo.user = &progress;
     qsa_progress_begin(&progress, "loading", "B", 0);

@@ -12,7 +12,7 @@ typedef struct qsa_model_args {
     const char *rope_scaling; /* NULL: auto */
     double rope_factor;       /* 0: the context by the trained one */
     uint64_t memory;          /* 0: as much as the weights take */
-    bool numa, mlock;
+    bool numa, mlock, exact;
 } qsa_model_args;
 
 typedef struct qsa_gen_args {
@@ -46,6 +46,8 @@ typedef struct qsa_gen_args {
     QSA_OPT_FLAG(0, "mlock", &(mlock), "keep the model in memory; never let it be paged out"),     \
     QSA_OPT_SIZE(0, "memory", "SIZE", &(memory),                                                   \
                  "at most SIZE for the process (12G); weights beyond it are read from disk")
+#define QSA_EXACT_OPT(exact)                                                                       \
+    QSA_OPT_FLAG(0, "exact", &(exact), "no activations of 8 bits: slower, a little more precise")
 
 #define QSA_MODEL_OPTS(a)                                                                          \
     QSA_OPT_STR('m', "model", "FILE", &(a).model, "the model (GGUF file or Hugging Face folder)"), \
@@ -56,6 +58,7 @@ typedef struct qsa_gen_args {
     QSA_OPT_NUM(0, "rope-scale", "N", &(a).rope_factor, 1, 1e6,                                    \
                 "factor of --rope-scaling (0: the context by the trained one)"),                   \
     QSA_MACHINE_OPTS((a).threads, (a).isa, (a).numa, (a).mlock, (a).memory),                       \
+    QSA_EXACT_OPT((a).exact),                                                                      \
     QSA_KV_OPT((a).kv)
 
 #define QSA_GEN_NUM(n, val, a, field, from, to, text)                                              \

@@ -83,6 +83,9 @@ typedef struct qs_model_opts {
      * with a note in the log. QS_E_ARG, QS_E_RANGE: a word or a number that makes no sense */
     const char *rope_scaling;
     double rope_factor;
+    int32_t exact;           /* non-zero: quantised weights meet float activations. Slower: by
+                                default activations are rounded to 8 bits for them, one scale for
+                                at most 256 values. F32, F16 and BF16 weights are not concerned */
 } qs_model_opts;
 QS_API void qs_model_opts_init(qs_model_opts *o, size_t size);
 

@@ -27,7 +27,8 @@ static qsi_bench_opts inner(const qs_bench_opts *o) {
     return (qsi_bench_opts){.prompt = o->prompt, .gen = o->gen, .depth = o->depth,
                             .batch = o->batch, .train = o->train, .repeats = o->repeats,
                             .progress = o->progress, .user = o->user,
-                            .probe_s = PROBE_S, .memory_bytes = o->memory_bytes, .mlock = o->mlock != 0};
+                            .probe_s = PROBE_S, .memory_bytes = o->memory_bytes, .mlock = o->mlock != 0,
+                            .exact = o->exact != 0};
 }
 
 static void publish(const qsi_bench_report *r, const qsi_limits *l, qs_bench_report *out) {
@@ -68,7 +69,7 @@ static qs_status once(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool
     mean.fp32_gflop_s = 0.5 * (before.fp32_gflop_s + after.fp32_gflop_s);
     mean.bf16_gflop_s = 0.5 * (before.bf16_gflop_s + after.bf16_gflop_s);
     mean.int8_gop_s = 0.5 * (before.int8_gop_s + after.int8_gop_s);
-    QS_TRY(qsi_bench_limits(g, o->kv_type, &mean, &r, err));
+    QS_TRY(qsi_bench_limits(o, g, &mean, &r, err));
     publish(&r, &mean, out);
     if (r.n_runs > 0) before.read_gb_s = after.read_gb_s;
     *moved = out->drift = qsi_limits_differ(&before, &after);

@@ -163,7 +163,8 @@ static qs_status load_weights(qs_model *m, const qs_model_opts *o, qs_err *err) 
     qsi_model_opts mo = { .pool = m->pool, .isa = m->isa, .progress = o->progress, .user = o->user,
                           .max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_ROWS,
                           .memory_bytes = o->memory_bytes, .n_ctx = o->n_ctx,
-                          .rope_scaling = o->rope_scaling, .rope_factor = o->rope_factor };
+                          .rope_scaling = o->rope_scaling, .rope_factor = o->rope_factor,
+                          .exact = o->exact != 0 };
     st = qsi_model_open(&m->model, m->g, &mo, err);
     if (st != QS_OK) {
         qsi_err_prefix(err, "cannot run '%s'", m->path);

@@ -138,7 +138,8 @@ static void subject_release(subject *s) {
 static qs_status subject_init(subject *s, const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool,
                               qsi_isa isa, qs_err *err) {
     qs_status st = QS_OK;
-    qsi_model_opts mo = {.pool = pool, .isa = isa, .memory_bytes = o->memory_bytes};
+    qsi_model_opts mo = {.pool = pool, .isa = isa, .memory_bytes = o->memory_bytes,
+                         .exact = o->exact};
     qsi_model_io io;
     qsi_config shape;
     *s = (subject){.o = o};
@@ -431,7 +432,7 @@ static double element_bytes(qsi_type t) {
     return (double)ti->bytes / ti->block;
 }
 
-qs_status qsi_bench_limits(const qsi_gguf *g, qsi_type kv_type, const qsi_limits *l,
+qs_status qsi_bench_limits(const qsi_bench_opts *o, const qsi_gguf *g, const qsi_limits *l,
                            qsi_bench_report *out, qs_err *err) {
     qs_status st = QS_OK;
     qsi_config c, shape;
@@ -440,7 +441,8 @@ qs_status qsi_bench_limits(const qsi_gguf *g, qsi_type kv_type, const qsi_limits
     qsi_cost_of(&train_cost, &shape, NULL, 2);
     if (g != NULL) {
         QS_TRY(qsi_config_from_gguf(&c, g, err));
-        qsi_cost_of(&cost, &c, g, element_bytes(kv_type));
+        qsi_cost_of(&cost, &c, g, element_bytes(o->kv_type));
+        if (o->exact) qsi_cost_exact(&cost);
     }
     for (int32_t i = 0; i < out->n_runs; i++) {
         qsi_bench_run *r = &out->runs[i];

@@ -20,6 +20,7 @@ typedef struct qsi_bench_opts {
     bool mlock;
     double probe_s;                                    /* of measuring memory around repeats; 0: not */
     qsi_type kv_type;                                  /* of the cache */
+    bool exact;                                        /* as in qsi_model_opts */
 } qsi_bench_opts;
 
 /* Of a run whose weights come from disk (memory_bytes). */
@@ -71,6 +72,8 @@ enum { QSI_PEAK_FP32, QSI_PEAK_BF16, QSI_PEAK_INT8 };
 
 /* g may be NULL: the shape alone, bf16 weights. cache: bytes an element. */
 void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double cache);
+/* The same when quantised weights meet float activations: their operations are float ones. */
+void qsi_cost_exact(qsi_cost *c);
 /* Seconds that the limits leave for n prompt tokens of one sequence after `depth` positions, logits
  * of the last only; for one decode step of `batch` sequences at `depth`; for a training token in
  * documents of n_pos positions. */
@@ -83,8 +86,8 @@ double qsi_limit_train(const qsi_cost *c, const qsi_limits *l, int64_t n_pos);
 qs_status qsi_bench_tests(const qsi_bench_opts *o, const qsi_gguf *g, qsi_pool *pool, qsi_isa isa,
                           qsi_bench_report *out, qs_err *err) QS_MUST_CHECK;
 /* Limits and shares of the runs from the machine's limits; where a run has a rate of memory of its
- * own, that counts. */
-qs_status qsi_bench_limits(const qsi_gguf *g, qsi_type kv_type, const qsi_limits *l,
+ * own, that counts. Of o only kv_type and exact are read. */
+qs_status qsi_bench_limits(const qsi_bench_opts *o, const qsi_gguf *g, const qsi_limits *l,
                            qsi_bench_report *out, qs_err *err) QS_MUST_CHECK;
 /* Every kernel at every level up to isa, on the calling thread. */
 qs_status qsi_bench_kernels(const qsi_bench_opts *o, qsi_isa isa, qsi_bench_kernel_fn *fn,

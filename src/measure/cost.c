@@ -52,6 +52,12 @@ void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double c
                        (qsi_config_cache_key(c) + qsi_config_cache_value(c)) * cache;
 }
 
+void qsi_cost_exact(qsi_cost *c) {
+    c->layer_ops[QSI_PEAK_FP32] += c->layer_ops[QSI_PEAK_INT8];
+    c->head_ops[QSI_PEAK_FP32] += c->head_ops[QSI_PEAK_INT8];
+    c->layer_ops[QSI_PEAK_INT8] = c->head_ops[QSI_PEAK_INT8] = 0;
+}
+
 static double seconds(const double ops[3], const qsi_limits *l) {
     return (ops[QSI_PEAK_FP32] / l->fp32_gflop_s + ops[QSI_PEAK_BF16] / l->bf16_gflop_s +
             ops[QSI_PEAK_INT8] / l->int8_gop_s) *

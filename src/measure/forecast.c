@@ -188,7 +188,7 @@ static qs_status tests(const qsi_forecast_opts *o, const qsi_gguf *g, qsi_pool *
                               .batch = 1, .repeats = REPEATS, .probe_s = PROBE_S,
                               .kv_type = o->kv_type};
     QS_TRY(qsi_bench_tests(&b, g, pool, isa, &r, err));
-    QS_TRY(qsi_bench_limits(g, o->kv_type, l, &r, err));
+    QS_TRY(qsi_bench_limits(&b, g, l, &r, err));
     for (int32_t i = 0; i < r.n_runs; i++) {
         const qsi_bench_run *x = &r.runs[i];
         timing t = {1 / x->tok_s, 1 / x->limit_tok_s, x->read_gb_s};

@@ -98,7 +98,8 @@ static qs_status make_weight(qsi_model *m, qsi_type type, const void *data, int6
                              int64_t n_in, qsi_weight **w, unsigned *form, qs_err *err) {
     qs_status st = QS_OK;
     bool apart = m->res && qsi_res_holds(m->res, data);
-    QS_TRY(qsi_weight_create(w, m->k, type, apart ? NULL : data, n_out, n_in, err));
+    QS_TRY(qsi_weight_create_kind(w, m->k, type, qsi_weight_kind(type, m->o.exact),
+                                  apart ? NULL : data, n_out, n_in, err));
     *form |= qsi_act_form(qsi_weight_mm(*w));
     if (apart) return qsi_res_add(m->res, *w, data, m->group, m->expert, m->part, err);
     m->preparing = *w;
@@ -173,10 +174,11 @@ done:
 
 /* ---- latent attention ---- */
 /* The type of the second form of a matrix K [dn, r] (what the other path multiplies with): the same
- * where that is exact, else 16 bits. One of a head's three matrices is so held twice: under 0.3 % of
- * the weights of the published models, under 1 % of their bytes. */
+ * where that is exact, else 16 bits, or 32 where all is to be exact. One of a head's three matrices is
+ * so held twice: under 0.3 % of the weights of the published models, under 1 % of their bytes. */
 static qsi_type turned_type(const qsi_model *m, qsi_type t) {
     if (t == QSI_F32 || t == QSI_F16 || t == QSI_BF16) return t;
+    if (m->o.exact) return QSI_F32;
     return m->k->bf16_native ? QSI_BF16 : QSI_F16;
 }
 

@@ -133,6 +133,7 @@ typedef struct qsi_model_opts {
     double rope_factor;
     int64_t n_ctx;
     uint64_t weight_room;    /* instead of memory_bytes: bytes for weights alone; 0: computed */
+    bool exact;              /* quantised weights meet float activations, not int8 ones */
     /* called while weights are prepared; may be NULL; non-zero cancels */
     int (*progress)(void *user, int64_t done, int64_t of);
     void *user;

@@ -163,6 +163,21 @@ class Score(unittest.TestCase):
             for a, b in zip(base, values):
                 self.assertAlmostEqual(a, b, delta=2e-2)
 
+    def test_exact(self):
+        m = model("dense", "q8_0")
+        plain = [json.loads(x) for x in self.score("-m", m, stdin=self.TEXT).splitlines()]
+        exact = [json.loads(x) for x in self.score("-m", m, "--exact", stdin=self.TEXT).splitlines()]
+        ref = [json.loads(x) for x in self.score("-m", m, "--exact", "--isa", "ref",
+                                                 stdin=self.TEXT).splitlines()]
+        far = [abs(a["logprob"] - b["logprob"]) for a, b in zip(plain[1:], exact[1:])]
+        self.assertGreater(max(far), 1e-6)  # 8-bit activations do round
+        self.assertLess(max(far), 0.1)
+        for a, b in zip(exact[1:], ref[1:]):
+            self.assertAlmostEqual(a["logprob"], b["logprob"], delta=1e-3)
+        f32 = model("dense", "f32")  # no quantised weights: nothing to be exact about
+        self.assertEqual(self.score("-m", f32, stdin=self.TEXT),
+                         self.score("-m", f32, "--exact", stdin=self.TEXT))
+
     def test_perplexity(self):
         m = model("moe", "f32")
         values = [json.loads(x)["logprob"] for x in self.score("-m", m, stdin=self.TEXT).splitlines()]

@@ -39,7 +39,7 @@ static void test_rows(void **state) {
     qsi_bench_report r = {0};
     qs_err err;
     assert_int_equal(qsi_bench_tests(&o, g, pool, qsi_cpu_isa(), &r, &err), QS_OK);
-    assert_int_equal(qsi_bench_limits(g, QSI_F16, &l, &r, &err), QS_OK);
+    assert_int_equal(qsi_bench_limits(&o, g, &l, &r, &err), QS_OK);
     assert_int_equal(r.n_runs, 3);
     assert_string_equal(r.runs[0].test, "prefill");
     assert_int_equal(r.runs[0].n, 70);
@@ -70,12 +70,12 @@ static void test_watched(void **state) {
     qsi_bench_report r = {0};
     qs_err err;
     assert_int_equal(qsi_bench_tests(&o, g, pool, qsi_cpu_isa(), &r, &err), QS_OK);
-    assert_int_equal(qsi_bench_limits(g, QSI_F16, &l, &r, &err), QS_OK);
+    assert_int_equal(qsi_bench_limits(&o, g, &l, &r, &err), QS_OK);
     assert_int_equal(r.n_runs, 1);
     double own = r.runs[0].read_gb_s, limit = r.runs[0].limit_tok_s;
     assert_true(own > 0.01 && r.runs[0].drift >= 0 && r.runs[0].drift < 1);
     r.runs[0].read_gb_s = 0;
-    assert_int_equal(qsi_bench_limits(g, QSI_F16, &l, &r, &err), QS_OK);
+    assert_int_equal(qsi_bench_limits(&o, g, &l, &r, &err), QS_OK);
     assert_float_equal(limit / r.runs[0].limit_tok_s, own / l.read_gb_s, 1e-6 * own / l.read_gb_s);
 }
 

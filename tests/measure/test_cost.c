@@ -38,6 +38,15 @@ static void test_counts(void **state) {
     assert_int_equal(c.weight_bytes, 2 * (int64_t)(shared + 2 * 8 * EXPERT + 1000 * 64));
 }
 
+/* Exact: what int8 units would do falls to float ones, and nothing is lost. */
+static void test_exact(void **state) {
+    qsi_cost c = {.layer_ops = {1, 2, 30}, .head_ops = {4, 5, 60}};
+    qsi_cost_exact(&c);
+    assert_true(c.layer_ops[QSI_PEAK_FP32] == 31 && c.layer_ops[QSI_PEAK_BF16] == 2);
+    assert_true(c.head_ops[QSI_PEAK_FP32] == 64 && c.head_ops[QSI_PEAK_BF16] == 5);
+    assert_true(c.layer_ops[QSI_PEAK_INT8] == 0 && c.head_ops[QSI_PEAK_INT8] == 0);
+}
+
 /* Latent attention: 3 layers, 4 heads of 10 + 6, values of 12, latent rows of 20 + 6. */
 static void test_latent(void **state) {
     qsi_config k = moe;
@@ -92,7 +101,7 @@ static void test_median(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_latent),
+        cmocka_unit_test(test_latent), cmocka_unit_test(test_exact),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_median),
     };
