@@ -225,7 +225,7 @@ static void one(size_t type, bool x, int64_t m, int64_t n, int64_t k, bool raw) 
 }
 
 static void products(bool x) {
-    static const int64_t ms[] = {1, 2, 3, 5, 6, 7, 13, 29}, ns[] = {1, 15, 31, 33, 50};
+    static const int64_t ms[] = {1, 2, 3, 4, 5, 6, 7, 13, 29}, ns[] = {1, 15, 31, 33, 50};
     static const int64_t ks[] = {1, 3, 8, 9, 17};
     for (size_t t = 0; t < QSI_COUNT(types); t++) {
         bool k256 = qsi_type_get(types[t].type)->block == 256;

@@ -6,9 +6,11 @@
 #define BIASED 0
 #ifdef QSI_SMALL_TILES /* sanitizers: the same code, compiled in a tenth of the time */
 #define MR 2
+#define FEW 2
 #define NP 1
 #define ALL_ROWS(X, name) X(name, 1) X(name, 2)
 #else
+#define FEW 4
 #define MR 6
 #define NP 2
 #define ALL_ROWS(X, name) X(name, 1) X(name, 2) X(name, 3) X(name, 4) X(name, 5) X(name, 6)

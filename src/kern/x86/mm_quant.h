@@ -6,8 +6,9 @@
  *   dot4s(s, w, x)   the same for signed w (used when BIASED is 0)
  *   dot2(s, w, x)    s + the two products of the 16-bit halves of each word
  *   MR, NP           rows and panels of a tile
+ *   FEW              rows that codes in registers serve, 2 or 4
  *
- * One row: codes go from the panel through registers into the dot. More rows: the codes and scales of
+ * Few rows: codes go from the panel through registers into the dots. More: the codes and scales of
  * 256 values of NP panels are unpacked once into a buffer that stays in the first cache, and all rows
  * (ROWS at most) pass over it in tiles of MR. Both compute the integers and do the float operations
  * that kern.h states, so the bits are the same. */
@@ -61,69 +62,101 @@ QSI_INLINE const char *act_pairs(const int t, const char *x) {
     return x + (group_steps(t) == 4 ? AK_S16 : AK_S32);
 }
 
-/* ---- one row ---- */
+/* ---- few rows ---- */
 
-/* dots[e] += code e of bundle i times its activations. The CPU's own prefetch keeps up with a panel
- * that is read from front to back, and a second one only disturbs it, but for Q8_0, which has the
- * fewest instructions a byte (docs/kernels.md). */
-QSI_INLINE void bundle_dots(const int t, const char *b, const int i, const char *x, vi dots[8]) {
+/* Rows that share the codes in registers: with more (or eight codes at a time) the buffer is faster. */
+QSI_INLINE int few_of(const int t) { return bundle_steps(t) == 8 && FEW > 2 ? 2 : FEW; }
+
+/* dots[r][e] += code e of bundle i times its activations of row r. The CPU's own prefetch keeps up
+ * with a panel that is read from front to back, and a second one only disturbs it, but for Q8_0,
+ * which has the fewest instructions a byte (docs/kernels.md). */
+QSI_INLINE void bundle_dots(const int t, const int rows, const char *b, const int i, const char *x,
+                            size_t lda, vi dots[FEW][8]) {
     vi w[8];
     if (t == QSI_MM_Q8_0) _mm_prefetch(b + AHEAD + i * VB, _MM_HINT_T1);
     bundle(t, b, i, w);
 #pragma GCC unroll 8
     for (int e = 0; e < bundle_steps(t); e++)
-        dots[e] = dot_codes(t, dots[e], w[e], bcast(act_qs(t, x) + 4 * step_of(t, i, e)));
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+            dots[r][e] = dot_codes(t, dots[r][e], w[e], bcast(act_qs(t, x + (size_t)r * lda) +
+                                                              4 * step_of(t, i, e)));
 }
 
-QSI_INLINE vf row_block_k(const int t, const char *b, const char *half, const char *x, vf acc) {
+QSI_INLINE void rows_block_k(const int t, const int rows, const char *b, const char *half,
+                             const char *x, size_t lda, vf acc[FEW]) {
     /* after so many bundles the dots of bundle_steps groups are complete */
     const int span = group_steps(t);
     scales o;
     scales_k(t, b, half, &o);
-    vi sum = alli(0);
+    vi sum[FEW];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) sum[r] = alli(0);
 #pragma GCC unroll 16
     for (int i = 0; i < bundles_of(t); i += span) {
-        vi dots[8];
+        vi dots[FEW][8];
 #pragma GCC unroll 8
-        for (int e = 0; e < bundle_steps(t); e++)
-            dots[e] = start(t, act_z(t, x, step_of(t, i, e) / span));
+        for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
-        for (int j = 0; j < span; j++) bundle_dots(t, b, i + j, x, dots);
+            for (int e = 0; e < bundle_steps(t); e++)
+                dots[r][e] = start(t, act_z(t, x + (size_t)r * lda, step_of(t, i, e) / span));
 #pragma GCC unroll 8
-        for (int e = 0; e < bundle_steps(t); e++)
-            sum = iadd(sum, imul(dots[e], o.sc[step_of(t, i, e) / span]));
+        for (int j = 0; j < span; j++) bundle_dots(t, rows, b, i + j, x, lda, dots);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+            for (int e = 0; e < bundle_steps(t); e++)
+                sum[r] = iadd(sum[r], imul(dots[r][e], o.sc[step_of(t, i, e) / span]));
     }
-    vf ad = bcastf(x + AK_D);
-    acc = vfma(to_float(sum), vmul(ad, o.d), acc);
-    if (!has_min(t)) return acc;
-    vi low = alli(0);
 #pragma GCC unroll 8
-    for (int i = 0; i < min_pairs(t); i++) low = dot2(low, o.mn[i], bcast(act_pairs(t, x) + 4 * i));
-    return vfnma(to_float(low), vmul(ad, o.m), acc);
+    for (int r = 0; r < rows; r++) {
+        const char *xr = x + (size_t)r * lda;
+        vf ad = bcastf(xr + AK_D);
+        acc[r] = vfma(to_float(sum[r]), vmul(ad, o.d), acc[r]);
+        if (!has_min(t)) continue;
+        vi low = alli(0);
+#pragma GCC unroll 8
+        for (int i = 0; i < min_pairs(t); i++)
+            low = dot2(low, o.mn[i], bcast(act_pairs(t, xr) + 4 * i));
+        acc[r] = vfnma(to_float(low), vmul(ad, o.m), acc[r]);
+    }
 }
 
-QSI_INLINE vf row_block_32(const int t, const char *b, const char *half, const char *x, vf acc) {
-    vf d, m, ad = bcastf(x);
-    vi dots[8] = {start(t, act_z(t, x, 0)), alli(0)};
+QSI_INLINE void rows_block_32(const int t, const int rows, const char *b, const char *half,
+                              const char *x, size_t lda, vf acc[FEW]) {
+    vf d, m;
+    vi dots[FEW][8];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        dots[r][0] = start(t, act_z(t, x + (size_t)r * lda, 0));
+        dots[r][1] = alli(0);
+    }
     scales_32(t, b, half, &d, &m);
 #pragma GCC unroll 8
-    for (int i = 0; i < bundles_of(t); i++) bundle_dots(t, b, i, x, dots);
-    if (bundle_steps(t) == 2) dots[0] = iadd(dots[0], dots[1]);
-    acc = vfma(to_float(dots[0]), vmul(ad, d), acc);
-    if (!has_min(t)) return acc;
-    return vfma(to_float(sar(bcast(x + A8_Z), 7)), vmul(ad, m), acc);
+    for (int i = 0; i < bundles_of(t); i++) bundle_dots(t, rows, b, i, x, lda, dots);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        const char *xr = x + (size_t)r * lda;
+        vf ad = bcastf(xr);
+        vi s = bundle_steps(t) == 2 ? iadd(dots[r][0], dots[r][1]) : dots[r][0];
+        acc[r] = vfma(to_float(s), vmul(ad, d), acc[r]);
+        if (has_min(t)) acc[r] = vfma(to_float(sar(bcast(xr + A8_Z), 7)), vmul(ad, m), acc[r]);
+    }
 }
 
-/* One row of A by one panel. */
-QSI_INLINE vf row_panel(const int t, int64_t nb, const char *a, const char *panel) {
-    vf acc = zero();
+/* Rows of A by one panel. */
+QSI_INLINE void rows_panel(const int t, const int rows, int64_t nb, const char *a, size_t lda,
+                           const char *panel, vf acc[FEW]) {
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) acc[r] = zero();
     place at = block_at(t, panel, 0);
     for (int64_t i = 0; i < nb; i++, at = next_block(t, at, i - 1)) {
         const char *x = act_block(t, a, i);
-        acc = is_k(t) ? row_block_k(t, at.words, at.half, x, acc)
-                      : row_block_32(t, at.words, at.half, x, acc);
+        if (is_k(t))
+            rows_block_k(t, rows, at.words, at.half, x, lda, acc);
+        else
+            rows_block_32(t, rows, at.words, at.half, x, lda, acc);
     }
-    return acc;
 }
 
 /* ---- many rows ---- */
@@ -315,10 +348,26 @@ QSI_INLINE void store(const problem *q, int64_t row, int64_t panel, vf v) {
     st(k, c, q->add ? vadd(ld(k, c), v) : v);
 }
 
-QSI_INLINE void run_row(const int t, const problem *q) {
-    size_t size = panel_size(t, q->k);
-    for (int64_t p = q->p0; p < q->p1; p++)
-        store(q, 0, p, row_panel(t, q->k / block_len(t), q->a, q->packed + (size_t)p * size));
+/* q->m rows, at most FEW. */
+QSI_INLINE void run_rows(const int t, const int rows, const problem *q) {
+    for (int64_t p = q->p0; p < q->p1; p++) {
+        vf acc[FEW];
+        rows_panel(t, rows, q->k / block_len(t), q->a, q->lda,
+                   q->packed + (size_t)p * panel_size(t, q->k), acc);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) store(q, r, p, acc[r]);
+    }
+}
+
+QSI_INLINE void run_few(const int t, const problem *q) {
+    switch (q->m) {
+    case 1: run_rows(t, 1, q); break;
+#if FEW > 2
+    case 3: run_rows(t, few_of(t) > 2 ? 3 : 2, q); break;
+    case 4: run_rows(t, few_of(t) > 2 ? 4 : 2, q); break;
+#endif
+    default: run_rows(t, 2, q); break;
+    }
 }
 
 /* Prefetches part i of `of` of the bytes that the buffer takes after those of block b of panels
@@ -377,8 +426,8 @@ QSI_INLINE void run_tiles(const int t, const bool exact, unpack_fn *open, tile_f
 
 QSI_INLINE void run_type(const int t, const bool exact, unpack_fn *open, tile_fn *const *fns,
                          const problem *q) {
-    if (q->m == 1 && !exact) {
-        run_row(t, q);
+    if (q->m <= few_of(t) && !exact) {
+        run_few(t, q);
         return;
     }
     int64_t groups = (q->m + ROWS - 1) / ROWS;
