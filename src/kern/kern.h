@@ -157,7 +157,7 @@ typedef struct qsi_kern {
      * (half) for every block of 32 along d and every position, [ceil(d/32)][64]; else scale is NULL.
      * Sums run over their index ascending, a fused multiply-add a term (ref: rounded twice),
      * whatever m and n are: a row's bits are its own. */
-    /* s[i*lds + p] = q_i . k_p, p < n; s is written (with anything) up to n rounded up to 32, kt and
+    /* s[i*lds + p] = q_i . k_p, p < n; s is written (with anything) up to n rounded up to 64, kt and
      * scale read as far. With scales: sums of 32 as they come, times their scale, added up. */
     void (*attn_qk)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *q, int64_t ldq,
                     const void *kt, const uint16_t *scale, float *s, int64_t lds);

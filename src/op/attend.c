@@ -6,7 +6,7 @@
  * (largest scaled score), l (sum of exp(s - m)) and o (sum of exp(s - m) v):
  *     m' = max(m, ms), a = exp(m - m'), b = exp(ms - m'), l = a l + b ls, o = a o + b os.
  * Query rows are those of a block times the heads of a group; keys and values of a tile stay in the
- * worker's cache for all of them. On the diagonal, rows are taken by eight, so that positions none
+ * worker's cache for all of them. On the diagonal, rows are taken by FEW, so that positions none
  * of them sees are skipped.
  * Backward: with p = exp(s - lse), dp = dout vT, D = dout . out,
  *     ds = scale p (dp - D), dq = ds k, dk = dsT q, dv = pT dout.
@@ -16,7 +16,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TILE = QSI_ATTEND_TILE, SPAN = QSI_ATTEND_SPAN, FEW = 8, SOME = 16, SIDE = 16 };
+enum { TILE = QSI_ATTEND_TILE, SPAN = QSI_ATTEND_SPAN, FEW = 6, SOME = 30, SIDE = 16 };
 
 qsi_kv_view qsi_kv_rows(const float *k, int64_t ld_k, int64_t hd_k, const float *v, int64_t ld_v,
                         int64_t hd_v) {
@@ -65,7 +65,7 @@ typedef struct pass {
     float *s;            /* [m, SPAN] */
     float *o;            /* [m, hd_v] of the span */
     qsi_attend_state *t; /* [m] of the span; l 0: the row sees none of it */
-    float *turned;       /* [hd_k, TILE] */
+    float *wide;         /* [TILE, hd_k or hd_v]: keys turned, or a tile widened to floats */
 } pass;
 
 /* Positions of [p0, p0 + n) that query row x sees. */
@@ -92,15 +92,25 @@ static void fetch(const pass *a, const coming *c, int64_t x) {
     for (; at < end; at += QSI_ALIGN) __builtin_prefetch(page + from + at, 0, 2);
 }
 
+/* Many rows meet a tile of halves as floats: the same values, widened once. */
+static void widen(const pass *a, qsi_type *type, tile *t, int64_t n) {
+    if (*type != QSI_F16 || a->m < SOME) return;
+    a->k->f16_to_f32(t->data, a->wide, n);
+    t->data = a->wide;
+    *type = QSI_F32;
+}
+
 static void scores(const pass *a, int64_t p0, float *s, const coming *next) {
     const qsi_kv_view *kv = a->kv;
     int64_t d = kv->hd_k, last = sees(a, a->m - 1, p0, TILE);
     tile t = tile_at(kv, false, a->kvh, p0 / TILE);
     qsi_type type = kv->type;
     if (!kv->turned) {
-        a->k->attn_turn(type, last, d, t.data, t.ld, a->turned);
-        t.data = a->turned;
+        a->k->attn_turn(type, last, d, t.data, t.ld, a->wide);
+        t.data = a->wide;
         type = QSI_F32;
+    } else {
+        widen(a, &type, &t, d * TILE);
     }
     if (sees(a, 0, p0, TILE) == TILE || a->group == a->m) {
         for (int64_t x = 0; x < a->m; x += SOME) {
@@ -122,10 +132,12 @@ static void values(const pass *a, int64_t p0, const float *s, const coming *next
     const qsi_kv_view *kv = a->kv;
     int64_t d = kv->hd_v, last = sees(a, a->m - 1, p0, TILE);
     tile t = tile_at(kv, true, a->kvh, p0 / TILE);
+    qsi_type type = kv->type;
+    if (t.ld == d) widen(a, &type, &t, last * d);
     if (sees(a, 0, p0, TILE) == TILE || a->group == a->m) {
         for (int64_t x = 0; x < a->m; x += SOME) {
             fetch(a, next, x);
-            a->k->attn_pv(kv->type, qsi_min64(SOME, a->m - x), last, d, s + x * SPAN, SPAN, t.data,
+            a->k->attn_pv(type, qsi_min64(SOME, a->m - x), last, d, s + x * SPAN, SPAN, t.data,
                           t.ld, t.scale, a->o + x * d, d);
         }
         return;
@@ -133,7 +145,7 @@ static void values(const pass *a, int64_t p0, const float *s, const coming *next
     for (int64_t x = 0; x < a->m; x += FEW) {
         int64_t few = qsi_min64(FEW, a->m - x), n = sees(a, x + few - 1, p0, TILE);
         if (n > 0)
-            a->k->attn_pv(kv->type, few, n, d, s + x * SPAN, SPAN, t.data, t.ld, t.scale,
+            a->k->attn_pv(type, few, n, d, s + x * SPAN, SPAN, t.data, t.ld, t.scale,
                           a->o + x * d, d);
     }
 }
@@ -199,7 +211,7 @@ static int64_t most_rows(int64_t group) { return qsi_max64(TILE, group); }
 
 size_t qsi_attend_scratch(int64_t group, int64_t hd_k, int64_t hd_v) {
     int64_t m = most_rows(group);
-    return (size_t)(m * (SPAN + hd_k + hd_v) + TILE * hd_k) * sizeof(float) +
+    return (size_t)(m * (SPAN + hd_k + hd_v) + TILE * qsi_max64(hd_k, hd_v)) * sizeof(float) +
            (size_t)(m + TILE * group) * sizeof(qsi_attend_state) + 6 * QSI_ALIGN;
 }
 
@@ -210,7 +222,7 @@ static pass pass_init(const qsi_kern *k, const qsi_kv_view *kv, int64_t kvh, int
     a.s = qsi_bump_take(b, (size_t)(m * SPAN) * sizeof *a.s);
     a.o = qsi_bump_take(b, (size_t)(m * kv->hd_v) * sizeof *a.o);
     a.t = qsi_bump_take(b, (size_t)m * sizeof *a.t);
-    a.turned = qsi_bump_take(b, (size_t)(TILE * kv->hd_k) * sizeof *a.turned);
+    a.wide = qsi_bump_take(b, (size_t)(TILE * qsi_max64(kv->hd_k, kv->hd_v)) * sizeof *a.wide);
     return a;
 }
 

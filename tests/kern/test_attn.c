@@ -114,7 +114,7 @@ static void pv_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
 }
 
 static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_Q8_0};
-static const int64_t ms[] = {1, 2, 3, 7, 8, 13, 31}, ns[] = {1, 17, 32, 33, 63, 64};
+static const int64_t ms[] = {1, 2, 3, 7, 10, 13, 16, 31}, ns[] = {1, 17, 32, 33, 63, 64};
 static const int64_t ds[] = {1, 8, 12, 33, 64, 96, 128, 130, 192};
 
 static void test_qk(void **state) {

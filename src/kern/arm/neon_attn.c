@@ -3,6 +3,7 @@
 #include "kern/arm/simdneon.h"
 
 #define ROWS 4
+#define VECS 2
 
 QSI_INLINE vf attn_f16(const char *p) {
     return widen_f16(ld_u16(lanes(8), (const uint16_t *)(const void *)p));

@@ -2,8 +2,8 @@
  * including file; kern.h states layouts and the order of sums.
  *
  * Both products have one shape: rows of float against a matrix [k][columns] whose columns lie along
- * the lanes, one fma a term, k ascending. A block of RM rows by RV vectors stays in registers; one
- * vector of the matrix, widened as it is loaded, meets RM rows. */
+ * the lanes, one fma a term, k ascending. A block of ROWS rows by VECS vectors stays in registers; one
+ * vector of the matrix, widened as it is loaded, meets ROWS rows. */
 #ifndef QSI_KERN_ATTN_BODY_H
 #define QSI_KERN_ATTN_BODY_H
 
@@ -108,16 +108,21 @@ QSI_INLINE void qk_block(qsi_type t, int rm, int rv, int64_t d, const float *q, 
 QSI_INLINE void qk_rows(qsi_type t, int rm, int rv, int64_t n, int64_t d, const float *q,
                         int64_t ldq, const char *kt, const uint16_t *scale, float *s,
                         int64_t lds) {
-    for (int64_t p = 0; p < n; p += rv * W)
-        qk_block(t, rm, rv, d, q, ldq, kt + p * attn_size(t), scale ? scale + p : NULL, s + p,
-                 lds);
+    for (int64_t p = 0; p < n; p += rv * W) {
+        const char *kp = kt + p * attn_size(t);
+        const uint16_t *sp = scale ? scale + p : NULL;
+        if (rm > 1 && rv > 2 && n - p <= 2 * W)
+            qk_block(t, rm, 2, d, q, ldq, kp, sp, s + p, lds);
+        else
+            qk_block(t, rm, rv, d, q, ldq, kp, sp, s + p, lds);
+    }
 }
 
 QSI_INLINE void qk(qsi_type t, int64_t m, int64_t n, int64_t d, const float *q, int64_t ldq,
                    const char *kt, const uint16_t *scale, float *s, int64_t lds) {
     int64_t i = 0;
     for (; m - i >= ROWS; i += ROWS)
-        qk_rows(t, ROWS, 2, n, d, q + i * ldq, ldq, kt, scale, s + i * lds, lds);
+        qk_rows(t, ROWS, VECS, n, d, q + i * ldq, ldq, kt, scale, s + i * lds, lds);
     for (; m - i >= 4 && ROWS > 4; i += 4)
         qk_rows(t, 4, 2, n, d, q + i * ldq, ldq, kt, scale, s + i * lds, lds);
     for (; m - i >= 2; i += 2)
@@ -204,7 +209,7 @@ QSI_INLINE void pv_rows(qsi_type t, int rm, int rv, int64_t n, int64_t d, const 
                         int64_t ldo) {
     const int cols = rv * W, wb = t == QSI_Q8_0 ? 32 / W : 8;
     const int blocks = (cols + 31) / 32;
-    float scaled[8 * TILE];
+    float scaled[16 * TILE]; /* rows times blocks */
     for (int64_t c = 0; c < d; c += cols) {
         const char *vc = v + c * attn_size(t);
         const float *a = w;
@@ -228,11 +233,22 @@ QSI_INLINE void pv_rows(qsi_type t, int rm, int rv, int64_t n, int64_t d, const 
     }
 }
 
+/* ROWS rows: wide strips of columns, the rest in strips of two vectors. */
+QSI_INLINE void pv_many(qsi_type t, int64_t n, int64_t d, const float *w, int64_t ldw,
+                        const char *v, int64_t ldv, const uint16_t *scale, float *o,
+                        int64_t ldo) {
+    int64_t c = VECS > 2 ? d / (VECS * W) * (VECS * W) : 0;
+    if (c > 0) pv_rows(t, ROWS, VECS, n, c, w, ldw, v, ldv, scale, o, ldo);
+    if (c < d)
+        pv_rows(t, ROWS, 2, n, d - c, w, ldw, v + c * attn_size(t), ldv,
+                t == QSI_Q8_0 ? scale + c / 32 * TILE : NULL, o + c, ldo);
+}
+
 QSI_INLINE void pv(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
                    const char *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo) {
     int64_t i = 0;
     for (; m - i >= ROWS; i += ROWS)
-        pv_rows(t, ROWS, 2, n, d, w + i * ldw, ldw, v, ldv, scale, o + i * ldo, ldo);
+        pv_many(t, n, d, w + i * ldw, ldw, v, ldv, scale, o + i * ldo, ldo);
     for (; m - i >= 4 && ROWS > 4; i += 4)
         pv_rows(t, 4, 2, n, d, w + i * ldw, ldw, v, ldv, scale, o + i * ldo, ldo);
     for (; m - i >= 2; i += 2)

@@ -3,6 +3,7 @@
 #include "kern/x86/simd256.h"
 
 #define ROWS 4
+#define VECS 2
 
 QSI_INLINE vf attn_f16(const char *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));

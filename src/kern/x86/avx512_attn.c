@@ -1,8 +1,9 @@
-/* Attention, AVX-512: the shared body at this level's width, blocks of 8 rows by 2 vectors. */
+/* Attention, AVX-512: the shared body at this level's width, blocks of 6 rows by 4 vectors. */
 #include "kern/kern_levels.h"
 #include "kern/x86/simd512.h"
 
-#define ROWS 8
+#define ROWS 6
+#define VECS 4
 
 QSI_INLINE vf attn_f16(const char *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
