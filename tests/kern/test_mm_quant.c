@@ -233,6 +233,7 @@ static void products(bool x) {
             int64_t k = k256 ? ks[j % 3] * 256 : ks[j] * 32;
             one(t, x, ms[(t + j) % QSI_COUNT(ms)], ns[j], k, j % 2 != 0);
         }
+        for (int64_t m = 2; m <= 4 && !x; m++) one(t, x, m, 33, 512, true); /* codes in registers */
         one(t, x, 101, 9, 256, true); /* more rows than a pass holds */
     }
 }
