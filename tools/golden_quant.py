@@ -48,7 +48,7 @@ with open(sys.argv[1], "wb") as f:
         f.write(dec.tobytes())
 
 FACTORS = {T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0], T.IQ4_NL: [0],
-           T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208]}
+           T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208], T.IQ4_XS: [0]}
 with open(sys.argv[2], "wb") as f:
     for t, places in FACTORS.items():
         block, size = GGML_QUANT_SIZES[t]

@@ -122,7 +122,10 @@ static void compare_tensors(qsi_info *x) {
         const qsi_type_info *ti = qsi_type_get((int32_t)t->type);
         if (!ti->weights) {
             char text[160];
-            snprintf(text, sizeof text, "weights of type %s (tensor %s)", ti->name, t->name);
+            const char *instead = qsi_type_instead(ti);
+            snprintf(text, sizeof text, "weights of type %s (tensor %s)%s%s%s", ti->name, t->name,
+                     *instead ? "; take a file of the same model in " : "", instead,
+                     *instead ? ", or convert the original weights to it" : "");
             set_unsupported(x, text);
         }
     }

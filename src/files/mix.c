@@ -17,6 +17,7 @@ static const qsi_mix mixes[] = {
     {"Q5_0", QSI_Q5_0, 8, NULL},
     {"Q5_1", QSI_Q5_1, 9, NULL},
     {"IQ4_NL", QSI_IQ4_NL, 25, NULL},
+    {"IQ4_XS", QSI_IQ4_XS, 30, NULL},
     {"Q2_K", QSI_Q2_K, 10, NULL},
     {"Q3_K", QSI_Q3_K, 11, NULL},
     {"Q4_K", QSI_Q4_K, 14, NULL},
@@ -112,6 +113,7 @@ static qsi_type in_place_of(qsi_type type) {
     switch (type) {
     case QSI_Q2_K:
     case QSI_Q3_K: return QSI_Q4_0;
+    case QSI_IQ4_XS: return QSI_IQ4_NL;
     case QSI_Q4_K: return QSI_Q5_0;
     case QSI_Q5_K: return QSI_Q5_1;
     case QSI_Q6_K: return QSI_Q8_0;

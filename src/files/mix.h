@@ -21,7 +21,8 @@ qs_status qsi_mix_find(const qsi_mix **out, const char *name, qs_err *err) QS_MU
 
 /* The type a tensor gets: F32 for what has one dimension and for routers; else the mix's choice, and
  * where a row is no multiple of that type's block, the type llama.cpp puts in its place: Q4_0 for
- * Q2_K and Q3_K, Q5_0 for Q4_K, Q5_1 for Q5_K, Q8_0 for Q6_K, F16 for blocks of 32. *asked (may be
+ * Q2_K and Q3_K, Q5_0 for Q4_K, Q5_1 for Q5_K, Q8_0 for Q6_K, IQ4_NL for IQ4_XS, F16 for
+ * blocks of 32. *asked (may be
  * NULL) is the choice before that. */
 qsi_type qsi_mix_type(const qsi_mix *m, const qsi_config *c, const qsi_tensor_spec *t,
                       qsi_type *asked);

@@ -9,6 +9,7 @@
 #include "fmt/gguf.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,8 @@ struct qsi_gguf {
     size_t n_tensors;
     qsi_names kv_names, tensor_names;
     qsi_arena arena;
+    qsi_gguf **parts; /* the files after the first of a split model */
+    size_t n_parts;
 };
 
 /* One opening: the file being built, where reading stands, where the reason of a failure goes. */
@@ -462,7 +465,7 @@ done:
     return st;
 }
 
-qs_status qsi_gguf_open(qsi_gguf **out, const char *path, qs_err *err) {
+static qs_status open_file(qsi_gguf **out, const char *path, qs_err *err) {
     qs_status st = QS_OK;
     qsi_map m = {.fd = -1};
     QS_TRY(qsi_map_open(&m, path, err));
@@ -471,9 +474,154 @@ done:
     return st;
 }
 
+/* ---- models in several files: NAME-00001-of-0000N.gguf, ... ---- */
+
+enum { MAX_PARTS = 1024, PART_NAME = 20 /* "-00001-of-00002.gguf" */ };
+
+typedef struct split {
+    int64_t no, count, tensors; /* count 1: one file */
+} split;
+
+static qs_status split_of(const qsi_gguf *g, split *out, qs_err *err) {
+    qs_status st = QS_OK;
+    *out = (split){.count = 1};
+    if (qsi_gguf_find(g, "split.count") == NULL) goto done;
+    QS_TRY(qsi_gguf_i64(g, "split.count", &out->count, err));
+    if (out->count == 0 || out->count == 1) {
+        *out = (split){.count = 1};
+        goto done;
+    }
+    QS_TRY(qsi_gguf_i64(g, "split.no", &out->no, err));
+    QS_TRY(qsi_gguf_i64(g, "split.tensors.count", &out->tensors, err));
+    if (out->count < 1 || out->count > MAX_PARTS || out->no < 0 || out->no >= out->count ||
+        out->tensors < 0 || out->tensors > QSI_GGUF_MAX_TENSORS) {
+        QS_FAIL(err, QS_E_FORMAT,
+                "split.no %lld of split.count %lld with %lld tensors: at most %d files",
+                (long long)out->no, (long long)out->count, (long long)out->tensors, MAX_PARTS);
+    }
+done:
+    return st;
+}
+
+/* path with the number of part `no` instead of its own; QS_E_FORMAT when path is not named so. */
+static qs_status part_path(const char *path, const split *own, int64_t no, char **out,
+                           qs_err *err) {
+    qs_status st = QS_OK;
+    char tail[PART_NAME + 16];
+    size_t n = strlen(path);
+    snprintf(tail, sizeof tail, "-%05lld-of-%05lld.gguf", (long long)own->no + 1,
+             (long long)own->count);
+    if (n < PART_NAME || strcmp(path + n - PART_NAME, tail) != 0) {
+        QS_FAIL(err, QS_E_FORMAT,
+                "'%s' is part %lld of %lld of a model: its name must end in '%s', and the other parts "
+                "must lie beside it", path, (long long)own->no + 1, (long long)own->count, tail);
+    }
+    *out = qsi_strdup(path);
+    if (*out == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory opening '%s'", path);
+    snprintf(tail, sizeof tail, "-%05lld-of-%05lld.gguf", (long long)no + 1,
+             (long long)own->count);
+    memcpy(*out + n - PART_NAME, tail, PART_NAME);
+done:
+    return st;
+}
+
+/* The tensors of the last part join those of g; names and addresses stay the part's. */
+static qs_status take_tensors(qsi_gguf *g, const qsi_gguf *part, qsi_gguf_tensor *all,
+                              qs_err *err) {
+    for (size_t i = 0; i < part->n_tensors; i++) {
+        bool twice = false;
+        all[g->n_tensors] = part->tensors[i];
+        if (qsi_names_add(&g->tensor_names, part->tensors[i].name, (uint32_t)g->n_tensors,
+                          &twice) != QS_OK)
+            return qsi_err_set(err, QS_E_NOMEM, "out of memory opening '%s'", part->path);
+        if (twice)
+            return qsi_err_set(err, QS_E_FORMAT, "tensor %s of '%s' stands in an earlier part too",
+                               part->tensors[i].name, part->path);
+        g->n_tensors++;
+    }
+    return QS_OK;
+}
+
+static qs_status open_part(qsi_gguf *g, const split *own, int64_t no, qsi_gguf_tensor *all,
+                           qs_err *err) {
+    qs_status st = QS_OK;
+    split s;
+    char *path = NULL;
+    QS_TRY(part_path(g->path, own, no, &path, err));
+    st = open_file(&g->parts[g->n_parts], path, err);
+    if (st != QS_OK) {
+        qsi_err_prefix(err, "part %lld of %lld", (long long)no + 1, (long long)own->count);
+        goto done;
+    }
+    const qsi_gguf *part = g->parts[g->n_parts++];
+    QS_TRY(split_of(part, &s, err));
+    if (s.no != no || s.count != own->count || s.tensors != own->tensors) {
+        QS_FAIL(err, QS_E_FORMAT,
+                "'%s' does not belong to '%s': it says part %lld of %lld with %lld tensors, not %lld of "
+                "%lld with %lld", path, g->path, (long long)s.no + 1, (long long)s.count,
+                (long long)s.tensors, (long long)no + 1, (long long)own->count,
+                (long long)own->tensors);
+    }
+    if ((int64_t)(part->n_tensors + g->n_tensors) > own->tensors) {
+        QS_FAIL(err, QS_E_FORMAT, "the parts up to '%s' hold more than the %lld tensors they name",
+                path, (long long)own->tensors);
+    }
+    QS_TRY(take_tensors(g, part, all, err));
+done:
+    qsi_free(path);
+    return st;
+}
+
+/* Opens the other parts of a first part. */
+static qs_status open_parts(qsi_gguf *g, qs_err *err) {
+    qs_status st = QS_OK;
+    split own;
+    char *first = NULL;
+    QS_TRY(split_of(g, &own, err));
+    if (own.count == 1) goto done;
+    if (own.no != 0) {
+        QS_TRY(part_path(g->path, &own, 0, &first, err));
+        QS_FAIL(err, QS_E_ARG, "'%s' is part %lld of %lld of a model: name the first part, '%s'",
+                g->path, (long long)own.no + 1, (long long)own.count, first);
+    }
+    if ((int64_t)g->n_tensors > own.tensors) {
+        QS_FAIL(err, QS_E_FORMAT, "'%s' holds %zu tensors, more than the %lld of all its parts",
+                g->path, g->n_tensors, (long long)own.tensors);
+    }
+    qsi_gguf_tensor *all =
+        qsi_arena_calloc(&g->arena, (size_t)own.tensors + 1, sizeof *all);
+    g->parts = qsi_calloc((size_t)own.count, sizeof *g->parts);
+    if (all == NULL || g->parts == NULL)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory opening '%s'", g->path);
+    if (g->n_tensors > 0) memcpy(all, g->tensors, g->n_tensors * sizeof *all);
+    g->tensors = all;
+    for (int64_t no = 1; no < own.count; no++) QS_TRY(open_part(g, &own, no, all, err));
+    if ((int64_t)g->n_tensors != own.tensors) {
+        QS_FAIL(err, QS_E_FORMAT, "the %lld parts of '%s' hold %zu tensors, they name %lld",
+                (long long)own.count, g->path, g->n_tensors, (long long)own.tensors);
+    }
+done:
+    qsi_free(first);
+    return st;
+}
+
+qs_status qsi_gguf_open(qsi_gguf **out, const char *path, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_gguf *g = NULL;
+    QS_TRY(open_file(&g, path, err));
+    QS_TRY(open_parts(g, err));
+    *out = g;
+    g = NULL;
+done:
+    qsi_gguf_close(&g);
+    return st;
+}
+
 void qsi_gguf_close(qsi_gguf **pg) {
     qsi_gguf *g = *pg;
     if (g == NULL) return;
+    for (size_t i = 0; i < g->n_parts; i++) qsi_gguf_close(&g->parts[i]);
+    qsi_free(g->parts);
     if (g->mapped) qsi_map_close(&g->map);
     qsi_names_release(&g->kv_names);
     qsi_names_release(&g->tensor_names);
@@ -485,7 +633,11 @@ void qsi_gguf_close(qsi_gguf **pg) {
 
 uint32_t qsi_gguf_version(const qsi_gguf *g) { return g->version; }
 uint32_t qsi_gguf_alignment(const qsi_gguf *g) { return g->alignment; }
-size_t qsi_gguf_size(const qsi_gguf *g) { return g->size; }
+size_t qsi_gguf_size(const qsi_gguf *g) {
+    size_t n = g->size; /* of files that are mapped: the sum fits */
+    for (size_t i = 0; i < g->n_parts; i++) n += g->parts[i]->size;
+    return n;
+}
 const char *qsi_gguf_path(const qsi_gguf *g) { return g->path != NULL ? g->path : "(memory)"; }
 size_t qsi_gguf_n_kv(const qsi_gguf *g) { return g->n_kv; }
 size_t qsi_gguf_n_tensors(const qsi_gguf *g) { return g->n_tensors; }
@@ -513,21 +665,25 @@ const qsi_gguf_tensor *qsi_gguf_tensor_find(const qsi_gguf *g, const char *name)
 void qsi_gguf_drop_bytes(const qsi_gguf *g, const void *p, size_t n) {
     uintptr_t at = (uintptr_t)p, base = (uintptr_t)g->data;
     if (g->mapped && at >= base && at - base < g->size) qsi_map_drop(&g->map, at - base, n);
+    for (size_t i = 0; i < g->n_parts; i++) qsi_gguf_drop_bytes(g->parts[i], p, n);
 }
 
-int qsi_gguf_fd(const qsi_gguf *g) { return g->mapped ? g->map.fd : -1; }
+int qsi_gguf_fd(const qsi_gguf *g) { return g->mapped && g->n_parts == 0 ? g->map.fd : -1; }
 const uint8_t *qsi_gguf_data(const qsi_gguf *g) { return g->data; }
 
 void qsi_gguf_random(const qsi_gguf *g) {
     if (g->mapped) qsi_map_random(&g->map);
+    for (size_t i = 0; i < g->n_parts; i++) qsi_gguf_random(g->parts[i]);
 }
 
 qs_status qsi_gguf_intact(const qsi_gguf *g, qs_err *err) {
-    return g->mapped ? qsi_map_intact(g->map.data, err) : QS_OK;
+    qs_status st = g->mapped ? qsi_map_intact(g->map.data, err) : QS_OK;
+    for (size_t i = 0; i < g->n_parts && st == QS_OK; i++) st = qsi_gguf_intact(g->parts[i], err);
+    return st;
 }
 
 void qsi_gguf_drop(const qsi_gguf *g, const qsi_gguf_tensor *t) {
-    if (g->mapped) qsi_map_drop(&g->map, t->offset, t->bytes);
+    qsi_gguf_drop_bytes(g, t->data, t->bytes);
 }
 
 /* ---- values ---- */

@@ -54,6 +54,8 @@ typedef struct qsi_gguf_tensor {
 
 typedef struct qsi_gguf qsi_gguf;
 
+/* The first file of a split model (NAME-00001-of-0000N.gguf, with the keys split.*) opens all of them:
+ * keys are the first file's, tensors those of all. */
 qs_status qsi_gguf_open(qsi_gguf **g, const char *path, qs_err *err) QS_MUST_CHECK;
 /* Over bytes the caller keeps alive (fuzzing, tests). */
 qs_status qsi_gguf_open_mem(qsi_gguf **g, const void *data, size_t size, qs_err *err) QS_MUST_CHECK;
@@ -80,7 +82,8 @@ void qsi_gguf_drop(const qsi_gguf *g, const qsi_gguf_tensor *t);
 /* The same for whole pages of n bytes at p; nothing when they are not the file's. Thread: any. */
 void qsi_gguf_drop_bytes(const qsi_gguf *g, const void *p, size_t n);
 
-/* The file's descriptor (borrowed), -1 for bytes in memory; and its first byte. */
+/* The file's descriptor (borrowed), -1 for bytes in memory and for several files; and its first
+ * byte. */
 int qsi_gguf_fd(const qsi_gguf *g);
 const uint8_t *qsi_gguf_data(const qsi_gguf *g);
 /* Pages will be touched here and there: the system reads no others with them. */

@@ -20,7 +20,8 @@ qs_status qsi_res_create(qsi_res **out, const qsi_config *c, const qsi_gguf *g, 
     *r = (qsi_res){.c = c, .g = g, .file.fd = -1, .handing = -1,
                    .n_groups = (int64_t)qsi_res_head_group(c) + 1};
     if (qsi_gguf_fd(g) < 0)
-        QS_FAIL(err, QS_E_UNSUPPORTED, "a model in memory cannot be run from disk");
+        QS_FAIL(err, QS_E_UNSUPPORTED, "a model in memory or in several files cannot be run from "
+                "disk: join its files");
     if (c->n_expert) {
         size_t n = (size_t)c->n_layer * (size_t)c->n_expert;
         r->expert_units = qsi_alloc(3 * n, sizeof *r->expert_units);

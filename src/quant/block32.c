@@ -231,7 +231,7 @@ const int8_t qsi_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
 static const float between[15] = {-115.5f, -93.5f, -74, -57,   -42,   -28.5f, -16, -4.5f,
                                   7,       19,     31.5f, 45.5f, 61,  79,     101};
 
-static uint8_t nearest_step(float v) {
+uint8_t qsi_iq4_step(float v) {
     int q = 8 * (v > between[7]);
     q += 4 * (v > between[q + 3]);
     q += 2 * (v > between[q + 1]);
@@ -247,7 +247,7 @@ void qsi_encode_iq4_nl(const float *src, void *dst, int64_t n) {
         float id = reciprocal(d);
         for (int j = 0; j < BLOCK; j++) {
             float v = isfinite(d) ? src[i + j] * id : 0.0f;
-            q[j] = nearest_step(v);
+            q[j] = qsi_iq4_step(v);
             float t = (float)qsi_iq4_values[q[j]];
             xt += v * t;
             tt += t * t;

@@ -30,5 +30,9 @@ QSI_CODEC(q3_k);
 QSI_CODEC(q4_k);
 QSI_CODEC(q5_k);
 QSI_CODEC(q6_k);
+QSI_CODEC(iq4_xs);
+
+/* The step of qsi_iq4_values next to v. */
+uint8_t qsi_iq4_step(float v);
 
 #endif

@@ -353,3 +353,98 @@ void qsi_decode_q6_k(const void *src, float *dst, int64_t n) {
         }
     }
 }
+
+/* ---- IQ4_XS: eight groups of IQ4_NL's steps with scales of six bits ---- */
+
+void qsi_iq4xs_scales(uint16_t high, const uint8_t low[4], int8_t sc[8]) {
+    for (int g = 0; g < 8; g++) {
+        int l = low[g / 2] >> 4 * (g & 1) & 15;
+        sc[g] = (int8_t)((l | (high >> 2 * g & 3) << 4) - 32);
+    }
+}
+
+/* Codes of a group for the factor 1 / id; *score is how well the best scale for them fits: that scale
+ * is xt / tt, and xt^2 / tt of the group's square sum is met. */
+static float fit_group(const float x[32], float id, uint8_t q[32], float *scale) {
+    float xt = 0, tt = 0;
+    for (int j = 0; j < 32; j++) {
+        q[j] = qsi_iq4_step(x[j] * id);
+        float t = (float)qsi_iq4_values[q[j]];
+        xt += x[j] * t;
+        tt += t * t;
+    }
+    *scale = xt / tt; /* tt >= 1: no step is 0 */
+    return xt * xt / tt;
+}
+
+/* The scale of a group: of some factors round the one that puts the extreme value on a step's end, the
+ * one whose steps fit best (least squares). */
+static float group_scale(const float x[32]) {
+    float best = 0, mag = 0, most = -1;
+    uint8_t q[32];
+    for (int j = 0; j < 32; j++) {
+        if (fabsf(x[j]) > mag) {
+            mag = fabsf(x[j]);
+            best = x[j];
+        }
+    }
+    if (reciprocal(best) == 0) return 0;
+    float found = best / -127; /* also where squares overflow */
+    for (int k = -7; k <= 7; k++) {
+        float scale = 0, fit = fit_group(x, ((float)k - 127) / best, q, &scale);
+        if (fit > most && isfinite(fit)) {
+            most = fit;
+            found = scale;
+        }
+    }
+    return found;
+}
+
+void qsi_encode_iq4_xs(const float *src, void *dst, int64_t n) {
+    uint8_t *out = dst;
+    for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_iq4_xs)) {
+        qsi_iq4_xs b = {0};
+        float scale[8] = {0}, most = 0;
+        bool finite = all_finite(src + i);
+        unsigned high = 0;
+        for (int g = 0; g < 8 && finite; g++) {
+            scale[g] = group_scale(src + i + 32 * g);
+            if (fabsf(scale[g]) > fabsf(most)) most = scale[g];
+        }
+        float d = put_factor(&b.d, most / -32, finite), id = isfinite(d) ? reciprocal(d) : 0;
+        for (int g = 0; g < 8; g++) {
+            int sc = id != 0 ? nearest(scale[g] * id, -32, 31) : 0;
+            float back = reciprocal(d * (float)sc);
+            const float *x = src + i + 32 * g;
+            if (!isfinite(back) || !finite) back = 0;
+            b.scales_l[g / 2] |= (uint8_t)((sc + 32) % 16 << 4 * (g & 1));
+            high |= (unsigned)((sc + 32) / 16) << 2 * g;
+            for (int j = 0; j < 16; j++) {
+                uint8_t lo = qsi_iq4_step(back != 0 ? x[j] * back : 0);
+                uint8_t hi = qsi_iq4_step(back != 0 ? x[j + 16] * back : 0);
+                b.qs[16 * g + j] = (uint8_t)(lo | hi << 4);
+            }
+        }
+        qsi_store16(&b.scales_h, (uint16_t)high);
+        memcpy(out, &b, sizeof b);
+    }
+}
+
+void qsi_decode_iq4_xs(const void *src, float *dst, int64_t n) {
+    const uint8_t *in = src;
+    for (int64_t i = 0; i < n; i += BLOCK, in += sizeof(qsi_iq4_xs)) {
+        qsi_iq4_xs b;
+        int8_t sc[8];
+        memcpy(&b, in, sizeof b);
+        float d = qsi_f16_to_f32(qsi_load16(&b.d));
+        qsi_iq4xs_scales(qsi_load16(&b.scales_h), b.scales_l, sc);
+        for (int g = 0; g < 8; g++) {
+            float dl = d * (float)sc[g];
+            for (int j = 0; j < 16; j++) {
+                uint8_t v = b.qs[16 * g + j];
+                dst[i + 32 * g + j] = dl * (float)qsi_iq4_values[v & 15];
+                dst[i + 32 * g + 16 + j] = dl * (float)qsi_iq4_values[v >> 4];
+            }
+        }
+    }
+}

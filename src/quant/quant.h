@@ -23,6 +23,7 @@ typedef enum qsi_type {
     QSI_Q5_K = 13,
     QSI_Q6_K = 14,
     QSI_IQ4_NL = 20,
+    QSI_IQ4_XS = 23,
     QSI_I8 = 24,
     QSI_I16 = 25,
     QSI_I32 = 26,
@@ -87,12 +88,18 @@ typedef struct qsi_q6_k { /* group g of 16: d * scales[g] * (q - 32). Value 128 
     int8_t scales[16];
     uint16_t d;
 } qsi_q6_k;
+typedef struct qsi_iq4_xs { /* group g of 32: d * (sc[g] - 32) * qsi_iq4_values[q], by qsi_iq4xs_scales;
+                             * nibbles of a group as in blocks of 32, at qs[16 g] */
+    uint16_t d, scales_h;
+    uint8_t scales_l[4], qs[128];
+} qsi_iq4_xs;
 _Static_assert(sizeof(qsi_q4_0) == 18, "q4_0 is 18 bytes a block");
 _Static_assert(sizeof(qsi_q4_1) == 20, "q4_1 is 20 bytes a block");
 _Static_assert(sizeof(qsi_q5_0) == 22, "q5_0 is 22 bytes a block");
 _Static_assert(sizeof(qsi_q5_1) == 24, "q5_1 is 24 bytes a block");
 _Static_assert(sizeof(qsi_q8_0) == 34, "q8_0 is 34 bytes a block");
 _Static_assert(sizeof(qsi_iq4_nl) == 18, "iq4_nl is 18 bytes a block");
+_Static_assert(sizeof(qsi_iq4_xs) == 136, "iq4_xs is 136 bytes a block");
 _Static_assert(sizeof(qsi_q2_k) == 84, "q2_k is 84 bytes a block");
 _Static_assert(sizeof(qsi_q3_k) == 110, "q3_k is 110 bytes a block");
 _Static_assert(sizeof(qsi_q4_k) == 144, "q4_k is 144 bytes a block");
@@ -104,6 +111,8 @@ extern const int8_t qsi_iq4_values[16];
  * (16 scales, -32 .. 31). */
 void qsi_q4k_scales(const uint8_t s[12], uint8_t sc[8], uint8_t mn[8]);
 void qsi_q3k_scales(const uint8_t s[12], int8_t sc[16]);
+/* Those of IQ4_XS, -32 .. 31. */
+void qsi_iq4xs_scales(uint16_t high, const uint8_t low[4], int8_t sc[8]);
 
 typedef struct qsi_type_info {
     qsi_type type;
@@ -121,6 +130,9 @@ typedef struct qsi_type_info {
 const qsi_type_info *qsi_type_get(int32_t type);
 /* By name, case-insensitive ("q8_0"); NULL when unknown. */
 const qsi_type_info *qsi_type_find(const char *name);
+/* For types that are known but not computed with (IQ1_S to IQ3_S, TQ1_0, ...): the name of the type to
+ * make from the original weights instead; "" for others. */
+const char *qsi_type_instead(const qsi_type_info *ti);
 /* Bytes of a row of n values; false when n is no multiple of the block or on overflow. */
 bool qsi_row_bytes(const qsi_type_info *ti, int64_t n, size_t *out);
 

@@ -62,7 +62,7 @@ static const qsi_type_info types[] = {
     BLOCKS(QSI_IQ4_NL, "IQ4_NL", 32, iq4_nl),
     NAMED(21, "IQ3_S", 256, 110),
     NAMED(22, "IQ2_S", 256, 82),
-    NAMED(23, "IQ4_XS", 256, 136),
+    BLOCKS(QSI_IQ4_XS, "IQ4_XS", 256, iq4_xs),
     NAMED(QSI_I8, "I8", 1, 1),
     NAMED(QSI_I16, "I16", 1, 2),
     NAMED(QSI_I32, "I32", 1, 4),
@@ -101,6 +101,17 @@ const qsi_type_info *qsi_type_find(const char *name) {
         }
     }
     return NULL;
+}
+
+const char *qsi_type_instead(const qsi_type_info *ti) {
+    static const struct {
+        const char *begins, *instead;
+    } table[] = {{"IQ1", "Q2_K"},  {"IQ2", "Q2_K"},   {"IQ3", "Q3_K"},
+                 {"TQ", "Q2_K"},   {"MXFP4", "Q4_K"}, {"NVFP4", "Q4_K"}};
+    for (size_t i = 0; i < QSI_COUNT(table) && !ti->weights; i++)
+        if (strncmp(ti->name, table[i].begins, strlen(table[i].begins)) == 0)
+            return table[i].instead;
+    return "";
 }
 
 bool qsi_row_bytes(const qsi_type_info *ti, int64_t n, size_t *out) {

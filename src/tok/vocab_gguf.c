@@ -106,6 +106,39 @@ static qs_status optional_bool(const qsi_gguf *g, const char *key, bool *out, qs
     return qsi_gguf_bool(g, key, out, err);
 }
 
+/* The pre-tokenizer of a file that does not name one (files before 2024-05), by what vocabulary it
+ * has: a token that only this vocabulary has at that id. Source: deepseek-facts 3. */
+static qs_status recognise(const qsi_gguf *g, qsi_slice *pre, qs_err *err) {
+    static const char bos[] = "<\xef\xbd\x9c" "begin\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>";
+    static const struct {
+        uint64_t id, least, most; /* of the token; sizes of the vocabulary */
+        const char *token, *pre;
+    } known[] = {
+        {100000, 100002, 102400, bos, "deepseek-llm"},
+        {32013, 32015, 32256, bos, "deepseek-coder"},
+        {0, 128000, 129280, bos, "deepseek-v3"},
+        {128000, 128256, 128256, bos, "llama-bpe"},
+        {128000, 128256, 128256, "<|begin_of_text|>", "llama-bpe"},
+        {151646, 151647, 152064, bos, "deepseek-r1-qwen"},
+        {151643, 151644, 152064, "<|endoftext|>", "qwen2"},
+    };
+    qs_status st = QS_OK;
+    const qsi_gguf_kv *kv = NULL;
+    QS_TRY(find_array(g, KEY "tokens", true, QSI_VOCAB_MAX, &kv, err));
+    for (size_t i = 0; i < QSI_COUNT(known); i++) {
+        if (kv->count < known[i].least || kv->count > known[i].most) continue;
+        qsi_slice s = qsi_gguf_arr_str(kv, known[i].id);
+        if (s.n != strlen(known[i].token) || memcmp(s.p, known[i].token, s.n) != 0) continue;
+        *pre = (qsi_slice){known[i].pre, strlen(known[i].pre)};
+        goto done;
+    }
+    QS_FAIL(err, QS_E_UNSUPPORTED,
+            "the file does not name its pre-tokenizer (" KEY "pre), and its %llu tokens are none of the "
+            "vocabularies known here", (unsigned long long)kv->count);
+done:
+    return st;
+}
+
 static qs_status load_scalars(loader *l, const qsi_gguf *g, qs_err *err) {
     qs_status st = QS_OK;
     qsi_slice s;
@@ -116,9 +149,8 @@ static qs_status load_scalars(loader *l, const qsi_gguf *g, qs_err *err) {
     if (s.n != 4 || memcmp(s.p, "gpt2", 4) != 0)
         QS_FAIL(err, QS_E_UNSUPPORTED, "tokenizers of kind '%.*s' are not supported (only gpt2)",
                 (int)(s.n < 40 ? s.n : 40), s.p);
-    if (qsi_gguf_find(g, KEY "pre") == NULL)
-        QS_FAIL(err, QS_E_UNSUPPORTED, "the file does not name its pre-tokenizer (" KEY "pre)");
-    QS_TRY(qsi_gguf_str(g, KEY "pre", &s, err));
+    if (qsi_gguf_find(g, KEY "pre") == NULL) QS_TRY(recognise(g, &s, err));
+    else QS_TRY(qsi_gguf_str(g, KEY "pre", &s, err));
     if (s.n >= sizeof l->pre) s.n = sizeof l->pre - 1;
     if (s.n > 0) memcpy(l->pre, s.p, s.n);
     l->pre[s.n] = '\0';

@@ -443,6 +443,79 @@ static void files_that_are_not_there(void **state) {
     assert_int_equal(qsi_gguf_open(&g, "/dev/zero", &err), QS_E_IO);
 }
 
+/* ---- several files ---- */
+
+static void put_part(const char *path, int64_t no, int64_t count, int64_t total,
+                     const char *const *names, size_t n) {
+    static const int64_t ne[1] = {4};
+    static const float values[4] = {1, 2, 3, 4};
+    qsi_gguf_writer *w = NULL;
+    qs_err err = {0};
+    assert_int_equal(qsi_gguf_writer_open(&w, path, &err), QS_OK);
+    if (no == 0) assert_int_equal(qsi_gguf_put_u32(w, "only.first", 7), QS_OK);
+    assert_int_equal(qsi_gguf_put_u32(w, "split.no", (uint32_t)no), QS_OK);
+    assert_int_equal(qsi_gguf_put_u32(w, "split.count", (uint32_t)count), QS_OK);
+    assert_int_equal(qsi_gguf_put_i32(w, "split.tensors.count", (int32_t)total), QS_OK);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(qsi_gguf_declare(w, names[i], QSI_F32, 1, ne, &err), QS_OK);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(qsi_gguf_write(w, values, sizeof values, &err), QS_OK);
+    assert_int_equal(qsi_gguf_finish(&w, &err), QS_OK);
+}
+
+#define PART(i) "test_gguf.tmp-0000" #i "-of-00003.gguf"
+
+static void refused(const char *path, qs_status want, const char *says) {
+    qsi_gguf *g = NULL;
+    qs_err err = {0};
+    qs_status st = qsi_gguf_open(&g, path, &err);
+    if (st != want || strstr(err.text, says) == NULL) fail_msg("%d, '%s'", (int)st, err.text);
+    assert_null(g);
+}
+
+static void a_model_in_several_files(void **state) {
+    static const char *const a[] = {"a", "b"}, *const c[] = {"c"}, *const twice[] = {"a"};
+    qsi_gguf *g = NULL;
+    qs_err err = {0};
+    int64_t v = 0;
+    put_part(PART(1), 0, 3, 3, a, 2);
+    put_part(PART(2), 1, 3, 3, NULL, 0);
+    refused(PART(1), QS_E_NOTFOUND, PART(3));
+    put_part(PART(3), 2, 3, 3, c, 1);
+    if (qsi_gguf_open(&g, PART(1), &err) != QS_OK) fail_msg("%s", err.text);
+    assert_int_equal(qsi_gguf_n_tensors(g), 3);
+    assert_int_equal(qsi_gguf_fd(g), -1);
+    assert_int_equal(qsi_gguf_i64(g, "only.first", &v, &err), QS_OK);
+    const qsi_gguf_tensor *t = qsi_gguf_tensor_find(g, "c");
+    assert_non_null(t);
+    assert_memory_equal(t->data + 4, "\0\0\0\x40", 4); /* 2 */
+    qsi_gguf_drop(g, t);
+    qsi_gguf_random(g);
+    assert_int_equal(qsi_gguf_intact(g, &err), QS_OK);
+    assert_memory_equal(t->data + 4, "\0\0\0\x40", 4);
+    qsi_gguf_close(&g);
+    refused(PART(2), QS_E_ARG, "name the first part, '" PART(1) "'");
+    put_part(PART(3), 2, 3, 3, twice, 1);
+    refused(PART(1), QS_E_FORMAT, "tensor a of '" PART(3) "'");
+    put_part(PART(3), 2, 3, 4, c, 1);
+    refused(PART(1), QS_E_FORMAT, "does not belong");
+    put_part(PART(3), 1, 3, 3, c, 1);
+    refused(PART(1), QS_E_FORMAT, "says part 2 of 3");
+    put_part(PART(3), 2, 3, 3, a, 2);
+    refused(PART(1), QS_E_FORMAT, "more than the 3 tensors");
+    put_part(PART(3), 2, 3, 3, NULL, 0);
+    refused(PART(1), QS_E_FORMAT, "hold 2 tensors");
+    put_part(PART(1), 3, 3, 3, a, 2);
+    refused(PART(1), QS_E_FORMAT, "split.no 3");
+    put_part(PART(1), 0, 4000, 3, a, 2);
+    refused(PART(1), QS_E_FORMAT, "at most 1024");
+    put_part(PART(1), 0, 2, 3, a, 2);
+    refused(PART(1), QS_E_FORMAT, "-00001-of-00002.gguf");
+    remove(PART(1));
+    remove(PART(2));
+    remove(PART(3));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sound_file),
@@ -458,6 +531,7 @@ int main(void) {
         cmocka_unit_test(version_two_and_no_tensors),
         cmocka_unit_test(memory_runs_out),
         cmocka_unit_test(files_that_are_not_there),
+        cmocka_unit_test(a_model_in_several_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

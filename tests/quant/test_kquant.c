@@ -2,7 +2,7 @@
  * reference: test_types.c. */
 #include "codec_testing.h"
 
-static const qsi_type ids[] = {QSI_Q2_K, QSI_Q3_K, QSI_Q4_K, QSI_Q5_K, QSI_Q6_K};
+static const qsi_type ids[] = {QSI_Q2_K, QSI_Q3_K, QSI_Q4_K, QSI_Q5_K, QSI_Q6_K, QSI_IQ4_XS};
 
 static void damage_stays_visible(void **state) {
     for (size_t t = 0; t < QSI_COUNT(ids); t++) codec_damage_stays_visible(ids[t]);
@@ -38,6 +38,9 @@ static float bound(qsi_type type, const float *x, int j) {
     switch (type) {
     case QSI_Q3_K: return mag * (1.0f / 4 + 1.0f / 32) + round;
     case QSI_Q6_K: return mag * (1.0f / 32 + 1.0f / 128) + round;
+    /* steps are up to 24 of 127 apart; the fitted scale may move the extreme value by as much, and it
+     * is up to a 32nd of the block's largest off */
+    case QSI_IQ4_XS: return mag * (24.0f / 127 + 1.0f / 32) + round;
     case QSI_Q2_K: top = 3, t = 15; break;
     case QSI_Q4_K: top = 15, t = 63; break;
     default: top = 31, t = 63; break;
@@ -79,6 +82,7 @@ static void groups_have_their_own_scale(void **state) {
         0.5f * 0.2f / 15 + 0.5f * 2 / 63 + 0.5f / 63, /* Q4_K */
         0.5f * 0.2f / 31 + 0.5f * 2 / 63 + 0.5f / 63, /* Q5_K */
         0.1f / 32 + 0.5f / 128,                      /* Q6_K */
+        0.1f * 24 / 127 + 0.5f / 32,                 /* IQ4_XS */
     };
     for (size_t t = 0; t < QSI_COUNT(ids); t++) {
         float x[256], y[256];

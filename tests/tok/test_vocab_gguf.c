@@ -121,7 +121,7 @@ static void names_what_is_wrong(void **state) {
     s.pre = "smaug-bpe";
     load_file(&s, QS_E_UNSUPPORTED, "smaug-bpe");
     s.pre = NULL;
-    load_file(&s, QS_E_UNSUPPORTED, "tokenizer.ggml.pre");
+    load_file(&s, QS_E_UNSUPPORTED, "none of the vocabularies known");
     s = good;
     s.n_types = 259;
     load_file(&s, QS_E_FORMAT, "260 tokens but 259 token types");

@@ -26,7 +26,8 @@ typedef struct qtype {
 #define QUANT_TYPES(X)                                                                             \
     X(Q8_0, q8_0, 32, 0) X(Q4_0, q4_0, 32, 0) X(Q4_1, q4_1, 32, 1) X(Q5_0, q5_0, 32, 0)            \
     X(Q5_1, q5_1, 32, 1) X(IQ4_NL, iq4_nl, 32, 0) X(Q2_K, q2_k, 256, 16) X(Q3_K, q3_k, 256, 0)     \
-    X(Q4_K, q4_k, 256, 8) X(Q5_K, q5_k, 256, 8) X(Q6_K, q6_k, 256, 0)
+    X(Q4_K, q4_k, 256, 8) X(Q5_K, q5_k, 256, 8) X(Q6_K, q6_k, 256, 0)      \
+    X(IQ4_XS, iq4_xs, 256, 0)
 
 QSI_INLINE float half_at(const uint8_t *p) {
     uint16_t h;
@@ -171,6 +172,22 @@ QSI_INLINE void open_q6_k(const uint8_t *s, opened *o) {
         v = quarter < 2 ? vandq_u8(v, vdupq_n_u8(15)) : vshrq_n_u8(v, 4);
         v = vorrq_u8(v, vshlq_n_u8(pair(qh + 32 * h + at, quarter), 4));
         put(o->q + 16 * g, vsubq_u8(v, vdupq_n_u8(32)));
+    }
+}
+
+QSI_INLINE void open_iq4_xs(const uint8_t *s, opened *o) {
+    const uint8_t *qs = s + offsetof(qsi_iq4_xs, qs);
+    int8x16_t table = vld1q_s8(qsi_iq4_values);
+    uint16_t high;
+    int8_t sc[8];
+    memcpy(&high, s + offsetof(qsi_iq4_xs, scales_h), 2);
+    qsi_iq4xs_scales(high, s + offsetof(qsi_iq4_xs, scales_l), sc);
+    o->d = half_at(s);
+    for (int g = 0; g < 8; g++) {
+        uint8x16_t v = vld1q_u8(qs + 16 * g);
+        o->sc[2 * g] = o->sc[2 * g + 1] = sc[g];
+        vst1q_s8(o->q + 32 * g, vqtbl1q_s8(table, vandq_u8(v, vdupq_n_u8(15))));
+        vst1q_s8(o->q + 32 * g + 16, vqtbl1q_s8(table, vshrq_n_u8(v, 4)));
     }
 }
 

@@ -152,6 +152,17 @@ static void open_q6_k(const void *src, block *b) {
     }
 }
 
+static void open_iq4_xs(const void *src, block *b) {
+    qsi_iq4_xs s;
+    int8_t sc[8];
+    memcpy(&s, src, sizeof s);
+    qsi_iq4xs_scales(s.scales_h, s.scales_l, sc);
+    b->d = qsi_f16_to_f32(s.d);
+    for (int g = 0; g < 16; g++) b->sc[g] = sc[g / 2];
+    for (int i = 0; i < 256; i++)
+        b->q[i] = qsi_iq4_values[s.qs[i / 32 * 16 + i % 16] >> i % 32 / 16 * 4 & 15];
+}
+
 /* ---- products ---- */
 
 typedef struct type {
@@ -172,6 +183,7 @@ static const type types[QSI_MM_N_QUANT] = {
     [QSI_MM_Q4_K - QSI_MM_QUANT] = {256, 144, true, open_q4_k},
     [QSI_MM_Q5_K - QSI_MM_QUANT] = {256, 176, true, open_q5_k},
     [QSI_MM_Q6_K - QSI_MM_QUANT] = {256, 210, false, open_q6_k},
+    [QSI_MM_IQ4_XS - QSI_MM_QUANT] = {256, 136, false, open_iq4_xs},
 };
 
 static size_t panel_bytes(const type *t, int64_t k) {

@@ -459,7 +459,8 @@ QSI_INLINE void run_type(const int t, const bool exact, unpack_fn *open, tile_fn
 #define fns_Q5_1 fns_Q4_1
 #define fns_Q5_K fns_Q4_K
 #define ALL_TILES                                                                                  \
-    TILES(Q8_0) TILES(Q4_0) TILES(Q4_1) TILES(Q5_0) TILES(Q2_K) TILES(Q3_K) TILES(Q4_K) TILES(Q6_K)
+    TILES(Q8_0) TILES(Q4_0) TILES(Q4_1) TILES(Q5_0) TILES(Q2_K) TILES(Q3_K) TILES(Q4_K) TILES(Q6_K)    \
+    TILES(IQ4_XS)
 #define QUANT_FUNCTIONS(name)                                                                      \
     static __attribute__((noinline)) void unpack_##name(const char *panel, int64_t b0, int64_t nb, \
                                                         buffer *w, int p) {                        \

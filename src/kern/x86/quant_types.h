@@ -29,19 +29,23 @@ QSI_INLINE int block_len(const int t) { return is_k(t) ? 256 : 32; }
 QSI_INLINE int steps_of(const int t) { return is_k(t) ? 64 : 8; }
 /* Steps that share a scale. */
 QSI_INLINE int group_steps(const int t) {
-    return t == QSI_MM_Q2_K || t == QSI_MM_Q3_K || t == QSI_MM_Q6_K ? 4 : 8;
+    /* a word of IQ4_XS has values of both sixteens of its 32: each counts for itself */
+    return t == QSI_MM_Q2_K || t == QSI_MM_Q3_K || t == QSI_MM_Q6_K || t == QSI_MM_IQ4_XS ? 4 : 8;
 }
 QSI_INLINE bool has_min(const int t) {
     return t == QSI_MM_Q4_1 || t == QSI_MM_Q5_1 || t == QSI_MM_Q2_K || t == QSI_MM_Q4_K ||
            t == QSI_MM_Q5_K;
 }
-QSI_INLINE bool is_wide(const int t) { return t == QSI_MM_Q8_0 || t == QSI_MM_IQ4_NL; }
+QSI_INLINE bool is_wide(const int t) {
+    return t == QSI_MM_Q8_0 || t == QSI_MM_IQ4_NL || t == QSI_MM_IQ4_XS;
+}
 
 /* Codes are 2^shift more than their meaning; -1: they are what they mean. */
 QSI_INLINE int shift_of(const int t) {
     switch (t) {
     case QSI_MM_Q8_0:
-    case QSI_MM_IQ4_NL: return BIASED ? 7 : -1;
+    case QSI_MM_IQ4_NL:
+    case QSI_MM_IQ4_XS: return BIASED ? 7 : -1;
     case QSI_MM_Q4_0: return 3;
     case QSI_MM_Q5_0: return 4;
     case QSI_MM_Q3_K: return 2;
@@ -63,6 +67,7 @@ QSI_INLINE int words_of(const int t) {
     case QSI_MM_Q3_K: return 27;
     case QSI_MM_Q4_K: return 36;
     case QSI_MM_Q5_K: return 44;
+    case QSI_MM_IQ4_XS: return 34;
     default: return 52; /* Q6_K */
     }
 }
@@ -211,7 +216,8 @@ QSI_INLINE int bundles_of(const int t) {
     case QSI_MM_Q5_K: return 8;
     case QSI_MM_Q2_K:
     case QSI_MM_Q6_K: return 16;
-    case QSI_MM_Q4_K: return 32;
+    case QSI_MM_Q4_K:
+    case QSI_MM_IQ4_XS: return 32;
     default: return 4;
     }
 }
@@ -222,6 +228,7 @@ QSI_INLINE int step_of(const int t, const int i, const int e) {
     switch (t) {
     case QSI_MM_Q8_0: return i;
     case QSI_MM_Q4_K: return i / 8 * 16 + e * 8 + i % 8;
+    case QSI_MM_IQ4_XS: return i / 4 * 8 + e * 4 + i % 4;
     case QSI_MM_Q3_K:
     case QSI_MM_Q5_K: return e * 8 + i;
     case QSI_MM_Q2_K:
@@ -250,8 +257,10 @@ QSI_INLINE void bundle(const int t, const char *b, const int i, vi out[8]) {
         break;
     }
     case QSI_MM_IQ4_NL:
+    case QSI_MM_IQ4_XS:
         for (int e = 0; e < 2; e++) {
-            out[e] = choose_bytes(iq4_signed, nibble(WORD(i), e != 0));
+            vi w = WORD(i + (t == QSI_MM_IQ4_XS ? 2 : 0));
+            out[e] = choose_bytes(iq4_signed, nibble(w, e != 0));
             if (BIASED) out[e] = ixor(out[e], alli((int)0x80808080u));
         }
         break;
@@ -322,6 +331,15 @@ QSI_INLINE void scales_q3(const char *b, scales *o) {
     }
 }
 
+QSI_INLINE void scales_iq4(const char *b, scales *o) {
+    vi high = shr(WORD(0), 16), low = WORD(1);
+    for (int g = 0; g < 8; g++) {
+        vi h = iand(shr(high, 2 * g), alli(3));
+        vi s = ior(iand(shr(low, 4 * g), alli(15)), shl(h, 4));
+        o->sc[2 * g] = o->sc[2 * g + 1] = isub(s, alli(32));
+    }
+}
+
 QSI_INLINE void scales_k(const int t, const char *b, const char *half, scales *o) {
     o->m = zero();
     switch (t) {
@@ -336,6 +354,10 @@ QSI_INLINE void scales_k(const int t, const char *b, const char *half, scales *o
     case QSI_MM_Q3_K:
         scales_q3(b, o);
         o->d = ld_halves(half);
+        break;
+    case QSI_MM_IQ4_XS:
+        scales_iq4(b, o);
+        o->d = low_halves(WORD(0));
         break;
     case QSI_MM_Q6_K:
         for (int i = 0; i < 4; i++) signed_bytes_to_words(WORD(i), o->sc + 4 * i);
