@@ -17,6 +17,8 @@
     X(run, "run", "one answer to one prompt") \
     X(info, "info", "what a model file is") \
     X(init, "init", "a new model with random weights") \
+    X(convert, "convert", "a folder or a split model as one GGUF file") \
+    X(quantize, "quantize", "a model with its weights in another type") \
     X(score, "score", "log-probabilities of a text") \
     X(tokenize, "tokenize", "ids of a text") \
     X(tokenizer, "tokenizer", "learn a vocabulary (tokenizer train)") \

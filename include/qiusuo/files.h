@@ -47,6 +47,23 @@ QS_API void qs_init_opts_init(qs_init_opts *o, size_t size);
  * Q2_K and Q3_K, Q5_0 for Q4_K, Q5_1 for Q5_K, Q8_0 for Q6_K, F16 for types of 32. */
 QS_API qs_status qs_init(const qs_init_opts *o, const char *out, qs_err *err) QS_MUST_CHECK;
 
+/* ---- other formats and types -------------------------------------------------------------------- */
+
+typedef struct qs_convert_opts {
+    size_t size;        /* set by init */
+    const char *type;   /* see qs_type_name; NULL: every tensor keeps its type (default) */
+    int32_t threads;    /* 0: all physical cores */
+    qs_files_progress_fn *progress; /* bytes of the source; may be NULL */
+    void *user;
+} qs_convert_opts;
+QS_API void qs_convert_opts_init(qs_convert_opts *o, size_t size);
+
+/* Writes the model `src` (a GGUF file, the first of split ones, or a Hugging Face folder) as the GGUF
+ * file `dst`, in bounded memory; the keys are kept. dst appears under its name when it is complete.
+ * Rows that are no multiple of a type's block are stored as qs_init says. */
+QS_API qs_status qs_convert(const qs_convert_opts *o, const char *src, const char *dst, qs_err *err)
+    QS_MUST_CHECK;
+
 /* ---- what a file is ---------------------------------------------------------------------------- */
 
 enum {

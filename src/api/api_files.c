@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "files/convert.h"
 #include "files/info.h"
 #include "files/init.h"
 #include "files/presets.h"
@@ -63,6 +64,23 @@ qs_status qs_init(const qs_init_opts *opts, const char *out, qs_err *err) {
     QS_TRY(qsi_init_write(&x, out, err));
 done:
     qsi_vocab_free(vocab);
+    return st;
+}
+
+void qs_convert_opts_init(qs_convert_opts *o, size_t size) {
+    memset(o, 0, size);
+    o->size = size;
+}
+
+qs_status qs_convert(const qs_convert_opts *opts, const char *src, const char *dst, qs_err *err) {
+    qs_status st = QS_OK;
+    qs_convert_opts o = {0};
+    memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
+    qsi_convert_opts x = {.threads = o.threads, .progress = o.progress, .user = o.user};
+    if (o.threads < 0) QS_FAIL(err, QS_E_ARG, "%d threads: 0 (all) or a number", (int)o.threads);
+    if (o.type != NULL) QS_TRY(qsi_mix_find(&x.mix, o.type, err));
+    QS_TRY(qsi_convert(src, dst, &x, err));
+done:
     return st;
 }
 

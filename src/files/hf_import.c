@@ -4,6 +4,7 @@
 #include "files/hf_import.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,7 +17,10 @@
 #include "model/model.h"
 #include "sys/file.h"
 
-enum { PIECE = 1 << 16 /* values converted at a time */, NAME_CAP = 160 };
+enum {
+    PIECE = 1 << 16 /* values converted at a time */, NAME_CAP = 160,
+    FP8_BLOCK = 128 /* rows and columns that share a scale */
+};
 
 /* Names inside a layer: GGUF "blk.N.<gguf>.weight", folder "model.layers.N.<hf>.weight". %d in hf
  * is the expert. */
@@ -27,6 +31,12 @@ static const struct layer_name {
     {"attn_q", "self_attn.q_proj"},
     {"attn_k", "self_attn.k_proj"},
     {"attn_v", "self_attn.v_proj"},
+    {"attn_q_a", "self_attn.q_a_proj"},
+    {"attn_q_a_norm", "self_attn.q_a_layernorm"},
+    {"attn_q_b", "self_attn.q_b_proj"},
+    {"attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"},
+    {"attn_kv_a_norm", "self_attn.kv_a_layernorm"},
+    {"attn_kv_b", "self_attn.kv_b_proj"},
     {"attn_output", "self_attn.o_proj"},
     {"ffn_norm", "post_attention_layernorm"},
     {"ffn_gate", "mlp.gate_proj"},
@@ -49,6 +59,9 @@ typedef struct importing {
     qsi_gguf_writer *w;
     bool *used;         /* per tensor of the folder */
     bool tied;          /* the output matrix is the embedding */
+    int32_t n_next;     /* layers behind the model's that predict further tokens: left out */
+    uint16_t *halves;   /* [PIECE] */
+    float fp8[256];     /* what the bytes of F8_E4M3 mean */
     float *values;      /* [PIECE] */
     int (*progress)(void *user, int64_t done, int64_t of);
     void *user;
@@ -56,6 +69,20 @@ typedef struct importing {
 } importing;
 
 /* ---- reading what is not weights ---- */
+
+/* weight_block_size, where it is given, must be what FP8_BLOCK says. */
+static qs_status check_fp8_blocks(const qsi_json *quantised, qs_err *err) {
+    const qsi_json *size = qsi_json_get(quantised, "weight_block_size");
+    if (qsi_json_kind_of(size) != QSI_JSON_ARRAY) return QS_OK;
+    for (size_t i = 0; i < qsi_json_size(size); i++) {
+        int64_t v = 0;
+        if (!qsi_json_as_i64(qsi_json_at(size, i), &v) || v != FP8_BLOCK)
+            return qsi_err_set(err, QS_E_UNSUPPORTED,
+                               "config.json: a \"weight_block_size\" other than %d x %d is not "
+                               "supported", FP8_BLOCK, FP8_BLOCK);
+    }
+    return QS_OK;
+}
 
 static qs_status read_config(importing *x, qs_err *err) {
     qs_status st = QS_OK;
@@ -68,6 +95,10 @@ static qs_status read_config(importing *x, qs_err *err) {
     QS_TRY(qsi_config_from_hf(&x->config, text.data, text.len, err));
     QS_TRY(qsi_json_parse(&root, text.data, text.len, QSI_JSON_SMALL, err));
     (void)qsi_json_as_bool(qsi_json_get(root, "tie_word_embeddings"), &x->tied);
+    int64_t n_next = 0;
+    if (qsi_json_as_i64(qsi_json_get(root, "num_nextn_predict_layers"), &n_next) && n_next > 0)
+        x->n_next = n_next < 64 ? (int32_t)n_next : 64;
+    QS_TRY(check_fp8_blocks(qsi_json_get(root, "quantization_config"), err));
 done:
     qsi_json_free(&root);
     qsi_str_release(&path);
@@ -107,6 +138,10 @@ static void source_name(const qsi_tensor_spec *t, int expert, char *out, size_t 
         }
         return;
     }
+    if (strcmp(part, ".bias") == 0) {
+        snprintf(out, cap, "model.layers.%d.mlp.gate.e_score_correction_bias", (int)t->layer);
+        return;
+    }
     const char *begin = strchr(t->name + 4, '.') + 1; /* after "blk.N." */
     n = (size_t)(part - begin);
     for (size_t i = 0; i < QSI_COUNT(layer_names); i++) {
@@ -120,6 +155,34 @@ static void source_name(const qsi_tensor_spec *t, int expert, char *out, size_t 
         }
         return;
     }
+}
+
+static bool is_fp8(const qsi_st_tensor *s) { return strcmp(s->dtype, "F8_E4M3") == 0; }
+
+/* What a source is stored as: FP8 becomes BF16, as in the official conversion. */
+static qsi_type stored_type(const qsi_st_tensor *s) { return is_fp8(s) ? QSI_BF16 : s->type; }
+
+static int64_t fp8_blocks(int64_t n) { return (n + FP8_BLOCK - 1) / FP8_BLOCK; }
+
+/* The scales of an FP8 matrix: NAME_scale_inv, F32, one for each block. */
+static qs_status find_scales(importing *x, const qsi_st_tensor *s, const qsi_st_tensor **out,
+                             qs_err *err) {
+    qs_status st = QS_OK;
+    char name[NAME_CAP + 16];
+    snprintf(name, sizeof name, "%s_scale_inv", s->name);
+    const qsi_st_tensor *scale = qsi_st_find(x->st, name);
+    if (scale == NULL) QS_FAIL(err, QS_E_FORMAT, "tensor %s is missing: %s is F8_E4M3", name,
+                               s->name);
+    if (scale->type != QSI_F32 || s->n_dims != 2 || scale->n_dims != 2 ||
+        scale->shape[0] != fp8_blocks(s->shape[0]) || scale->shape[1] != fp8_blocks(s->shape[1])) {
+        QS_FAIL(err, QS_E_FORMAT,
+                "tensor %s must be F32 with one scale for each %d x %d of %s", name, FP8_BLOCK,
+                FP8_BLOCK, s->name);
+    }
+    x->used[scale - qsi_st_at(x->st, 0)] = true;
+    *out = scale;
+done:
+    return st;
 }
 
 /* The folder's tensor that is (an expert of) t, with the right shape and a type of weights. */
@@ -145,9 +208,12 @@ static qs_status find_source(importing *x, const qsi_tensor_spec *t, int expert,
                 name, t->ne[0]);
     }
     const qsi_type_info *ti = qsi_type_get((int32_t)s->type);
-    if (ti == NULL || !ti->weights) {
-        QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s is of type %s: F32, F16 and BF16 are supported",
-                name, s->dtype);
+    if (is_fp8(s)) {
+        const qsi_st_tensor *scale = NULL;
+        QS_TRY(find_scales(x, s, &scale, err));
+    } else if (ti == NULL || !ti->weights) {
+        QS_FAIL(err, QS_E_UNSUPPORTED,
+                "tensor %s is of type %s: F32, F16, BF16 and F8_E4M3 are supported", name, s->dtype);
     }
     x->used[s - qsi_st_at(x->st, 0)] = true;
     *out = s;
@@ -163,15 +229,25 @@ static qs_status declare(importing *x, const qsi_tensor_spec *t, qs_err *err) {
     for (int e = 0; e < n_sources(t); e++) {
         QS_TRY(find_source(x, t, e, &s, err));
         if (first == NULL) first = s;
-        if (s->type != first->type) {
+        if (stored_type(s) != stored_type(first)) {
             QS_FAIL(err, QS_E_UNSUPPORTED, "tensors %s and %s have different types", first->name,
                     s->name);
         }
         x->total += (int64_t)s->bytes;
     }
-    QS_TRY(qsi_gguf_declare(x->w, t->name, qsi_fit_type(t, first->type), t->n_dims, t->ne, err));
+    QS_TRY(qsi_gguf_declare(x->w, t->name, qsi_fit_type(t, stored_type(first)), t->n_dims, t->ne, err));
 done:
     return st;
+}
+
+/* Of a layer behind the last one that is run. */
+static bool is_next_layer(const importing *x, const char *name) {
+    static const char begin[] = "model.layers.";
+    int64_t layer = 0;
+    if (x->n_next == 0 || strncmp(name, begin, sizeof begin - 1) != 0) return false;
+    const char *p = name + sizeof begin - 1;
+    for (; *p >= '0' && *p <= '9' && layer < INT32_MAX; p++) layer = layer * 10 + (*p - '0');
+    return *p == '.' && layer >= x->config.n_layer && layer < x->config.n_layer + x->n_next;
 }
 
 /* Every tensor of the folder must have been used; positions of the rotation may be stored, and are
@@ -179,7 +255,8 @@ done:
 static qs_status check_rest(const importing *x, qs_err *err) {
     for (size_t i = 0; i < qsi_st_n_tensors(x->st); i++) {
         const qsi_st_tensor *t = qsi_st_at(x->st, i);
-        if (!x->used[i] && strstr(t->name, "rotary_emb.inv_freq") == NULL) {
+        if (!x->used[i] && strstr(t->name, "rotary_emb.inv_freq") == NULL &&
+            !is_next_layer(x, t->name)) {
             return qsi_err_set(err, QS_E_UNSUPPORTED, "tensor %s is not part of architecture %s",
                                t->name, qsi_arch_name(x->config.arch));
         }
@@ -219,8 +296,48 @@ done:
     return st;
 }
 
-static bool is_rotated(const qsi_tensor_spec *t) {
+/* Latent attention rotates adjacent pairs in the folder too. */
+static bool is_rotated(const importing *x, const qsi_tensor_spec *t) {
+    if (x->config.kv_rank > 0) return false;
     return strstr(t->name, ".attn_q.") != NULL || strstr(t->name, ".attn_k.") != NULL;
+}
+
+/* 1 sign, 4 exponent (bias 7), 3 fraction bits; no infinity, 0x7f is NaN (OCP 8-bit floats). */
+static void fill_fp8(float table[256]) {
+    for (int i = 0; i < 256; i++) {
+        int e = i >> 3 & 15, m = i & 7;
+        float v = e > 0 ? ldexpf((float)(8 + m), e - 10) : ldexpf((float)m, -9);
+        if ((i & 0x7f) == 0x7f) v = NAN;
+        table[i] = i & 0x80 ? -v : v;
+    }
+}
+
+/* An FP8 matrix as BF16 (or F32, where t wants that): every value times its block's scale. */
+static qs_status write_fp8(importing *x, const qsi_tensor_spec *t, const qsi_st_tensor *s,
+                           qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_st_tensor *scales = NULL;
+    bool wide = qsi_fit_type(t, QSI_BF16) == QSI_F32;
+    int64_t cols = s->shape[1];
+    QS_TRY(find_scales(x, s, &scales, err));
+    for (int64_t r = 0; r < s->shape[0]; r++) {
+        int64_t from = is_rotated(x, t) ? permuted_row(r, x->config.head_dim) : r;
+        const uint8_t *row = s->data + from * cols;
+        const uint8_t *scale = scales->data + from / FP8_BLOCK * scales->shape[1] * 4;
+        for (int64_t c0 = 0; c0 < cols; c0 += PIECE) {
+            int64_t n = cols - c0 < PIECE ? cols - c0 : PIECE;
+            for (int64_t i = 0; i < n; i++) {
+                float f = 0;
+                memcpy(&f, scale + (c0 + i) / FP8_BLOCK * 4, sizeof f);
+                x->values[i] = x->fp8[row[c0 + i]] * f;
+                x->halves[i] = qsi_f32_to_bf16(x->values[i]);
+            }
+            QS_TRY(wide ? qsi_gguf_write(x->w, x->values, (size_t)n * sizeof *x->values, err)
+                        : qsi_gguf_write(x->w, x->halves, (size_t)n * sizeof *x->halves, err));
+        }
+    }
+done:
+    return st;
 }
 
 static qs_status write_tensor(importing *x, const qsi_tensor_spec *t, qs_err *err) {
@@ -228,7 +345,8 @@ static qs_status write_tensor(importing *x, const qsi_tensor_spec *t, qs_err *er
     for (int e = 0; e < n_sources(t); e++) {
         const qsi_st_tensor *s = NULL;
         QS_TRY(find_source(x, t, e, &s, err));
-        if (is_rotated(t)) QS_TRY(write_permuted(x, s, t->ne[1], err));
+        if (is_fp8(s)) QS_TRY(write_fp8(x, t, s, err));
+        else if (is_rotated(x, t)) QS_TRY(write_permuted(x, s, t->ne[1], err));
         else if (qsi_fit_type(t, s->type) != s->type) QS_TRY(write_as_f32(x, s, err));
         else QS_TRY(qsi_gguf_write(x->w, s->data, s->bytes, err));
         qsi_st_drop(x->st, s);
@@ -271,7 +389,9 @@ qs_status qsi_hf_import(const char *folder, qsi_gguf_writer *w,
     QS_TRY(read_vocab(&x, err));
     x.used = qsi_calloc(qsi_st_n_tensors(x.st), sizeof *x.used);
     x.values = qsi_alloc(PIECE, sizeof *x.values);
-    if (x.used == NULL || x.values == NULL)
+    x.halves = qsi_alloc(PIECE, sizeof *x.halves);
+    fill_fp8(x.fp8);
+    if (x.used == NULL || x.values == NULL || x.halves == NULL)
         QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", folder);
     QS_TRY(put_keys(&x, err));
     for (size_t i = 0; i < qsi_config_n_tensors(&x.config); i++) {
@@ -289,5 +409,6 @@ done:
     qsi_st_close(&x.st);
     qsi_free(x.used);
     qsi_free(x.values);
+    qsi_free(x.halves);
     return st;
 }

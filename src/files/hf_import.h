@@ -1,6 +1,6 @@
-/* A Hugging Face folder (config.json, safetensors, tokenizer.json) as a GGUF: dense LLaMA-type
- * models and DeepSeekMoE v1. Source: deepseek-facts 2.1 (rotation), 4.1, 4.3 (names). Thread: any.
- */
+/* A Hugging Face folder (config.json, safetensors or PyTorch files, tokenizer.json) as a GGUF: dense
+ * LLaMA-type models, DeepSeekMoE v1, DeepSeek-V2 and V3. Source: deepseek-facts 2.1 (rotation), 4.1,
+ * 4.3 (names). Thread: any. */
 #ifndef QSI_FILES_HF_IMPORT_H
 #define QSI_FILES_HF_IMPORT_H
 
@@ -8,9 +8,11 @@
 #include "fmt/gguf.h"
 
 /* Puts all keys, declares and writes all tensors into w, one tensor after another: memory does not
- * grow with the model. Matrices keep their type (F32, F16, BF16), norms and routers become F32,
- * rows of q and k are permuted for interleaved rotation, experts are stacked. A tensor that is
- * missing, has the wrong shape or belongs to no known part is an error that names it. */
+ * grow with the model. Matrices keep their type (F32, F16, BF16; F8_E4M3 with scales of 128 x 128
+ * becomes BF16), norms and routers become F32, rows of q and k are permuted for interleaved rotation
+ * (not with latent attention), experts are stacked, layers that predict further tokens are left out.
+ * A tensor that is missing, has the wrong shape or belongs to no known part is an error that names
+ * it. */
 qs_status qsi_hf_import(const char *folder, qsi_gguf_writer *w,
                         int (*progress)(void *user, int64_t done, int64_t of), void *user,
                         qs_err *err) QS_MUST_CHECK;

@@ -155,6 +155,8 @@ static qs_status text_vocab(const qsi_info *x, qsi_str *s) {
     QS_TRY(qsi_str_printf(s, "%d ids, %" PRId64 " merges, pre-tokenizer ", (int)qsi_vocab_size(v),
                           qsi_vocab_n_merges(v)));
     QS_TRY(qsi_info_clean(s, qsi_vocab_pre(v), strlen(qsi_vocab_pre(v)), 40));
+    if (x->g != NULL && qsi_gguf_find(x->g, "tokenizer.ggml.pre") == NULL)
+        QS_TRY(qsi_str_puts(s, " (not named by the file: recognised by its tokens)"));
     QS_TRY(text_token(s, v, "BOS", qsi_vocab_bos(v)));
     QS_TRY(text_token(s, v, "EOS", qsi_vocab_eos(v)));
     QS_TRY(qsi_str_puts(s, qsi_vocab_chat_template(v).n > 0 ? ", chat template\n" : "\n"));

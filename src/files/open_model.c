@@ -4,6 +4,8 @@
  * knows one format. */
 #include "files/open_model.h"
 
+#include <string.h>
+
 #include "base/log.h"
 #include "base/str.h"
 #include "files/hf_import.h"
@@ -19,6 +21,10 @@ static qs_status weight_bytes(const char *folder, uint64_t *out, qs_err *err) {
     qsi_st *s = NULL;
     QS_TRY(qsi_st_open(&s, folder, err));
     *out = qsi_st_bytes(s);
+    for (size_t i = 0; i < qsi_st_n_tensors(s); i++) {
+        const qsi_st_tensor *t = qsi_st_at(s, i);
+        if (strcmp(t->dtype, "F8_E4M3") == 0) *out += t->bytes; /* becomes BF16 */
+    }
     qsi_st_close(&s);
 done:
     return st;

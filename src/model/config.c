@@ -570,15 +570,47 @@ static void json_arch(json_reader *r, qsi_config *c) {
     char shown[48];
     r->st = qsi_json_str(r->j, "model_type", &s, r->err);
     if (r->st != QS_OK) return;
-    for (size_t i = 0; i < QSI_ARCH_DEEPSEEK2; i++) {
-        if (strcmp(s, arch_names[i]) == 0) {
-            c->arch = (qsi_arch)i;
+    static const struct {
+        const char *name;
+        qsi_arch arch;
+    } types[] = {{"llama", QSI_ARCH_LLAMA}, {"deepseek", QSI_ARCH_DEEPSEEK},
+                 {"deepseek_v2", QSI_ARCH_DEEPSEEK2}, {"deepseek_v3", QSI_ARCH_DEEPSEEK2}};
+    for (size_t i = 0; i < QSI_COUNT(types); i++) {
+        if (strcmp(s, types[i].name) == 0) {
+            c->arch = types[i].arch;
             return;
         }
     }
     printable((qsi_slice){s, strlen(s)}, shown, sizeof shown);
     r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
-                        "\"model_type\" is \"%s\": llama and deepseek are supported", shown);
+                        "\"model_type\" is \"%s\": llama, deepseek, deepseek_v2 and deepseek_v3 are "
+                        "supported", shown);
+}
+
+/* YaRN as DeepSeek-V2 and V3 write it. cos and sin would be scaled by the ratio of the two mscales,
+ * which must be 1; attention scores are, by what mscale_all_dim says (deepseek-facts 2.5). */
+static void json_yarn(json_reader *r, const qsi_json *scaling, qsi_config *c) {
+    double orig = c->n_ctx;
+    float mscale = 1, all = 0;
+    c->rope_scaling = QSI_ROPE_YARN;
+    c->yarn_beta_fast = 32;
+    c->yarn_beta_slow = 1;
+    json_float(r, scaling, "factor", true, &c->rope_factor);
+    json_float(r, scaling, "beta_fast", false, &c->yarn_beta_fast);
+    json_float(r, scaling, "beta_slow", false, &c->yarn_beta_slow);
+    json_float(r, scaling, "mscale", false, &mscale);
+    json_float(r, scaling, "mscale_all_dim", false, &all);
+    if (r->st != QS_OK) return;
+    if (is_there(scaling, "original_max_position_embeddings"))
+        r->st = qsi_json_f64(scaling, "original_max_position_embeddings", &orig, r->err);
+    if (r->st == QS_OK && (!(orig >= 1) || orig > MAX_CTX || mscale != all)) {
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
+                            "YaRN from %g positions with \"mscale\" %g and \"mscale_all_dim\" %g: "
+                            "only equal ones are supported", orig, (double)mscale, (double)all);
+    }
+    if (r->st != QS_OK) return;
+    c->rope_orig_ctx = (int32_t)orig;
+    c->yarn_log_mul = 0.1f * all;
 }
 
 /* Rotation: rope_theta and rope_scaling, or both inside rope_parameters (transformers 5). */
@@ -594,15 +626,46 @@ static void json_rope(json_reader *r, qsi_config *c) {
     const char *key = is_there(scaling, "rope_type") ? "rope_type" : "type";
     r->st = qsi_json_str(scaling, key, &type, r->err);
     if (r->st != QS_OK || strcmp(type, "default") == 0) return;
+    if (c->arch == QSI_ARCH_DEEPSEEK2 && strcmp(type, "yarn") == 0) {
+        json_yarn(r, scaling, c);
+        return;
+    }
     json_must_be(r, scaling, key, "linear");
     c->rope_scaling = QSI_ROPE_LINEAR;
     json_float(r, scaling, "factor", true, &c->rope_factor);
 }
 
+/* Routing of V2 and V3: what scores are, in groups or not, with a bias that chooses or not. */
+static void json_routing(json_reader *r, qsi_config *c) {
+    const char *score = "softmax", *method = "greedy";
+    if (r->st == QS_OK && is_there(r->j, "scoring_func"))
+        r->st = qsi_json_str(r->j, "scoring_func", &score, r->err);
+    if (r->st == QS_OK && is_there(r->j, "topk_method"))
+        r->st = qsi_json_str(r->j, "topk_method", &method, r->err);
+    if (r->st != QS_OK) return;
+    bool sigmoid = strcmp(score, "sigmoid") == 0;
+    bool grouped = strcmp(method, "group_limited_greedy") == 0;
+    c->gate_bias = strcmp(method, "noaux_tc") == 0;
+    if ((!sigmoid && strcmp(score, "softmax") != 0) ||
+        (!grouped && !c->gate_bias && strcmp(method, "greedy") != 0)) {
+        char shown[64];
+        printable((qsi_slice){method, strlen(method)}, shown, sizeof shown);
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
+                            "\"topk_method\" is \"%s\": greedy, group_limited_greedy and noaux_tc "
+                            "are supported, with \"scoring_func\" softmax or sigmoid", shown);
+        return;
+    }
+    if (sigmoid) c->gating = QSI_GATE_SIGMOID;
+    if (!grouped && !c->gate_bias) return;
+    json_int(r, "n_group", true, &c->n_group);
+    json_int(r, "topk_group", true, &c->n_group_used);
+    if (c->n_group <= 1) c->n_group = c->n_group_used = 1;
+}
+
 static void json_experts(json_reader *r, qsi_config *c) {
     int32_t freq = 1;
     c->expert_scale = 1;
-    if (c->arch != QSI_ARCH_DEEPSEEK || !is_there(r->j, "n_routed_experts")) return;
+    if (c->arch == QSI_ARCH_LLAMA || !is_there(r->j, "n_routed_experts")) return;
     json_int(r, "n_routed_experts", true, &c->n_expert);
     json_int(r, "num_experts_per_tok", true, &c->n_expert_used);
     json_int(r, "n_shared_experts", false, &c->n_shared);
@@ -612,7 +675,8 @@ static void json_experts(json_reader *r, qsi_config *c) {
     json_float(r, r->j, "routed_scaling_factor", false, &c->expert_scale);
     c->gating = QSI_GATE_SOFTMAX;
     c->n_group = c->n_group_used = 1;
-    json_must_be(r, r->j, "scoring_func", "softmax");
+    if (c->arch == QSI_ARCH_DEEPSEEK2) json_routing(r, c);
+    else json_must_be(r, r->j, "scoring_func", "softmax");
     if (r->st == QS_OK && is_there(r->j, "norm_topk_prob")) {
         r->st = qsi_json_bool(r->j, "norm_topk_prob", &c->norm_topk, r->err);
     }
@@ -620,6 +684,23 @@ static void json_experts(json_reader *r, qsi_config *c) {
         r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "\"moe_layer_freq\" is %d: 1 is supported",
                             (int)freq);
     }
+}
+
+/* Latent attention; its weights are stored whole, as the folder has them. */
+static void json_latent(json_reader *r, qsi_config *c) {
+    int32_t nope = 0;
+    json_int(r, "kv_lora_rank", true, &c->kv_rank);
+    json_int(r, "q_lora_rank", false, &c->q_rank);
+    json_int(r, "qk_nope_head_dim", true, &nope);
+    json_int(r, "qk_rope_head_dim", true, &c->d_rope);
+    json_int(r, "v_head_dim", true, &c->d_value);
+    if (r->st == QS_OK && (nope > MAX_HEAD_DIM || c->d_rope > MAX_HEAD_DIM)) {
+        r->st = qsi_err_set(r->err, QS_E_RANGE, "heads of %d and %d values: at most %d",
+                            (int)nope, (int)c->d_rope, MAX_HEAD_DIM);
+        return;
+    }
+    c->head_dim = nope + c->d_rope;
+    c->kv_b_whole = true;
 }
 
 static void json_sizes(json_reader *r, qsi_config *c) {
@@ -632,7 +713,8 @@ static void json_sizes(json_reader *r, qsi_config *c) {
     c->n_kv_head = c->n_head;
     json_int(r, "num_key_value_heads", false, &c->n_kv_head);
     c->head_dim = c->n_head > 0 ? c->d_model / c->n_head : 0;
-    json_int(r, "head_dim", false, &c->head_dim);
+    if (c->arch == QSI_ARCH_DEEPSEEK2) json_latent(r, c);
+    else json_int(r, "head_dim", false, &c->head_dim);
     json_float(r, r->j, "rms_norm_eps", true, &c->rms_eps);
     json_must_be(r, r->j, "hidden_act", "silu");
     json_must_be_off(r, "attention_bias");

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "files/convert.h"
 #include "files/open_model.h"
 #include "model/model.h"
 #include "sys/file.h"
@@ -94,6 +95,32 @@ static void folders_answer_as_their_classes(void **state) {
         for (size_t k = 0; k < n; k++) qsi_free(names[k]);
         qsi_free(names);
         qsi_gguf_close(&g);
+    }
+}
+
+/* Latent attention, and weights in FP8. They are BF16 then, whose products round activations to
+ * bfloat16 as well: written as F32 the same weights must answer as exactly as above. */
+static void v2_and_v3_answer_as_their_equations(void **state) {
+    static const char *const models[] = {"v2_lite", "v3_fp8"};
+    for (size_t i = 0; i < QSI_COUNT(models); i++) {
+        char folder[512], logits[512];
+        qs_err err = {0};
+        qsi_gguf *g = NULL;
+        qsi_convert_opts o = {.threads = 1};
+        golden_path(folder, sizeof folder, models[i], NULL);
+        golden_path(logits, sizeof logits, models[i], "logits.f32");
+        assert_int_equal(qsi_files_open_model(folder, &g, &err), QS_OK);
+        assert_int_equal(qsi_gguf_tensor_find(g, "blk.0.attn_kv_b.weight")->type, QSI_BF16);
+        assert_null(qsi_gguf_tensor_find(g, "blk.2.attn_norm.weight"));
+        qsi_gguf_close(&g);
+        assert_int_equal(qsi_mix_find(&o.mix, "F32", &err), QS_OK);
+        if (qsi_convert(folder, "test_open_model.tmp.gguf", &o, &err) != QS_OK)
+            fail_msg("%s", err.text);
+        assert_int_equal(qsi_gguf_open(&g, "test_open_model.tmp.gguf", &err), QS_OK);
+        float worst = worst_difference(g, logits);
+        if (!(worst < 5e-5f)) fail_msg("%s: %g", models[i], (double)worst);
+        qsi_gguf_close(&g);
+        remove("test_open_model.tmp.gguf");
     }
 }
 
@@ -240,6 +267,7 @@ int main(int argc, char **argv) {
     golden_dir = argv[1];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folders_answer_as_their_classes),
+        cmocka_unit_test(v2_and_v3_answer_as_their_equations),
         cmocka_unit_test(tensors_take_their_places),
         cmocka_unit_test(contradictions_are_refused),
         cmocka_unit_test(a_conversion_can_be_cancelled),

@@ -168,7 +168,7 @@ static void config_json_is_read(void **state) {
 /* One replacement in a sound config.json, and the word its refusal must contain. */
 static void wrong_config_json_is_refused(void **state) {
     static const struct { const char *from, *to, *says; } cases[] = {
-        {"\"deepseek\"", "\"deepseek_v3\"", "deepseek_v3"},
+        {"\"deepseek\"", "\"deepseek_v32\"", "deepseek_v32"},
         {"\"deepseek\"", "\"dee\\u001b[31mp\"", "model_type"},
         {"\"vocab_size\":102400", "\"vocab_size\":0", "vocab_size"},
         {"\"vocab_size\":102400", "\"vocab_size\":1e5", "vocab_size"},

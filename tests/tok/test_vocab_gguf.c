@@ -144,10 +144,69 @@ static void names_what_is_wrong(void **state) {
     load_file(&s, QS_E_FORMAT, "array of strings");
 }
 
+/* A file that names no pre-tokenizer: n tokens, the BOS of DeepSeek at one id, byte symbols and
+ * fillers elsewhere. */
+static void write_unnamed(int32_t n, int32_t bos_id) {
+    static const char bos[] = "<\xef\xbd\x9c" "begin\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>";
+    qsi_gguf_writer *w = NULL;
+    qsi_slice *tokens = qsi_calloc((size_t)n, sizeof *tokens);
+    int32_t *types = qsi_calloc((size_t)n, sizeof *types);
+    char(*text)[16] = qsi_calloc((size_t)n, sizeof *text);
+    assert_true(tokens && types && text);
+    for (int32_t i = 0, symbol = 0; i < n; i++) {
+        if (i == bos_id) {
+            tokens[i] = (qsi_slice){bos, sizeof bos - 1};
+            types[i] = QSI_TOK_CONTROL;
+        } else if (symbol < 256) {
+            tokens[i] = f.tokens[symbol++];
+            types[i] = QSI_TOK_NORMAL;
+        } else {
+            snprintf(text[i], sizeof text[i], "[u%d]", (int)i);
+            tokens[i] = (qsi_slice){text[i], strlen(text[i])};
+            types[i] = QSI_TOK_UNUSED;
+        }
+    }
+    assert_int_equal(qsi_gguf_writer_open(&w, path, NULL), QS_OK);
+    assert_int_equal(qsi_gguf_put_str(w, "tokenizer.ggml.model", "gpt2", 4), QS_OK);
+    assert_int_equal(qsi_gguf_put_arr_str(w, "tokenizer.ggml.tokens", tokens, (size_t)n), QS_OK);
+    assert_int_equal(qsi_gguf_put_arr_i32(w, "tokenizer.ggml.token_type", types, (size_t)n), QS_OK);
+    assert_int_equal(qsi_gguf_put_arr_str(w, "tokenizer.ggml.merges", NULL, 0), QS_OK);
+    assert_int_equal(qsi_gguf_finish(&w, NULL), QS_OK);
+    qsi_free(tokens);
+    qsi_free(types);
+    qsi_free(text);
+}
+
+static void recognises_what_is_not_named(void **state) {
+    static const struct {
+        int32_t n, bos;
+        const char *pre; /* NULL: refused */
+    } cases[] = {{102400, 100000, "deepseek-llm"}, {100015, 100000, "deepseek-llm"},
+                 {32256, 32013, "deepseek-coder"}, {129280, 0, "deepseek-v3"},
+                 {102400, 99999, NULL},            {1000, 0, NULL}};
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        qsi_gguf *g = NULL;
+        qsi_vocab *v = NULL;
+        qs_err err = {0};
+        write_unnamed(cases[i].n, cases[i].bos);
+        assert_int_equal(qsi_gguf_open(&g, path, &err), QS_OK);
+        qs_status st = qsi_vocab_load_gguf(&v, g, &err);
+        if (cases[i].pre == NULL) {
+            assert_int_equal(st, QS_E_UNSUPPORTED);
+        } else {
+            if (st != QS_OK) fail_msg("case %zu: %s", i, err.text);
+            assert_string_equal(qsi_vocab_pre(v), cases[i].pre);
+        }
+        qsi_vocab_free(v);
+        qsi_gguf_close(&g);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(reads_what_it_wrote, setup, teardown),
         cmocka_unit_test_setup_teardown(names_what_is_wrong, setup, teardown),
+        cmocka_unit_test_setup_teardown(recognises_what_is_not_named, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,24 @@
+/* Models written anew: folders as GGUF, split files as one, weights in other types. Memory stays
+ * bounded whatever the size. Thread: any; one call at a time per file. */
+#ifndef QSI_FILES_CONVERT_H
+#define QSI_FILES_CONVERT_H
+
+#include "files/mix.h"
+
+typedef struct qsi_convert_opts {
+    const qsi_mix *mix; /* types of matrices, as in init; NULL: every tensor keeps its type */
+    int threads;        /* 0: all physical cores */
+    /* bytes read of the source; non-zero cancels. May be NULL */
+    int (*progress)(void *user, int64_t done, int64_t of);
+    void *user;
+} qsi_convert_opts;
+
+/* src: whatever files/open_model.h opens. dst appears when it is complete, or not at all; it may not
+ * be src. Keys are kept but those of splitting and, with a mix, of the file's type. Tensors that the
+ * architecture does not name keep their type. QS_E_UNSUPPORTED: a type that is not decoded here, a
+ * file without weights; QS_E_IO: no room. Notes of the log say what is stored in another type than
+ * asked for, and that a source was quantised already. */
+qs_status qsi_convert(const char *src, const char *dst, const qsi_convert_opts *o, qs_err *err)
+    QS_MUST_CHECK;
+
+#endif

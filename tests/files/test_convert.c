@@ -1,0 +1,141 @@
+/* Converting: quantising float weights gives the very tensors that init writes in that type; keys are
+ * kept; split files become one; nonsense is refused and leaves nothing behind. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "files/convert.h"
+#include "files/init.h"
+#include "files/presets.h"
+#include "sys/file.h"
+
+#define SRC "test_convert.src.tmp.gguf"
+#define DST "test_convert.dst.tmp.gguf"
+#define WANT "test_convert.want.tmp.gguf"
+
+static void make(const char *path, const char *type) {
+    const qsi_preset *p = NULL;
+    qs_err err = {0};
+    qsi_init_opts o = {.name = "converted", .seed = 3, .std = 0.02f, .threads = 1};
+    assert_int_equal(qsi_preset_find(&p, "moe-tiny", &err), QS_OK);
+    assert_int_equal(qsi_mix_find(&o.mix, type, &err), QS_OK);
+    o.config = p->config;
+    o.config.n_layer = 2;
+    o.config.n_vocab = 512;
+    if (qsi_init_write(&o, path, &err) != QS_OK) fail_msg("%s", err.text);
+}
+
+static qs_status convert(const char *src, const char *dst, const char *type, qs_err *err) {
+    qsi_convert_opts o = {.threads = 2};
+    if (type != NULL) assert_int_equal(qsi_mix_find(&o.mix, type, err), QS_OK);
+    return qsi_convert(src, dst, &o, err);
+}
+
+static void same_file(const char *a, const char *b) {
+    qs_err err = {0};
+    qsi_gguf *g = NULL, *h = NULL;
+    assert_int_equal(qsi_gguf_open(&g, a, &err), QS_OK);
+    assert_int_equal(qsi_gguf_open(&h, b, &err), QS_OK);
+    assert_int_equal(qsi_gguf_n_tensors(g), qsi_gguf_n_tensors(h));
+    assert_int_equal(qsi_gguf_n_kv(g), qsi_gguf_n_kv(h));
+    for (size_t i = 0; i < qsi_gguf_n_kv(g); i++) {
+        const qsi_gguf_kv *x = qsi_gguf_kv_at(g, i), *y = qsi_gguf_find(h, x->key);
+        if (y == NULL || x->data_bytes != y->data_bytes ||
+            memcmp(x->data, y->data, x->data_bytes) != 0)
+            fail_msg("key %s differs", x->key);
+    }
+    for (size_t i = 0; i < qsi_gguf_n_tensors(g); i++) {
+        const qsi_gguf_tensor *x = qsi_gguf_tensor_at(g, i), *y = qsi_gguf_tensor_at(h, i);
+        assert_string_equal(x->name, y->name);
+        if (x->type != y->type || x->bytes != y->bytes || memcmp(x->data, y->data, x->bytes) != 0)
+            fail_msg("tensor %s differs", x->name);
+    }
+    qsi_gguf_close(&g);
+    qsi_gguf_close(&h);
+}
+
+static void quantised_as_init_does(void **state) {
+    static const char *const types[] = {"F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "IQ4_NL", "IQ4_XS",
+                                        "Q4_K_M", "Q6_K", "Q2_K_M"};
+    make(SRC, "F32");
+    for (size_t i = 0; i < QSI_COUNT(types); i++) {
+        qs_err err = {0};
+        make(WANT, types[i]);
+        if (convert(SRC, DST, types[i], &err) != QS_OK) fail_msg("%s: %s", types[i], err.text);
+        same_file(DST, WANT);
+        /* what has the type already is copied */
+        assert_int_equal(convert(WANT, DST, types[i], &err), QS_OK);
+        same_file(DST, WANT);
+        assert_int_equal(convert(WANT, DST, NULL, &err), QS_OK);
+        same_file(DST, WANT);
+    }
+    remove(SRC);
+    remove(DST);
+    remove(WANT);
+}
+
+/* The tensors of SRC from `from` to `to`, and its keys in the first part. */
+static void put_part(const qsi_gguf *g, const char *path, uint32_t no, size_t from, size_t to) {
+    qs_err err = {0};
+    qsi_gguf_writer *w = NULL;
+    assert_int_equal(qsi_gguf_writer_open(&w, path, &err), QS_OK);
+    for (size_t i = 0; no == 0 && i < qsi_gguf_n_kv(g); i++)
+        assert_int_equal(qsi_gguf_put_copy(w, qsi_gguf_kv_at(g, i)), QS_OK);
+    assert_int_equal(qsi_gguf_put_u32(w, "split.no", no), QS_OK);
+    assert_int_equal(qsi_gguf_put_u32(w, "split.count", 2), QS_OK);
+    assert_int_equal(qsi_gguf_put_i32(w, "split.tensors.count", (int32_t)qsi_gguf_n_tensors(g)),
+                     QS_OK);
+    for (size_t i = from; i < to; i++) {
+        const qsi_gguf_tensor *t = qsi_gguf_tensor_at(g, i);
+        assert_int_equal(qsi_gguf_declare(w, t->name, t->type, t->n_dims, t->ne, &err), QS_OK);
+    }
+    for (size_t i = from; i < to; i++) {
+        const qsi_gguf_tensor *t = qsi_gguf_tensor_at(g, i);
+        assert_int_equal(qsi_gguf_write(w, t->data, t->bytes, &err), QS_OK);
+    }
+    assert_int_equal(qsi_gguf_finish(&w, &err), QS_OK);
+}
+
+static void split_files_become_one(void **state) {
+    qs_err err = {0};
+    qsi_gguf *g = NULL;
+    make(SRC, "Q8_0");
+    assert_int_equal(qsi_gguf_open(&g, SRC, &err), QS_OK);
+    put_part(g, "test_convert-00001-of-00002.gguf", 0, 0, 5);
+    put_part(g, "test_convert-00002-of-00002.gguf", 1, 5, qsi_gguf_n_tensors(g));
+    qsi_gguf_close(&g);
+    if (convert("test_convert-00001-of-00002.gguf", DST, NULL, &err) != QS_OK)
+        fail_msg("%s", err.text);
+    same_file(SRC, DST);
+    remove("test_convert-00001-of-00002.gguf");
+    remove("test_convert-00002-of-00002.gguf");
+    remove(SRC);
+    remove(DST);
+}
+
+static int cancel(void *user, int64_t done, int64_t of) { return done > of / 2; }
+
+static void nonsense_is_refused(void **state) {
+    qs_err err = {0};
+    qsi_convert_opts o = {.threads = 1, .progress = cancel};
+    make(SRC, "F32");
+    assert_int_equal(convert(SRC, SRC, "Q8_0", &err), QS_E_ARG);
+    assert_int_equal(convert("no such file", DST, "Q8_0", &err), QS_E_NOTFOUND);
+    assert_int_equal(qsi_mix_find(&o.mix, "Q8_0", &err), QS_OK);
+    assert_int_equal(qsi_convert(SRC, DST, &o, &err), QS_E_CANCELLED);
+    assert_false(qsi_path_exists(DST));
+    remove(SRC);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(quantised_as_init_does),
+        cmocka_unit_test(split_files_become_one),
+        cmocka_unit_test(nonsense_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
