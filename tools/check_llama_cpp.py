@@ -8,6 +8,10 @@ the same ids and log-probabilities as `qiusuo tokenize` and `qiusuo score`.
     tools/check_llama_cpp.py build/qiusuo --mixes [--presets A,B] [--mix M,N]
         the types that `init` gives the tensors of a mix, against those the other program's quantizer
         gives the same model
+    tools/check_llama_cpp.py build/qiusuo --scalings
+        rotary positions stretched beyond the context of the tiny presets
+    tools/check_llama_cpp.py build/qiusuo --shapes deepseek-llm-7b,... --vocab models/default/qiusuo-default.gguf
+        two layers of published shapes at positions 4095, 4096 and 8191, without scaling and with YaRN
     tools/check_llama_cpp.py build/qiusuo --model FILE...
         trained models: ids of Chinese and English texts, log-probabilities of the file as it is and
         of its F16 twin (f16_twin.py)
@@ -70,10 +74,10 @@ TEXTS = [
 ]
 
 
-def mean_difference(program, path, llama_cpp, ids, cache, options=(), other=None):
+def mean_difference(program, path, llama_cpp, ids, cache, options=(), other=None, places=None):
     """Of log-probabilities, over the ten likeliest ids of each position; raises when the other program
     does not load the model. cache: a GGML type, or None for what each takes on its own. options: more
-    of ours; other: the same for llama.cpp."""
+    of ours; other: the same for llama.cpp. places: the positions that count, None: all."""
     more = {} if cache is None else {"type_k": cache, "type_v": cache}
     more.update(other or {})
     m = llama_cpp.Llama(model_path=path, n_ctx=len(ids) + 1, n_batch=len(ids) + 1, logits_all=True,
@@ -87,6 +91,8 @@ def mean_difference(program, path, llama_cpp, ids, cache, options=(), other=None
     m.eval(ids)
     total, n = 0.0, 0
     for pos, likeliest in enumerate(top):
+        if places is not None and pos not in places:
+            continue
         row = m.scores[pos].astype("float64")
         peak = row.max()
         log_sum = peak + math.log(sum(math.exp(x - peak) for x in row))
@@ -185,6 +191,29 @@ def check_scalings(report, o, llama_cpp):
                                   ids, GGML_F32, TOLERANCE["F32"], ours, other)
 
 
+def check_shapes(report, o, llama_cpp):
+    """Positions around and beyond the trained context of the published shapes, few layers of them."""
+    n, trained = 8192, 4096
+    with tempfile.TemporaryDirectory() as folder:
+        for preset in o.shapes.split(","):
+            path = os.path.join(folder, "model.gguf")
+            cmd = [o.program, "init", "--preset", preset, "--type", "F16", "--layers", "2", "--std",
+                   "0.02", "-o", path]
+            for vocab in o.vocab[:1]:
+                cmd += ["--vocab", vocab]
+            subprocess.run(cmd, check=True, stderr=subprocess.DEVNULL)
+            size = llama_cpp.Llama(model_path=path, vocab_only=True, verbose=False).n_vocab()
+            ids = [(7 + 37 * i + i * i % 11) % size for i in range(n)]
+            for name, factor, kind in (("none", 1, llama_cpp.LLAMA_ROPE_SCALING_TYPE_NONE),
+                                       ("yarn", 2, llama_cpp.LLAMA_ROPE_SCALING_TYPE_YARN)):
+                ours = ["-c", str(n), "--rope-scaling", name]
+                other = {"rope_scaling_type": kind, "rope_freq_scale": 1 / factor,
+                         "yarn_orig_ctx": trained}
+                report.difference(f"{preset}, scaling {name} {factor}", o.program, path, llama_cpp,
+                                  ids, GGML_F32, TOLERANCE["F16"], ours, other,
+                                  (trained - 1, trained, n - 1))
+
+
 def check_written(report, o, llama_cpp):
     with tempfile.TemporaryDirectory() as temp:
         for preset in o.presets.split(","):
@@ -230,6 +259,7 @@ def main():
     a.add_argument("--vocab", action="append", default=[])
     a.add_argument("--mixes", action="store_true")
     a.add_argument("--scalings", action="store_true")
+    a.add_argument("--shapes", help="presets, for instance deepseek-llm-7b,deepseek-moe-16b")
     a.add_argument("--mix", default=",".join(MIXES))
     a.add_argument("--presets")
     a.add_argument("--types", default=",".join(TOLERANCE))
@@ -250,6 +280,8 @@ def main():
         check_model(report, o.program, path, llama_cpp)
     if o.mixes:
         check_mixes(report, o, llama_cpp)
+    elif o.shapes:
+        check_shapes(report, o, llama_cpp)
     elif o.scalings:
         check_scalings(report, o, llama_cpp)
     elif not o.model:
