@@ -48,6 +48,13 @@ bench: $(BUILD)/build.ninja
 	@python3 bench/render.py
 	@echo "Written: bench/table.csv, bench/kernels.csv, docs/speed.md"
 
+# base, sys, quant and kern alone, which need no library of the other architecture.
+test-arm:
+	@tools/packages.sh arm
+	@[ -f build-arm/build.ninja ] || meson setup build-arm --cross-file tools/aarch64.ini -Dkern_only=true
+	@$(NINJA) -C build-arm
+	@meson test -C build-arm --no-rebuild --print-errorlogs -t 10
+
 install: all
 	@meson configure $(BUILD) -Dprefix=$(PREFIX) >/dev/null
 	@$(call build,)
