@@ -57,6 +57,7 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     mo.memory_bytes = a->memory;
     mo.n_ctx = a->ctx;
     mo.rope_scaling = a->rope_scaling;
+    mo.chat_template = a->chat_template;
     mo.rope_factor = a->rope_factor;
     mo.exact = a->exact;
     mo.progress = on_load;

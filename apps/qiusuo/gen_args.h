@@ -9,6 +9,7 @@ typedef struct qsa_model_args {
     const char *model;        /* NULL: the default one */
     const char *isa, *kv;
     int64_t threads, ctx;     /* 0: the physical cores; the model's context */
+    const char *chat_template; /* NULL: the file's */
     const char *rope_scaling; /* NULL: auto */
     double rope_factor;       /* 0: the context by the trained one */
     uint64_t memory;          /* 0: as much as the weights take */
@@ -53,6 +54,8 @@ typedef struct qsa_gen_args {
     QSA_OPT_STR('m', "model", "FILE", &(a).model, "the model (GGUF file or Hugging Face folder)"), \
     QSA_OPT_INT('c', "ctx-size", "N", &(a).ctx, 0, 16777216,                                       \
                 "context in tokens (0: the model's)"),                                             \
+    QSA_OPT_STR(0, "chat-template", "NAME", &(a).chat_template,                                    \
+                "chat template by name (deepseek-v3.1, ...) instead of the file's"),               \
     QSA_OPT_CHOICE(0, "rope-scaling", "auto|none|linear|dynamic|yarn", &(a).rope_scaling,          \
                    "positions beyond the trained context (auto: YaRN where -c goes beyond)"),      \
     QSA_OPT_NUM(0, "rope-scale", "N", &(a).rope_factor, 1, 1e6,                                    \

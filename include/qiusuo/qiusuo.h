@@ -86,6 +86,8 @@ typedef struct qs_model_opts {
     int32_t exact;           /* non-zero: quantised weights meet float activations. Slower: by
                                 default activations are rounded to 8 bits for them, one scale for
                                 at most 256 values. F32, F16 and BF16 weights are not concerned */
+    const char *chat_template; /* its name, instead of the file's; NULL: the file's. An unknown one
+                                fails with the first answer, and lists the known */
 } qs_model_opts;
 QS_API void qs_model_opts_init(qs_model_opts *o, size_t size);
 

@@ -128,7 +128,7 @@ done:
 }
 
 /* Name, architecture, template: what can be said of any file with a vocabulary. */
-static qs_status describe(qs_model *m, const char *path, qs_err *err) {
+static qs_status describe(qs_model *m, const char *path, const char *chat_template, qs_err *err) {
     qs_status st = QS_OK;
     bool guessed = false;
     const char *base = strrchr(path, '/');
@@ -137,7 +137,9 @@ static qs_status describe(qs_model *m, const char *path, qs_err *err) {
     QS_TRY(text_of(m->g, "general.name", base ? base + 1 : path, &m->name, err));
     QS_TRY(text_of(m->g, "general.architecture", "", &m->arch, err));
     QS_TRY(read_tasks(m, err));
-    if (qsi_chat_find(&m->chat, m->tok.vocab, m->arch, &guessed, &m->chat_err) != QS_OK)
+    if ((chat_template ? qsi_chat_by_name(&m->chat, chat_template, &m->chat_err)
+                       : qsi_chat_find(&m->chat, m->tok.vocab, m->arch, &guessed,
+                                       &m->chat_err)) != QS_OK)
         m->chat = NULL;
     m->tell_template = m->chat && guessed;
 done:
@@ -195,7 +197,7 @@ qs_status qs_model_open(qs_model **out, const char *path, const qs_model_opts *o
         qsi_err_prefix(err, "cannot use '%s'", path);
         goto done;
     }
-    QS_TRY(describe(m, path, err));
+    QS_TRY(describe(m, path, o.chat_template, err));
     if (!o.vocab_only) QS_TRY(load_weights(m, &o, err));
     QS_TRY(qsi_gguf_intact(m->g, err));
     if (o.mlock && !o.vocab_only) {
