@@ -20,6 +20,7 @@
     X(convert, "convert", "a folder or a split model as one GGUF file") \
     X(quantize, "quantize", "a model with its weights in another type") \
     X(score, "score", "log-probabilities of a text") \
+    X(eval, "eval", "how well a model predicts a text, and against another one") \
     X(tokenize, "tokenize", "ids of a text") \
     X(tokenizer, "tokenizer", "learn a vocabulary (tokenizer train)") \
     X(train, "train", "train a model on text, or go on with one") \

@@ -141,6 +141,43 @@ typedef void qs_doctor_fn(void *user, const qs_finding *f);
  * folder whose disk is looked at. Thread: any. */
 QS_API void qs_doctor(const char *cache, qs_doctor_fn *fn, void *user);
 
+/* ---- how well a model predicts a text ---------------------------------------------------------- */
+
+struct qs_session; /* qiusuo.h */
+
+typedef struct qs_eval_opts {
+    size_t size;         /* set by init */
+    int64_t ctx, stride; /* tokens of a window, and how far the next begins; 0: the context, at most
+                            2048, and half of it. At least ctx - stride tokens stand before every
+                            scored one, but at the beginning of the text */
+    /* Tokens done; a return other than 0 cancels. May be NULL. */
+    int (*progress)(void *user, int64_t done, int64_t of);
+    void *user;
+} qs_eval_opts;
+QS_API void qs_eval_opts_init(qs_eval_opts *o, size_t size);
+
+typedef struct qs_estimate {
+    double value, se;    /* and its standard error, tokens taken as independent */
+} qs_estimate;
+
+typedef struct qs_eval_text_report {
+    int64_t n_tokens, n_bytes; /* scored */
+    int64_t ctx, stride;
+    qs_estimate nll, ppl;      /* nats a token; perplexity */
+    double bits_per_byte;
+    /* With a base, 0 without: the base's figures; nll - base_nll, paired; KL(base || model) in nats
+     * a token; share of tokens where both find the same one likeliest */
+    qs_estimate base_nll, base_ppl, diff, kl;
+    double kl_median, kl_p99, kl_max;
+    qs_estimate agree;
+} qs_eval_text_report;
+/* Text that is written control tokens counts as plain text. base: NULL, or a session of a model with
+ * the same vocabulary (QS_E_ARG names the first token that differs). The sessions' own sequences stay
+ * as they are. Thread: their owner; qs_session_cancel on s ends the call. */
+QS_API qs_status qs_eval_text(struct qs_session *s, struct qs_session *base, const char *text,
+                              size_t n, const qs_eval_opts *o, qs_eval_text_report *out,
+                              qs_err *err) QS_MUST_CHECK;
+
 #ifdef __cplusplus
 }
 #endif

@@ -8,8 +8,6 @@
 
 #include "base/mem.h"
 
-/* Logits of a walk are taken in chunks of at most this many bytes. */
-#define WALK_BYTES ((size_t)8 << 20)
 
 struct qsi_engine {
     const qsi_runner *runner;
@@ -203,46 +201,5 @@ qs_status qsi_engine_run(qsi_engine *e, qsi_seq *const *seqs, size_t n_seqs, con
         QS_TRY(run_plan(e, seqs, n_seqs, n_rows, err));
     }
 done:
-    return st;
-}
-
-/* Rows a walk asks logits for at once. */
-static int32_t walk_rows(const qsi_runner *r) {
-    size_t row = (size_t)r->n_vocab * sizeof(float), n = WALK_BYTES / (row > 0 ? row : 1);
-    if (n < 1) n = 1;
-    return n < (size_t)r->max_rows ? (int32_t)n : r->max_rows;
-}
-
-qs_status qsi_engine_walk(qsi_engine *e, const int32_t *ids, size_t n, qsi_logits_fn *fn, void *user,
-                          const atomic_int *cancel, qs_err *err) {
-    qs_status st = QS_OK;
-    const qsi_runner *r = e->runner;
-    qsi_seq seq = { 0 };
-    int32_t chunk = walk_rows(r);
-    float *logits = qsi_alloc((size_t)chunk * (size_t)r->n_vocab, sizeof *logits);
-    if (!logits) QS_FAIL(err, QS_E_NOMEM, "out of memory for logits");
-    QS_TRY(qsi_seq_init(&seq, e, err));
-    QS_TRY(qsi_seq_push(&seq, ids, n, err));
-    while (seq.n_past < n) {
-        size_t left = n - seq.n_past;
-        int32_t take = left < (size_t)chunk ? (int32_t)left : chunk;
-        if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
-            QS_FAIL(err, QS_E_CANCELLED, "cancelled");
-        QS_TRY(r->reserve(r->user, &seq.table, (int64_t)seq.n_past + take, err));
-        for (int32_t i = 0; i < take; i++) {
-            size_t pos = seq.n_past + (size_t)i;
-            e->rows[i] = (qsi_row){ .id = ids[pos], .pos = (int32_t)pos, .logits = true };
-        }
-        qsi_step step = { .rows = e->rows, .n_rows = take, .tables = &seq.table, .n_tables = 1,
-                          .logits = logits };
-        QS_TRY(r->step(r->user, &step, err));
-        for (int32_t i = 0; i < take; i++)
-            if (fn(user, seq.n_past + (size_t)i, logits + (size_t)i * (size_t)r->n_vocab))
-                QS_FAIL(err, QS_E_CANCELLED, "cancelled");
-        seq.n_past += (size_t)take;
-    }
-done:
-    qsi_seq_release(&seq);
-    qsi_free(logits);
     return st;
 }
