@@ -36,10 +36,15 @@ static json_t *run_json(const qs_bench_run *r) {
                           r->read_gb_s, "drift", r->drift);
     if (r->disk_gb_s > 0)
         json_object_update_new(
-            o, json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "disk_gb_s", r->disk_gb_s,
-                         "disk_read_gb_s", r->disk_read_gb_s, "disk_token_bytes",
-                         r->disk_token_bytes, "disk_away_bytes", r->disk_away_bytes, "cached",
-                         r->cached, "hits", r->hits, "fixed_hits", r->fixed_hits));
+            o, json_pack("{s:f, s:f, s:f, s:f, s:f}", "disk_gb_s", r->disk_gb_s, "disk_read_gb_s",
+                         r->disk_read_gb_s, "disk_share", r->disk_read_gb_s / r->disk_gb_s,
+                         "disk_token_bytes", r->disk_token_bytes, "disk_away_bytes",
+                         r->disk_away_bytes));
+    if (r->cached > 0)
+        json_object_update_new(
+            o, json_pack("{s:f, s:f, s:f, s:f, s:f}", "experts_cached", r->cached,
+                         "expert_hit_rate", r->hits, "best_fixed_hit_rate", r->fixed_hits,
+                         "expert_foreseen_rate", r->foreseen, "guess_hit_rate", r->guess_hits));
     return o;
 }
 
@@ -86,8 +91,10 @@ static void print_disk(const qs_bench_run *x) {
            qsa_format_size(a, sizeof a, (uint64_t)x->disk_token_bytes),
            qsa_format_size(b, sizeof b, (uint64_t)x->disk_away_bytes));
     if (x->cached > 0)
-        printf("  experts %.1f %% in the cache; found there %.1f %% (the best fixed choice: %.1f %%)\n",
-               x->cached * 100, x->hits * 100, x->fixed_hits * 100);
+        printf("  experts %.1f %% in the cache; found there %.1f %% (the best fixed choice: %.1f %%), "
+               "foreseen %.1f %% (%.0f %% of the guesses were right)\n",
+               x->cached * 100, x->hits * 100, x->fixed_hits * 100, x->foreseen * 100,
+               x->guess_hits * 100);
 }
 
 static void print_text(const qs_bench_report *r) {

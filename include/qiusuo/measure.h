@@ -53,7 +53,10 @@ typedef struct qs_bench_run {
     double disk_token_bytes;          /* read a token */
     double disk_away_bytes;           /* weights in the file that are not in memory */
     double cached, hits, fixed_hits;  /* experts: share in the cache, share of uses that found theirs
-                                         there, and that with the best fixed choice */
+                                         there, and that with the best fixed choice (as many
+                                         experts, those most used in this very run) */
+    double foreseen, guess_hits;      /* share of uses that were not there but had been guessed and
+                                         were being read; share of guesses that were right */
 } qs_bench_run;
 
 #define QS_BENCH_RUNS 4

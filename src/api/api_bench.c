@@ -48,7 +48,8 @@ static void publish(const qsi_bench_report *r, const qsi_limits *l, qs_bench_rep
                                       x->limit_tok_s, x->share, x->read_gb_s, x->drift,
                                       x->disk.rate_gb_s, x->disk.read_gb_s, x->disk.token_bytes,
                                       x->disk.away_bytes, x->disk.cached, x->disk.hits,
-                                      x->disk.fixed_hits};
+                                      x->disk.fixed_hits, x->disk.foreseen,
+                                      x->disk.guess_hits};
     }
 }
 

@@ -228,6 +228,8 @@ static void put_disk(qsi_bench_run *r, const qsi_model_io *io, double seconds, d
     if (!io->uses) return;
     r->disk.hits = (double)io->hits / uses;
     r->disk.fixed_hits = (double)io->fixed_hits / uses;
+    r->disk.foreseen = (double)io->foreseen / uses;
+    if (io->guesses) r->disk.guess_hits = (double)io->foreseen / (double)io->guesses;
 }
 
 /* Once unmeasured (the cache of experts fills and learns), then once, whatever `repeats` says, between

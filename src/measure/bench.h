@@ -29,6 +29,8 @@ typedef struct qsi_bench_disk {
     double rate_gb_s, read_gb_s;     /* the disk's sequential rate around it, and what it read */
     double token_bytes, away_bytes;  /* read a token; weights in the file that are not in memory */
     double hits, fixed_hits;         /* share of experts found in the cache; by the best fixed choice */
+    double foreseen, guess_hits;     /* share of experts not there, but guessed in time; share of the
+                                        guesses that were right */
     double cached;                   /* share of all experts that the cache holds; 0: no experts */
 } qsi_bench_disk;
 

@@ -9,6 +9,7 @@
 
 #define FORGET 8192.0  /* rows after which counts are halved */
 #define CERTAIN 0.9f   /* an expert so likely to be used is read before its layer */
+#define WORTHLESS -1e9f
 #define BINS 8.0f      /* worth is compared in steps of 2^(1/8): counts are estimates */
 
 void qsi_res_slots_init(qsi_res *r, char *mem) {
@@ -47,15 +48,40 @@ static int32_t distance(const qsi_res *r, int32_t of, int32_t layer) {
     return d > 0 ? d : d + r->c->n_layer;
 }
 
-/* The slot to give away: free, or least worth and last to be used again; NULL when all are in use or
- * being filled. keep: a layer whose experts stay. */
-static qsi_res_slot *victim(qsi_res *r, int32_t layer, int32_t keep) {
+static int32_t unit_of(const qsi_res *r, int32_t owner, int j) {
+    return r->expert_units[(size_t)owner * 3 + (size_t)j];
+}
+
+/* A guess of which nothing has been read yet. */
+static bool untouched(const qsi_res *r, const qsi_res_slot *s) {
+    if (!s->guess) return false;
+    for (int j = 0; j < 3; j++)
+        if (r->units[unit_of(r, s->owner, j)].next > 0) return false;
+    return true;
+}
+
+/* Frees the slot; what stands in the queues of it has nothing left to hand out. */
+static void forget(qsi_res *r, qsi_res_slot *s) {
+    for (int j = 0; j < 3; j++) {
+        qsi_res_unit *u = &r->units[unit_of(r, s->owner, j)];
+        u->next = u->panels;
+        u->left = 0;
+    }
+    r->expert_slot[s->owner] = -1;
+    s->owner = -1;
+    s->guess = false;
+}
+
+/* The slot to give away: free, or least worth and last to be used again; NULL when all are in use,
+ * being filled, or (unless hard) guessed to be used soon. keep: a layer whose experts stay. */
+static qsi_res_slot *victim(qsi_res *r, int32_t layer, int32_t keep, bool hard) {
     qsi_res_slot *best = NULL;
     for (int64_t i = 0; i < r->n_slots; i++) {
         qsi_res_slot *s = &r->slots[i];
         if (s->owner < 0) return s;
         int32_t l = s->owner / r->c->n_expert;
-        if (s->stamp == r->turn || l == keep || !ready(r, s->owner)) continue;
+        if (s->stamp == r->turn || l == keep || (!hard && s->due > r->turn)) continue;
+        if (!ready(r, s->owner) && !untouched(r, s)) continue;
         if (!best || s->worth < best->worth ||
             (s->worth <= best->worth &&
              distance(r, l, layer) > distance(r, best->owner / r->c->n_expert, layer)))
@@ -64,42 +90,70 @@ static qsi_res_slot *victim(qsi_res *r, int32_t layer, int32_t keep) {
     return best;
 }
 
-static void fetch(qsi_res *r, qsi_res_slot *s, int32_t owner, int64_t n_rows) {
-    if (s->owner >= 0) r->expert_slot[s->owner] = -1;
+static void fetch(qsi_res *r, qsi_res_slot *s, int32_t owner, int64_t n_rows, int queue) {
+    if (s->owner >= 0) forget(r, s);
     r->expert_slot[owner] = (int32_t)(s - r->slots);
     s->owner = owner;
+    s->due = 0;
+    s->guess = queue == QSI_RES_GUESSED;
     s->worth = floorf(BINS * log2f(likely(r, owner, n_rows)));
     char *mem = s->mem;
     for (int j = 0; j < 3; j++) {
-        int32_t u = r->expert_units[(size_t)owner * 3 + (size_t)j];
-        qsi_res_load(r, u, mem);
+        int32_t u = unit_of(r, owner, j);
+        qsi_res_load(r, u, mem, queue);
         mem += r->units[u].bytes;
     }
     qsi_crew_wake(r->crew);
 }
 
-/* Marks those that are here, fetches the others. */
-static void fetch_needed(qsi_res *r, int32_t layer, const int32_t *count, int64_t n_rows) {
+/* An expert that is used and was guessed: what is missing of it is wanted now. */
+static void confirm(qsi_res *r, qsi_res_slot *s) {
+    s->guess = false;
+    r->io.foreseen++;
+    for (int j = 0; j < 3; j++) {
+        int32_t u = unit_of(r, s->owner, j);
+        if (r->units[u].left > 0) qsi_res_enqueue(r, u, QSI_RES_WANTED);
+    }
+}
+
+/* Marks those that are here; guesses for this layer that were wrong are dropped, or the first to be
+ * given away. */
+static void mark_present(qsi_res *r, int32_t layer, const int32_t *count) {
     int32_t E = r->c->n_expert, base = layer * E;
     for (int32_t e = 0; e < E; e++) {
+        int32_t i = r->expert_slot[base + e];
+        qsi_res_slot *s = i < 0 ? NULL : &r->slots[i];
+        if (s && s->guess && !count[e] && untouched(r, s)) forget(r, s);
         if (!count[e]) continue;
         r->io.uses++;
         r->expert_uses[base + e]++;
-        int32_t s = r->expert_slot[base + e];
-        if (s < 0) continue;
-        r->io.hits++;
-        r->slots[s].stamp = r->turn;
+        if (!s) continue;
+        if (s->guess)
+            confirm(r, s);
+        else
+            r->io.hits++;
+        s->stamp = r->turn;
     }
-    for (int64_t i = 0; i < r->n_slots; i++)
-        if (r->slots[i].owner >= 0)
-            r->slots[i].worth = floorf(BINS * log2f(likely(r, r->slots[i].owner, n_rows)));
+}
+
+static void fetch_needed(qsi_res *r, int32_t layer, const int32_t *count, int64_t n_rows) {
+    int32_t E = r->c->n_expert, base = layer * E;
+    for (int64_t i = 0; i < r->n_slots; i++) {
+        qsi_res_slot *s = &r->slots[i];
+        if (s->owner < 0) continue;
+        s->worth = s->guess && s->due <= r->turn
+                       ? WORTHLESS
+                       : floorf(BINS * log2f(likely(r, s->owner, n_rows)));
+    }
     for (int32_t e = 0; e < E; e++) {
         if (!count[e] || r->expert_slot[base + e] >= 0) continue;
         qsi_res_slot *s;
         /* all slots may be on their way for the next layer */
-        while (!(s = victim(r, layer, -1)) && r->st == QS_OK) qsi_crew_wait(r->crew);
+        while (!(s = victim(r, layer, -1, false)) && !(s = victim(r, layer, -1, true)) &&
+               r->st == QS_OK)
+            qsi_crew_wait(r->crew);
         if (r->st != QS_OK) return;
-        fetch(r, s, base + e, n_rows);
+        fetch(r, s, base + e, n_rows, QSI_RES_WANTED);
         s->stamp = r->turn;
     }
 }
@@ -111,15 +165,34 @@ static void fetch_next(qsi_res *r, int32_t layer, int64_t n_rows) {
     for (int32_t e = 0; e < E; e++) {
         int32_t owner = next * E + e;
         if (r->expert_slot[owner] >= 0 || likely(r, owner, n_rows) < CERTAIN) continue;
-        qsi_res_slot *s = victim(r, layer, next);
+        qsi_res_slot *s = victim(r, layer, next, true);
         if (!s) return;
-        fetch(r, s, owner, n_rows);
+        fetch(r, s, owner, n_rows, QSI_RES_WANTED);
     }
+}
+
+void qsi_res_guess(qsi_res *r, int32_t layer, int ahead, const int32_t *idx, int64_t n) {
+    int32_t E = r->c->n_expert, from = layer - ahead;
+    qsi_crew_lock(r->crew);
+    for (int64_t i = 0; i < n; i++) { /* those that are here stay */
+        int32_t s = r->expert_slot[layer * E + idx[i]];
+        if (s >= 0) r->slots[s].due = r->turn + (uint64_t)ahead;
+    }
+    for (int64_t i = 0; i < n && r->st == QS_OK; i++) {
+        int32_t owner = layer * E + idx[i];
+        if (r->expert_slot[owner] >= 0) continue;
+        qsi_res_slot *s = victim(r, from, layer, false);
+        if (!s) break;
+        fetch(r, s, owner, 1, QSI_RES_GUESSED);
+        s->due = r->turn + (uint64_t)ahead;
+        r->io.guesses++;
+    }
+    qsi_crew_unlock(r->crew);
 }
 
 static void place(qsi_res *r, int32_t owner) {
     for (int j = 0; j < 3; j++) {
-        const qsi_res_unit *u = &r->units[r->expert_units[(size_t)owner * 3 + (size_t)j]];
+        const qsi_res_unit *u = &r->units[unit_of(r, owner, j)];
         qsi_weight_place(u->w, u->mem);
     }
 }
@@ -133,19 +206,57 @@ bool qsi_res_experts(const qsi_worker *wk, qsi_res *r, int32_t layer, const int3
         qsi_crew_lock(r->crew);
         r->turn++;
         count_rows(r, layer, count, n_rows);
+        mark_present(r, layer, count);
         fetch_needed(r, layer, count, n_rows);
         fetch_next(r, layer, n_rows);
+        r->first_wave = true;
+        r->wave_left = 0;
         for (int32_t e = 0; e < E; e++) {
-            if (!count[e]) continue;
-            while (r->st == QS_OK && !ready(r, layer * E + e)) qsi_crew_wait(r->crew);
-            if (r->st != QS_OK) break;
-            place(r, layer * E + e);
+            r->taken[e] = false;
+            r->wave_left += count[e] > 0;
         }
         r->stopped = r->st != QS_OK;
         qsi_crew_unlock(r->crew);
         r->io.wait_ns += qsi_now_ns() - t0;
     }
     qsi_barrier(wk);
+    return !r->stopped;
+}
+
+/* Puts into the wave what is here; returns how many experts that are. */
+static int32_t gather(qsi_res *r, int32_t layer, const int32_t *count) {
+    int32_t E = r->c->n_expert, n = 0;
+    for (int32_t e = 0; e < E; e++) {
+        r->wave[e] = 0;
+        if (!count[e] || r->taken[e] || !ready(r, layer * E + e)) continue;
+        place(r, layer * E + e);
+        r->wave[e] = count[e];
+        r->taken[e] = true;
+        n++;
+    }
+    return n;
+}
+
+bool qsi_res_wave(const qsi_worker *wk, qsi_res *r, int32_t layer, const int32_t *count,
+                  const int32_t **now, int *left) {
+    *now = count;
+    *left = 0;
+    if (!r || !r->n_slots) return true;
+    if (wk->index == 0) {
+        int64_t t0 = qsi_now_ns();
+        int32_t n = 0;
+        qsi_crew_lock(r->crew);
+        while (r->st == QS_OK && !(n = gather(r, layer, count)) && !r->first_wave)
+            qsi_crew_wait(r->crew);
+        r->wave_left -= n;
+        r->first_wave = false;
+        r->stopped = r->st != QS_OK;
+        qsi_crew_unlock(r->crew);
+        r->io.wait_ns += qsi_now_ns() - t0;
+    }
+    qsi_barrier(wk);
+    *now = r->wave;
+    *left = r->wave_left;
     return !r->stopped;
 }
 

@@ -184,6 +184,13 @@ size_t qsi_mla_scratch(const qsi_config *c, int64_t rows);
 void qsi_ffn_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s);
 void qsi_ffn_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_layer_save *s,
                       const qsi_layer_grads *g);
+/* The experts of a row from its router's logits z [E], which become scores: ids ascending into idx [K],
+ * weights into wt [K]. bias: [E] or NULL. */
+void qsi_moe_route(const qsi_op *o, const qsi_config *c, const float *bias, float *z, int32_t *idx,
+                   float *wt);
+/* After a layer's rows are routed: guesses which experts the next layers will ask for, and has them
+ * read while the disk has nothing better to do. x: [R, d] the residual stream. */
+void qsi_foresee(qsi_op *o, const qsi_fwd *f, int32_t layer, const float *x);
 /* False: experts could not be read from disk (residency.h), the step ends. */
 bool qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s);
 void qsi_moe_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_layer_save *s,

@@ -158,7 +158,10 @@ typedef struct qsi_model_io {
     uint64_t read_bytes;     /* from disk, whole blocks */
     int64_t steps, wait_ns;  /* time that steps waited for the disk */
     int64_t experts, slots;  /* experts of all layers, and how many of them the cache holds */
-    int64_t uses, hits;      /* experts that steps needed; that were in the cache, or on their way */
+    int64_t uses, hits;      /* experts that steps needed; that were in the cache, or on their way as
+                                certain to be used */
+    int64_t guesses, foreseen; /* experts whose reading was begun, or planned, for a guess; of uses,
+                                those that were guessed, and would have been missing */
     int64_t fixed_hits;      /* hits of the best fixed choice of as many experts, known afterwards */
 } qsi_model_io;
 void qsi_model_io_stats(qsi_model *m, qsi_model_io *out, bool reset);

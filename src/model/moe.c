@@ -25,12 +25,9 @@ static void swiglu_put(const qsi_kern *k, const float *g, const float *u, int64_
     qsi_act_put(k, h, t, tmp);
 }
 
-static void route_row(const qsi_op *o, const qsi_fwd *f, const float *bias, const qsi_moe_save *m,
-                      int64_t t) {
-    const qsi_config *c = f->c;
+void qsi_moe_route(const qsi_op *o, const qsi_config *c, const float *bias, float *z, int32_t *idx,
+                   float *wt) {
     int64_t E = c->n_expert, K = c->n_expert_used;
-    float *z = m->s + t * E, *wt = m->wt + t * K;
-    int32_t *idx = m->idx + t * K;
     if (c->arch == QSI_ARCH_DEEPSEEK2) {
         qsi_route r = {.n = E, .n_used = K, .n_group = c->n_group, .n_group_used = c->n_group_used,
                        .sigmoid = c->gating == QSI_GATE_SIGMOID, .norm = c->norm_topk,
@@ -44,11 +41,12 @@ static void route_row(const qsi_op *o, const qsi_fwd *f, const float *bias, cons
 /* Routes rows, finishes the shared experts' hidden rows, copies the residual stream. */
 static void route_rows(qsi_op *o, const qsi_fwd *f, const qsi_layer_weights *w,
                        const qsi_layer_save *s) {
-    int64_t d = f->c->d_model, fs = f->shard->d_shared;
+    const qsi_moe_save *m = &s->moe;
+    int64_t d = f->c->d_model, fs = f->shard->d_shared, E = f->c->n_expert, K = f->c->n_expert_used;
     for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;) {
         int64_t e = qsi_min64(i + QSI_OP_ROWS, f->n);
         for (int64_t t = i; t < e; t++) {
-            route_row(o, f, w->gate_bias, &s->moe, t);
+            qsi_moe_route(o, f->c, w->gate_bias, m->s + t * E, m->idx + t * K, m->wt + t * K);
             if (w->gate) swiglu_put(o->k, s->g, s->u, fs, t, (float *)o->scratch, &s->h);
         }
         if (s->x_out != s->x_mid)
@@ -115,12 +113,42 @@ static int64_t block_rows(const qsi_moe_save *m, int64_t b) {
     return qsi_min64(QSI_OP_ROWS, m->off[e] + m->count[e] - b * QSI_OP_ROWS);
 }
 
+/* Experts with now[e] rows, and (shared not NULL) the last product of the shared ones, into it. */
+static void run_experts(qsi_op *o, const qsi_fwd *f, const qsi_layer_weights *w, qsi_layer_save *s,
+                        const int32_t *now, float *shared) {
+    qsi_moe_save *m = &s->moe;
+    int64_t d = f->c->d_model, fe = f->c->d_expert, ne = f->shard->n_expert;
+    qsi_mm_job *jobs = (qsi_mm_job *)o->scratch;
+    int nj = 0;
+    for (int64_t e = 0; e < ne; e++) {
+        if (!now[e]) continue;
+        int64_t at = m->off[e] * fe;
+        jobs[nj++] = qsi_job_forward(w->egate[e], &m->x, m->off[e], now[e], m->g + at, fe, false);
+        jobs[nj++] = qsi_job_forward(w->eup[e], &m->x, m->off[e], now[e], m->u + at, fe, false);
+    }
+    qsi_op_mm(o, jobs, nj);
+    for (int64_t b; (b = qsi_op_take(o)) < m->n_blocks;) {
+        if (!now[m->block_expert[b]]) continue;
+        int64_t t = b * QSI_OP_ROWS, end = t + block_rows(m, b);
+        for (; t < end; t++) swiglu_put(o->k, m->g, m->u, fe, t, (float *)o->scratch, &m->h);
+    }
+    qsi_op_end(o);
+    nj = 0;
+    if (shared)
+        jobs[nj++] = qsi_job_forward(w->down, &s->h, 0, f->n, shared, d, !f->partial);
+    for (int64_t e = 0; e < ne; e++)
+        if (now[e])
+            jobs[nj++] = qsi_job_forward(w->edown[e], &m->h, m->off[e], now[e],
+                                         m->y + m->off[e] * d, d, false);
+    qsi_op_mm(o, jobs, nj);
+}
+
 bool qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
     const qsi_layer_weights *w = &f->w->layers[layer];
     const qsi_config *c = f->c;
     qsi_moe_save *m = &s->moe;
     int64_t d = c->d_model, E = c->n_expert, K = c->n_expert_used, n = f->n;
-    int64_t fe = c->d_expert, fs = f->shard->d_shared, ne = f->shard->n_expert;
+    int64_t fs = f->shard->d_shared;
     qsi_norm_forward(o, s->x_mid, w->ffn_norm, n, d, c->rms_eps, s->r2, &s->a2);
     int nj = 0;
     qsi_mm_job first[3];
@@ -137,37 +165,20 @@ bool qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
     }
     qsi_op_end(o);
     if (!qsi_res_experts(o->w, f->res, layer, m->count, n)) return false;
+    qsi_foresee(o, f, layer, s->x_mid);
     for (int64_t b; (b = qsi_op_take(o)) < m->n_blocks;) {
         int64_t r = block_rows(m, b);
         for (int64_t i = 0; i < r; i++)
             qsi_act_copy(&m->x, b * QSI_OP_ROWS + i, &s->a2, m->row[b * QSI_OP_ROWS + i]);
     }
     qsi_op_end(o);
-
-    qsi_mm_job *jobs = (qsi_mm_job *)o->scratch;
-    nj = 0;
-    for (int64_t e = 0; e < ne; e++) {
-        if (!m->count[e]) continue;
-        int64_t at = m->off[e] * fe;
-        jobs[nj++] = qsi_job_forward(w->egate[e], &m->x, m->off[e], m->count[e], m->g + at, fe,
-                                     false);
-        jobs[nj++] = qsi_job_forward(w->eup[e], &m->x, m->off[e], m->count[e], m->u + at, fe,
-                                     false);
-    }
-    qsi_op_mm(o, jobs, nj);
-    for (int64_t b; (b = qsi_op_take(o)) < m->n_blocks;) {
-        int64_t t = b * QSI_OP_ROWS, end = t + block_rows(m, b);
-        for (; t < end; t++) swiglu_put(o->k, m->g, m->u, fe, t, (float *)o->scratch, &m->h);
-    }
-    qsi_op_end(o);
-    nj = 0;
     float *y = f->partial ? f->partial : s->x_out;
-    if (w->gate) jobs[nj++] = qsi_job_forward(w->down, &s->h, 0, n, y, d, !f->partial);
-    for (int64_t e = 0; e < ne; e++)
-        if (m->count[e])
-            jobs[nj++] = qsi_job_forward(w->edown[e], &m->h, m->off[e], m->count[e],
-                                         m->y + m->off[e] * d, d, false);
-    qsi_op_mm(o, jobs, nj);
+    const int32_t *now = m->count;
+    for (int left = -1; left != 0;) {
+        float *shared = left < 0 && w->gate ? y : NULL;
+        if (!qsi_res_wave(o->w, f->res, layer, m->count, &now, &left)) return false;
+        run_experts(o, f, w, s, now, shared);
+    }
     for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < n;) {
         int64_t end = qsi_min64(i + QSI_OP_ROWS, n);
         for (int64_t t = i; t < end; t++) {

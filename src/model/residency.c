@@ -19,6 +19,7 @@ qs_status qsi_res_create(qsi_res **out, const qsi_config *c, const qsi_gguf *g, 
     if (!r) QS_FAIL(err, QS_E_NOMEM, "no memory for running from disk");
     *r = (qsi_res){.c = c, .g = g, .file.fd = -1, .handing = -1,
                    .n_groups = (int64_t)qsi_res_head_group(c) + 1};
+    qsi_arena_init(&r->ar);
     if (qsi_gguf_fd(g) < 0)
         QS_FAIL(err, QS_E_UNSUPPORTED, "a model in memory or in several files cannot be run from "
                 "disk: join its files");
@@ -29,8 +30,10 @@ qs_status qsi_res_create(qsi_res **out, const qsi_config *c, const qsi_gguf *g, 
         r->expert_rows = qsi_calloc(n, sizeof *r->expert_rows);
         r->expert_uses = qsi_calloc(n, sizeof *r->expert_uses);
         r->layer_rows = qsi_calloc((size_t)c->n_layer, sizeof *r->layer_rows);
+        r->wave = qsi_calloc((size_t)c->n_expert, sizeof *r->wave);
+        r->taken = qsi_calloc((size_t)c->n_expert, sizeof *r->taken);
         if (!r->expert_units || !r->expert_slot || !r->expert_rows || !r->expert_uses ||
-            !r->layer_rows)
+            !r->layer_rows || !r->wave || !r->taken)
             QS_FAIL(err, QS_E_NOMEM, "no memory for running %zu experts from disk", n);
         for (size_t i = 0; i < 3 * n; i++) r->expert_units[i] = -1;
         for (size_t i = 0; i < n; i++) r->expert_slot[i] = -1;
@@ -48,10 +51,11 @@ void qsi_res_free(qsi_res *r) {
     if (!r) return;
     qsi_crew_free(r->crew);
     qsi_direct_close(&r->file);
-    void *all[] = {r->units, r->fixed, r->block, r->stream, r->group_first, r->queue,
-                   r->expert_units, r->expert_slot, r->expert_rows, r->layer_rows, r->expert_uses,
-                   r->slots};
+    void *all[] = {r->units, r->fixed, r->block, r->stream, r->group_first,
+                   r->queue[0].unit, r->queue[1].unit, r->expert_units, r->expert_slot,
+                   r->expert_rows, r->layer_rows, r->expert_uses, r->slots, r->wave, r->taken};
     for (size_t i = 0; i < QSI_COUNT(all); i++) qsi_free(all[i]);
+    qsi_arena_release(&r->ar);
     qsi_free(r);
 }
 
@@ -130,19 +134,26 @@ static bool issue(qsi_res *r) {
     return true;
 }
 
+static bool take_queued(qsi_res *r, int which, int64_t job[QSI_CREW_JOB]) {
+    qsi_res_queue *q = &r->queue[which];
+    while (q->head != q->tail) {
+        if (hand_out(r, q->unit[q->head], job)) return true;
+        r->units[q->unit[q->head]].queued[which] = false;
+        q->head = (q->head + 1) % (r->n_units + 1);
+    }
+    return false;
+}
+
 static bool take(void *user, int64_t job[QSI_CREW_JOB]) {
     qsi_res *r = user;
     if (r->st != QS_OK) return false;
-    while (r->q_head != r->q_tail) {
-        if (hand_out(r, r->queue[r->q_head], job)) return true;
-        r->q_head = (r->q_head + 1) % (r->n_units + 1);
-    }
-    if (!r->ring.mem) return false;
-    for (;;) {
+    if (take_queued(r, QSI_RES_WANTED, job)) return true;
+    while (r->ring.mem) {
         if (r->handing >= 0 && hand_out(r, r->stream[r->handing % r->n_stream], job)) return true;
         r->handing = -1;
-        if (!issue(r)) return false;
+        if (!issue(r)) break;
     }
+    return take_queued(r, QSI_RES_GUESSED, job);
 }
 
 static qs_status work(void *user, int thread, const int64_t job[QSI_CREW_JOB], qs_err *err) {
@@ -170,13 +181,20 @@ static void end(void *user, const int64_t job[QSI_CREW_JOB], qs_status st, const
     }
 }
 
-void qsi_res_load(qsi_res *r, int32_t unit, char *mem) {
+void qsi_res_enqueue(qsi_res *r, int32_t unit, int queue) {
+    qsi_res_queue *q = &r->queue[queue];
+    if (r->units[unit].queued[queue]) return;
+    r->units[unit].queued[queue] = true;
+    q->unit[q->tail] = unit;
+    q->tail = (q->tail + 1) % (r->n_units + 1);
+}
+
+void qsi_res_load(qsi_res *r, int32_t unit, char *mem, int queue) {
     qsi_res_unit *u = &r->units[unit];
     u->mem = mem;
     u->next = 0;
     u->left = u->panels;
-    r->queue[r->q_tail] = unit;
-    r->q_tail = (r->q_tail + 1) % (r->n_units + 1);
+    qsi_res_enqueue(r, unit, queue);
 }
 
 /* ---- the plan ---- */
@@ -311,9 +329,10 @@ static qs_status list_stream(qsi_res *r, qs_err *err) {
     qs_status st = QS_OK;
     r->stream = qsi_alloc(r->n_units, sizeof *r->stream);
     r->group_first = qsi_calloc((size_t)r->n_groups + 1, sizeof *r->group_first);
-    r->queue = qsi_alloc(r->n_units + 1, sizeof *r->queue);
+    for (int i = 0; i < QSI_RES_QUEUES; i++)
+        r->queue[i].unit = qsi_alloc(r->n_units + 1, sizeof *r->queue[i].unit);
     r->slots = qsi_calloc((size_t)r->n_slots, sizeof *r->slots);
-    if (!r->stream || !r->group_first || !r->queue || !r->slots)
+    if (!r->stream || !r->group_first || !r->queue[0].unit || !r->queue[1].unit || !r->slots)
         QS_FAIL(err, QS_E_NOMEM, "no memory for a list of %zu weights", r->n_units);
     int32_t group = 0;
     for (size_t i = 0; i < r->n_units; i++) {
@@ -329,6 +348,20 @@ static qs_status list_stream(qsi_res *r, qs_err *err) {
         r->stream_file_bytes += (uint64_t)u->n_out * u->src_row;
     }
     while (group < r->n_groups) r->group_first[++group] = (int32_t)r->n_stream;
+done:
+    return st;
+}
+
+static qs_status foresee_init(qsi_res *r, qs_err *err) {
+    qs_status st = QS_OK;
+    size_t R = QSI_FORESEE_ROWS, E = (size_t)r->c->n_expert, K = (size_t)r->c->n_expert_used;
+    if (!r->n_slots) goto done;
+    QS_TRY(qsi_act_init(&r->foresee.x, &r->ar, QSI_FORESEE_ROWS, r->c->d_model, QSI_ACT_F32, err));
+    r->foresee.z = qsi_arena_alloc(&r->ar, R * E, sizeof(float));
+    r->foresee.wt = qsi_arena_alloc(&r->ar, R * K, sizeof(float));
+    r->foresee.idx = qsi_arena_alloc(&r->ar, R * K, sizeof(int32_t));
+    if (!r->foresee.z || !r->foresee.wt || !r->foresee.idx)
+        QS_FAIL(err, QS_E_NOMEM, "no memory for reading experts ahead");
 done:
     return st;
 }
@@ -355,7 +388,7 @@ static qs_status take_memory(qsi_res *r, const plan *p, qs_err *err) {
     for (size_t i = 0; i < r->n_units; i++) {
         if (!r->units[i].resident) continue;
         qsi_weight_place(r->units[i].w, mem);
-        qsi_res_load(r, (int32_t)i, mem);
+        qsi_res_load(r, (int32_t)i, mem, QSI_RES_WANTED);
         mem += r->units[i].bytes;
     }
 done:
@@ -392,6 +425,7 @@ qs_status qsi_res_start(qsi_res *r, uint64_t room, int64_t rows, const qsi_model
     QS_TRY(make_plan(r, room, rows, &p, err));
     QS_TRY(list_stream(r, err));
     QS_TRY(take_memory(r, &p, err));
+    QS_TRY(foresee_init(r, err));
     QS_TRY(qsi_crew_create(&r->crew, r->n_threads, &(qsi_crew_fns){take, work, end}, r, err));
     QS_TRY(load_fixed(r, o, err));
 done:

@@ -10,9 +10,12 @@
  *     head are groups: a step enters a group (waits until it is there), computes, and leaves it.
  *   - Experts live in a cache of slots of one size. After the router, the missing ones are read in
  *     parallel, in the place of those least likely to be used: the probability that a row uses an
- *     expert is counted (with forgetting); among equals the one whose layer comes last is taken. When
- *     a step has so many rows that an expert of the next layer is all but certain to be used, it is
- *     read while this layer computes.
+ *     expert is counted (with forgetting); among equals the one whose layer comes last is taken. A
+ *     layer computes its experts in waves: first those that are here, then the others as they come.
+ *     Experts of later layers are read meanwhile: with many rows those that are all but certain to be
+ *     used; with few rows those which the later layers' routers choose for the residual stream as it
+ *     is now (foresee.c). Such guesses are read when nothing else is to be read, and when they were
+ *     wrong they are dropped, or given away first.
  * Packing is deterministic and products do not know where their weights stand, so results are those
  * of a run in memory, bit for bit. A read that fails ends the step with its error, and the model.
  *
@@ -36,11 +39,14 @@ typedef struct qsi_res_unit { /* a weight as it stands in the file */
     bool resident;
     char *mem;         /* where it is packed to; of experts NULL: not in the cache */
     int64_t next, left; /* panels: next to hand out; not packed yet */
+    bool queued[2];     /* stands in that queue */
 } qsi_res_unit;
 
 typedef struct qsi_res_slot { /* of the expert cache */
     int32_t owner; /* layer * n_expert + expert, -1: free */
     uint64_t stamp; /* of the last use: qsi_res.turn */
+    uint64_t due;   /* guessed to be used at that turn */
+    bool guess;     /* read for a guess, not used yet */
     float worth;
     char *mem;
 } qsi_res_slot;
@@ -49,6 +55,20 @@ typedef struct qsi_res_ring { /* first in, first out; strictly fewer bytes than 
     char *mem;
     size_t cap, head, tail;
 } qsi_res_ring;
+
+typedef struct qsi_res_queue { /* of units, each at most once */
+    int32_t *unit; /* circular, [n_units + 1] */
+    size_t head, tail;
+} qsi_res_queue;
+enum { QSI_RES_WANTED, QSI_RES_GUESSED, QSI_RES_QUEUES };
+
+/* Steps of at most QSI_FORESEE_ROWS rows guess, for so many layers ahead. */
+enum { QSI_FORESEE_ROWS = 16, QSI_FORESEE_LAYERS = 1 };
+typedef struct qsi_res_foresee {
+    qsi_act x;    /* [rows, d] */
+    float *z, *wt; /* [rows, E], [rows, K] */
+    int32_t *idx; /* [rows, K] */
+} qsi_res_foresee;
 
 typedef struct qsi_res {
     const qsi_config *c;
@@ -67,9 +87,8 @@ typedef struct qsi_res {
     int64_t n_stream, n_groups, issued, used;
     int64_t handing; /* position being handed out; -1: none */
     qsi_res_ring ring;
-    /* wanted at once: resident units at the start, then experts */
-    int32_t *queue; /* circular, [n_units + 1] */
-    size_t q_head, q_tail;
+    /* what is wanted at once (resident units at the start, then experts), and what is guessed */
+    qsi_res_queue queue[2];
     /* experts */
     int32_t *expert_units; /* [n_layer, n_expert, 3] */
     int32_t *expert_slot;  /* [n_layer, n_expert], -1: absent */
@@ -80,6 +99,12 @@ typedef struct qsi_res {
     int64_t n_slots;
     size_t slot_bytes;
     uint64_t turn;
+    int32_t *wave; /* [n_expert] rows of the experts that are computed now */
+    bool *taken;   /* [n_expert] was in a wave of this layer */
+    int32_t wave_left; /* experts of this layer that are not */
+    bool first_wave;
+    qsi_res_foresee foresee;
+    qsi_arena ar; /* of foresee */
     /* results */
     uint64_t fixed_bytes, stream_file_bytes;
     uint64_t total_file_bytes, expert_file_bytes;
@@ -121,9 +146,17 @@ qs_status qsi_res_start(qsi_res *r, uint64_t room, int64_t rows, const qsi_model
 bool qsi_res_enter(const qsi_worker *wk, qsi_res *r, int32_t group);
 /* After the barrier that ended the group's last use. */
 void qsi_res_leave(const qsi_worker *wk, qsi_res *r, int32_t group);
-/* The same for the experts of a layer whose count of rows is not 0; they stay until the next call. */
+/* Begins the experts of a layer: those whose count of rows is not 0 are read where they are missing.
+ * They stay until the next call. */
 bool qsi_res_experts(const qsi_worker *wk, qsi_res *r, int32_t layer, const int32_t *count,
                      int64_t n_rows);
+/* The next wave of that layer: now [E] has the rows of the experts that can be computed, left says how
+ * many are missing still. The first wave does not wait. r NULL: all at once. */
+bool qsi_res_wave(const qsi_worker *wk, qsi_res *r, int32_t layer, const int32_t *count,
+                  const int32_t **now, int *left);
+/* Worker 0: n experts of the layer `ahead` layers from the one that is computed will be asked for,
+ * presumably. */
+void qsi_res_guess(qsi_res *r, int32_t layer, int ahead, const int32_t *idx, int64_t n);
 /* The error of a failed read, or QS_OK. Owner, outside a run. */
 qs_status qsi_res_status(qsi_res *r, qs_err *err) QS_MUST_CHECK;
 /* Counts a step; its error when reading failed in it. */
@@ -137,7 +170,9 @@ void qsi_res_io(qsi_res *r, qsi_model_io *out, bool reset);
 
 /* ---- between its files ---- */
 /* Queues the loading of a unit to mem; the crew's lock is held. */
-void qsi_res_load(qsi_res *r, int32_t unit, char *mem);
+void qsi_res_load(qsi_res *r, int32_t unit, char *mem, int queue);
+/* Puts a unit that is being loaded into a queue as well. */
+void qsi_res_enqueue(qsi_res *r, int32_t unit, int queue);
 /* Cache of n_slots slots cut from mem. */
 void qsi_res_slots_init(qsi_res *r, char *mem);
 

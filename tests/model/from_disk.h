@@ -44,6 +44,9 @@ static inline qsi_config config_of(const shape *s) {
     return c;
 }
 
+/* Of the weights of layers, routers left out: with 0 the residual stream stays what it is. */
+static float layer_scale = 1.0f;
+
 static inline void write_model(const qsi_config *c, const char *path, qsi_type type) {
     qs_err err = {0};
     qsi_gguf_writer *w = NULL;
@@ -65,6 +68,7 @@ static inline void write_model(const qsi_config *c, const char *path, qsi_type t
             float *x = qsi_alloc(n, sizeof *x), *y = qsi_alloc(n, sizeof *y);
             for (size_t j = 0; j < n; j++)
                 x[j] = t.role == QSI_ROLE_NORM ? 1.0f : (qsi_rng_f32(&rng) - 0.5f) * 0.3f;
+            for (size_t j = 0; j < n && !plain && t.layer >= 0; j++) x[j] *= layer_scale;
             const qsi_type_info *ti = qsi_type_get(own);
             ti->encode(x, y, (int64_t)n);
             size_t bytes = n / (size_t)ti->block * (size_t)ti->bytes;

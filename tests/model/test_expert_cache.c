@@ -47,7 +47,8 @@ static void test_read_ahead(void **state) {
     qsi_model_io_stats(r.m, &io, true);
     assert_true(io.slots >= 2 * 8 && io.slots < io.experts);
     assert_int_equal(io.uses, 3 * 8);
-    assert_int_equal(io.hits, 2 * 8); /* all but those of the first layer */
+    /* all but those of the first layer, as certain or by a guess */
+    assert_int_equal(io.hits + io.foreseen, 2 * 8);
     run_close(&r);
     unlink(path);
 }

@@ -1,0 +1,66 @@
+/* Experts of the next layer are guessed from the residual stream: always rightly where layers do not
+ * change it, and never is more than the order of reading at stake. */
+#include "from_disk.h"
+
+static void open_part(run *r, const char *path) {
+    qs_err err = {0};
+    if (run_open(r, path, 2, weights(path) * 9 / 10, &err) != QS_OK) fail_msg("%s", err.text);
+}
+
+static void test_right(void **state) {
+    (void)state;
+    qsi_config c = config_of(&(shape){.moe = true});
+    qs_err err = {0};
+    qsi_model_io io;
+    char path[64];
+    run r;
+    path_of(path, sizeof path);
+    layer_scale = 0;
+    write_model(&c, path, QSI_F32);
+    layer_scale = 1;
+    open_part(&r, path);
+    for (int i = 0; i < PROMPT; i++)
+        if (feed(&r, i, 1, false, &err) != QS_OK) fail_msg("%s", err.text);
+    qsi_model_io_stats(r.m, &io, false);
+    assert_true(io.slots > 0 && io.slots < io.experts);
+    assert_true(io.guesses > 4);
+    assert_int_equal(io.foreseen, io.guesses);
+    /* nobody guesses for the first of the three layers that have experts */
+    assert_true(io.hits + io.foreseen >= 2 * 2 * PROMPT);
+    run_close(&r);
+    unlink(path);
+}
+
+static void test_wrong(void **state) {
+    (void)state;
+    qsi_config c = config_of(&(shape){.moe = true});
+    qs_err err = {0};
+    qsi_model_io io;
+    char path[64];
+    run want, got;
+    path_of(path, sizeof path);
+    write_model(&c, path, QSI_Q8_0);
+    if (run_open(&want, path, 1, 0, &err) != QS_OK) fail_msg("%s", err.text);
+    open_part(&got, path);
+    for (int i = 0; i < PROMPT + STEPS; i++) {
+        if (feed(&want, i, 1, true, &err) != QS_OK) fail_msg("%s", err.text);
+        if (feed(&got, i, 1, true, &err) != QS_OK) fail_msg("%s", err.text);
+    }
+    qsi_model_io_stats(got.m, &io, false);
+    assert_true(io.guesses > 0);
+    assert_true(io.foreseen < io.guesses);
+    assert_true(io.hits + io.foreseen <= io.uses);
+    size_t n = (size_t)(PROMPT + STEPS) * (size_t)c.n_vocab;
+    assert_memory_equal(got.z, want.z, n * sizeof *got.z);
+    run_close(&got);
+    run_close(&want);
+    unlink(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_right),
+        cmocka_unit_test(test_wrong),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
