@@ -346,6 +346,8 @@ done:
     return st;
 }
 
+/* Goes to its end even when a stop is wanted: the log of a run that was stopped must be that of one
+ * that was not. */
 static qs_status validate(run *r, double *val, qs_err *err) {
     qs_status st = QS_OK;
     double sum = 0;
@@ -353,7 +355,6 @@ static qs_status validate(run *r, double *val, qs_err *err) {
     *val = NAN;
     for (size_t next = 0; next < r->p.valid.n && tokens < r->job->conf->valid_tokens;) {
         qsi_train_out out = {0};
-        if (want_stop(r)) goto done; /* not measured */
         qsi_micro_fill(&r->micro, &r->p.valid, NULL, r->p.valid.n, 1, &next);
         qsi_train_batch b = {.n_rows = r->micro.n_rows, .ids = r->micro.ids, .seq = r->micro.seq,
                              .pos = r->micro.pos, .targets = r->micro.targets, .scale = 1};
