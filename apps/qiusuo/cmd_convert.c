@@ -7,13 +7,6 @@
 #include "qiusuo/qiusuo.h"
 #include "ui.h"
 
-static int on_progress(void *user, int64_t done, int64_t of) {
-    qsa_progress *p = user;
-    p->total = (uint64_t)of;
-    qsa_progress_update(p, (uint64_t)done);
-    return qsa_interrupted();
-}
-
 static void on_log(void *user, int level, const char *text) { qsa_say("%s", text); }
 
 static int run(qsa_cmd *cmd, bool needs_type, int argc, char **argv) {
@@ -39,7 +32,7 @@ static int run(qsa_cmd *cmd, bool needs_type, int argc, char **argv) {
     qsa_progress_begin(&bar, pos.v[1], "B", 0);
     o.type = type;
     o.threads = (int32_t)threads;
-    o.progress = on_progress;
+    o.progress = qsa_on_progress;
     o.user = &bar;
     qs_log_set(on_log, NULL);
     qsa_interrupt_catch(true);

@@ -19,13 +19,6 @@ typedef struct args {
     bool json;
 } args;
 
-static int on_tokens(void *user, int64_t done, int64_t of) {
-    qsa_progress *p = user;
-    p->total = (uint64_t)of;
-    qsa_progress_update(p, (uint64_t)done);
-    return qsa_interrupted();
-}
-
 static json_t *number(qs_estimate e) {
     return json_pack("{s:f, s:f}", "value", e.value, "se", e.se);
 }
@@ -90,7 +83,7 @@ static int evaluate(const args *a, const char *file, qs_model *m, qs_session *s,
         qs_eval_opts_init(&o, sizeof o);
         o.ctx = a->window;
         o.stride = a->stride;
-        o.progress = on_tokens;
+        o.progress = qsa_on_progress;
         o.user = &progress;
         qsa_progress_begin(&progress, "evaluating", "tokens", 0);
         qsa_cancel_on_interrupt(s, true);

@@ -9,13 +9,6 @@
 
 static void to_stdout(void *user, const char *text, size_t n) { fwrite(text, 1, n, stdout); }
 
-static int on_progress(void *user, int64_t done, int64_t of) {
-    qsa_progress *p = user;
-    p->total = (uint64_t)of;
-    qsa_progress_update(p, (uint64_t)done);
-    return qsa_interrupted();
-}
-
 int cmd_info(int argc, char **argv) {
     const char *model = NULL;
     char stored[4096];
@@ -54,7 +47,7 @@ int cmd_info(int argc, char **argv) {
     qsa_progress_begin(&bar, "checking", "B", 0);
     qsa_interrupt_catch(verify);
     model = qsa_model_path(model, stored, sizeof stored);
-    qs_status st = qs_info(model, flags, to_stdout, NULL, on_progress, &bar, &err);
+    qs_status st = qs_info(model, flags, to_stdout, NULL, qsa_on_progress, &bar, &err);
     qsa_interrupt_catch(false);
     qsa_progress_end(&bar);
     return st == QS_OK ? QSA_EXIT_OK : qsa_fail(st, &err);

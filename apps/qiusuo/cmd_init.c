@@ -8,13 +8,6 @@
 #include "qiusuo/qiusuo.h"
 #include "ui.h"
 
-static int on_progress(void *user, int64_t done, int64_t of) {
-    qsa_progress *p = user;
-    p->total = (uint64_t)of;
-    qsa_progress_update(p, (uint64_t)done);
-    return qsa_interrupted();
-}
-
 static void on_log(void *user, int level, const char *text) { qsa_say("%s", text); }
 
 /* "a|b|c" of all presets, for checking and --help. */
@@ -62,7 +55,7 @@ static int run(const qs_init_opts *given, const char *out) {
     qsa_progress bar;
     qs_init_opts o = *given;
     qsa_progress_begin(&bar, out, "B", 0);
-    o.progress = on_progress;
+    o.progress = qsa_on_progress;
     o.user = &bar;
     qs_log_set(on_log, NULL);
     qsa_interrupt_catch(true);

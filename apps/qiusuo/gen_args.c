@@ -22,13 +22,6 @@ void qsa_log(void *user, int level, const char *text) {
     qsa_say("%s%s", level > 0 ? "warning: " : "", text);
 }
 
-static int on_load(void *user, int64_t done, int64_t of) {
-    qsa_progress *p = user;
-    p->total = of > 0 ? (uint64_t)of : 0;
-    qsa_progress_update(p, done > 0 ? (uint64_t)done : 0);
-    return qsa_interrupted();
-}
-
 int32_t qsa_kv_type(const char *name) {
     if (name != NULL && strcmp(name, "q8_0") == 0) return QS_KV_Q8_0;
     return name != NULL && strcmp(name, "f32") == 0 ? QS_KV_F32 : QS_KV_F16;
@@ -60,7 +53,7 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     mo.chat_template = a->chat_template;
     mo.rope_factor = a->rope_factor;
     mo.exact = a->exact;
-    mo.progress = on_load;
+    mo.progress = qsa_on_progress;
     mo.user = &progress;
     qsa_progress_begin(&progress, "loading", "B", 0);
     qs_status st = qs_model_open(m, file, &mo, &err);

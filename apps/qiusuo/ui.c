@@ -155,6 +155,13 @@ void qsa_progress_end(qsa_progress *p) {
     p->on = false;
 }
 
+int qsa_on_progress(void *user, int64_t done, int64_t of) {
+    qsa_progress *p = user;
+    p->total = of > 0 ? (uint64_t)of : 0;
+    qsa_progress_update(p, done > 0 ? (uint64_t)done : 0);
+    return qsa_interrupted();
+}
+
 /* Reads to the end; grows by doubling. */
 static qs_status read_stream(FILE *f, const char *name, size_t max, char **text, size_t *n,
                              qs_err *err) {

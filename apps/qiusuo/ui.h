@@ -26,6 +26,9 @@ void qsa_progress_update(qsa_progress *p, uint64_t done);
 /* Removes the line. */
 void qsa_progress_end(qsa_progress *p);
 
+/* For the callbacks of the library: user is a qsa_progress; 1 once Ctrl-C was pressed. */
+int qsa_on_progress(void *user, int64_t done, int64_t of);
+
 /* "1.5 GiB" in buf; returns buf. */
 char *qsa_format_size(char *buf, size_t cap, uint64_t bytes);
 /* "1.5 M", "300" in buf; returns buf. */

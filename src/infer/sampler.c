@@ -136,7 +136,7 @@ static void apply_penalties(qsi_sampler *sm, const qsi_sampling *s, const int32_
     }
 }
 
-static int32_t argmax(const float *x, int32_t n) {
+int32_t qsi_argmax(const float *x, int32_t n) {
     int32_t best = 0;
     for (int32_t i = 1; i < n; i++)
         if (x[i] > x[best]) best = i;
@@ -198,7 +198,7 @@ qs_status qsi_sampler_pick(qsi_sampler *sm, const qsi_sampling *s, const float *
     for (size_t i = 0; i < s->n_bias; i++) sm->logits[s->bias[i].id] += s->bias[i].bias;
     apply_penalties(sm, s, history, n_history);
 
-    int32_t best = argmax(sm->logits, n);
+    int32_t best = qsi_argmax(sm->logits, n);
     float max = sm->logits[best];
     if (!isfinite(max))
         QS_FAIL(err, QS_E_NUMERIC,
@@ -222,7 +222,7 @@ done:
 }
 
 static double log_total(const float *logits, int32_t n_vocab) {
-    float max = logits[argmax(logits, n_vocab)];
+    float max = logits[qsi_argmax(logits, n_vocab)];
     return (double)max + log(total_weight(logits, n_vocab, max));
 }
 

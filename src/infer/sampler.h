@@ -56,6 +56,8 @@ qs_status qsi_sampler_pick(qsi_sampler *sm, const qsi_sampling *s, const float *
                            const int32_t *history, size_t n_history, qsi_rng *rng, int32_t *id,
                            qs_err *err) QS_MUST_CHECK;
 
+/* The likeliest id; ties: the lowest. n is 1 or more. */
+int32_t qsi_argmax(const float *x, int32_t n);
 /* log softmax of unmodified logits: of one id, and the k likeliest, best first (ties: lower id).
  * top may be NULL when k is 0; k is cut to n_vocab. Sums by id in double. */
 double qsi_logprob_of(const float *logits, int32_t n_vocab, int32_t id);

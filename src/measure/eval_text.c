@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "infer/sampler.h"
 #include "infer/walk.h"
 
 typedef struct sums {
@@ -33,13 +34,6 @@ static qsi_mean mean_of(const sums *s, int64_t n) {
     return (qsi_mean){ mean, n > 1 && left > 0 ? sqrt(left / (k - 1) / k) : 0 };
 }
 
-static int32_t likeliest(const float *x, int32_t n) {
-    int32_t best = 0;
-    for (int32_t i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
-    return best;
-}
-
 static double log_sum(const float *x, int32_t n, double top) {
     double sum = 0;
     for (int32_t i = 0; i < n; i++) sum += exp(x[i] - top);
@@ -54,11 +48,11 @@ static double divergence(const float *m, const float *b, int32_t n, double log_m
 }
 
 static void score(eval *v, int32_t id, const float *m, const float *b) {
-    int32_t top_m = likeliest(m, v->n_vocab);
+    int32_t top_m = qsi_argmax(m, v->n_vocab);
     double log_m = log_sum(m, v->n_vocab, m[top_m]), nll = log_m - m[id];
     add(&v->nll, nll);
     if (b != NULL) {
-        int32_t top_b = likeliest(b, v->n_vocab);
+        int32_t top_b = qsi_argmax(b, v->n_vocab);
         double log_b = log_sum(b, v->n_vocab, b[top_b]), base_nll = log_b - b[id];
         double kl = divergence(m, b, v->n_vocab, log_m, log_b);
         add(&v->base_nll, base_nll);

@@ -144,4 +144,10 @@ static inline uint64_t weights(const char *path) {
     return n;
 }
 
+/* Opens a model with room for nine tenths of its weights. */
+static inline void run_open_part(run *r, const char *path, int threads) {
+    qs_err err = {0};
+    if (run_open(r, path, threads, weights(path) * 9 / 10, &err) != QS_OK) fail_msg("%s", err.text);
+}
+
 #endif

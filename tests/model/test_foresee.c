@@ -2,11 +2,6 @@
  * change it, and never is more than the order of reading at stake. */
 #include "from_disk.h"
 
-static void open_part(run *r, const char *path) {
-    qs_err err = {0};
-    if (run_open(r, path, 2, weights(path) * 9 / 10, &err) != QS_OK) fail_msg("%s", err.text);
-}
-
 static void test_right(void **state) {
     (void)state;
     qsi_config c = config_of(&(shape){.moe = true});
@@ -18,7 +13,7 @@ static void test_right(void **state) {
     layer_scale = 0;
     write_model(&c, path, QSI_F32);
     layer_scale = 1;
-    open_part(&r, path);
+    run_open_part(&r, path, 2);
     for (int i = 0; i < PROMPT; i++)
         if (feed(&r, i, 1, false, &err) != QS_OK) fail_msg("%s", err.text);
     qsi_model_io_stats(r.m, &io, false);
@@ -41,7 +36,7 @@ static void test_wrong(void **state) {
     path_of(path, sizeof path);
     write_model(&c, path, QSI_Q8_0);
     if (run_open(&want, path, 1, 0, &err) != QS_OK) fail_msg("%s", err.text);
-    open_part(&got, path);
+    run_open_part(&got, path, 2);
     for (int i = 0; i < PROMPT + STEPS; i++) {
         if (feed(&want, i, 1, true, &err) != QS_OK) fail_msg("%s", err.text);
         if (feed(&got, i, 1, true, &err) != QS_OK) fail_msg("%s", err.text);
