@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "model/rope_scaling.h"
 #include "sys/file.h"
 
 #define MAX_JSON ((size_t)256 << 20)
@@ -205,6 +206,27 @@ done:
     return st;
 }
 
+/* A longer context than that of the model the run starts from needs other rotations. */
+static qs_status stretch(qsi_config *k, const qsi_trainconf *c, qs_err *err) {
+    qs_status st = QS_OK;
+    int32_t trained = k->n_ctx;
+    qsi_stretch kind;
+    QS_TRY(qsi_stretch_parse(&kind, c->rope_scaling, err));
+    st = qsi_config_stretch(k, kind, 0, c->n_ctx, err);
+    if (st != QS_OK) {
+        qsi_err_prefix(err, "model.rope_scaling");
+        goto done;
+    }
+    if (kind == QSI_STRETCH_AUTO && c->n_ctx > trained)
+        qsi_log(QSI_LOG_NOTE, "'%s' knows contexts of %d tokens; for %lld, %s scales positions by %g "
+                "(model.rope_scaling = none leaves them alone)", c->init, (int)trained,
+                (long long)c->n_ctx, k->rope_scaling == QSI_ROPE_YARN ? "YaRN" : "linear scaling",
+                (double)k->rope_factor);
+    k->n_ctx = (int32_t)c->n_ctx;
+done:
+    return st;
+}
+
 static qs_status make_config(maker *m, qs_err *err) {
     qs_status st = QS_OK;
     qsi_config *k = &m->p->config;
@@ -214,9 +236,12 @@ static qs_status make_config(maker *m, qs_err *err) {
         if (k->n_vocab != n_vocab)
             QS_FAIL(err, QS_E_ARG, "the vocabulary has %d tokens, '%s' %d", n_vocab, c->init,
                     k->n_vocab);
-        k->n_ctx = (int32_t)c->n_ctx;
+        QS_TRY(stretch(k, c, err));
         goto done;
     }
+    if (qsi_trainconf_given(c, "model.rope_scaling") && strcmp(c->rope_scaling, "auto") != 0)
+        QS_FAIL(err, QS_E_ARG, "model.rope_scaling = %s is for a run that starts from a model (init) "
+                "with a shorter context", c->rope_scaling);
     *k = (qsi_config){
         .arch = strcmp(c->arch, "llama") == 0 ? QSI_ARCH_LLAMA : QSI_ARCH_DEEPSEEK,
         .n_vocab = n_vocab, .n_layer = (int32_t)c->n_layer, .d_model = (int32_t)c->d_model,

@@ -14,6 +14,7 @@ typedef struct key_row {
     size_t offset;       /* of the field */
     double min, max;     /* K_INT, K_NUM */
     const char *choices; /* K_CHOICE: "a|b|c" */
+    bool if_given;       /* in the identity only where given: older runs do not know the key */
 } key_row;
 
 #define AT(f) offsetof(qsi_trainconf, f)
@@ -52,6 +53,7 @@ static const key_row rows[] = {
     {"model", "expert_scale", K_NUM, true, AT(expert_scale), 1e-6, 1000, NULL},
     {"model", "rms_eps", K_NUM, true, AT(rms_eps), 1e-12, 0.1, NULL},
     {"model", "rope_theta", K_NUM, true, AT(rope_theta), 1, 1e9, NULL},
+    {"model", "rope_scaling", K_CHOICE, true, AT(rope_scaling), 0, 0, "auto|none|linear|yarn", true},
     {"model", "init_std", K_NUM, true, AT(init_std), 1e-6, 1, NULL},
     {"train", "steps", K_INT, false, AT(steps), 1, BIG, NULL},
     {"train", "tokens", K_INT, false, AT(tokens), 1, BIG, NULL},
@@ -100,7 +102,7 @@ void qsi_trainconf_init(qsi_trainconf *c) {
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.1, .clip = 1, .balance_alpha = 0.01,
         .ckpt_steps = QSI_AUTO, .keep = 2, .ckpt_seconds = QSI_AUTO, .valid_steps = QSI_AUTO,
         .valid_tokens = 65536, .sample_steps = QSI_AUTO, .sample_tokens = 64, .sample_temp = 0.7,
-        .type = "F16", .chat_template = "auto"};
+        .type = "F16", .chat_template = "auto", .rope_scaling = "auto"};
     qsi_arena_init(&c->arena);
 }
 
@@ -549,7 +551,7 @@ qs_status qsi_trainconf_identity(const qsi_trainconf *c, qsi_str *out) {
     for (size_t i = 0; i < QSI_COUNT(rows); i++) {
         const key_row *r = &rows[i];
         const char *field = (const char *)c + r->offset;
-        if (!r->identity) continue;
+        if (!r->identity || (r->if_given && (c->given >> i & 1) == 0)) continue;
         QS_TRY(qsi_str_printf(out, "%s.%s =", r->section, r->key));
         switch (r->kind) {
         case K_INT: {

@@ -45,6 +45,7 @@ typedef struct qsi_trainconf {
     int64_t n_dense, n_expert, n_expert_used, n_shared, d_expert;
     bool norm_topk;
     double expert_scale, rms_eps, rope_theta, init_std;
+    const char *rope_scaling;  /* with init, for a longer context: auto (YaRN), none, linear, yarn */
     /* [train] */
     int64_t steps, tokens;
     double hours;

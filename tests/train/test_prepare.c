@@ -115,10 +115,26 @@ static void from_a_model(void **state) {
     assert_true(qsi_vocab_hash(p.vocab) == hash);
     assert_int_equal(c.n_layer, 2); /* and the run's settings say so */
     assert_string_equal(c.arch, "llama");
+    int32_t ctx = p.config.n_ctx;
     drop(&p, &c);
     snprintf(more, sizeof(more), "[model]\ninit = \"%s\"\nlayers = 3\n", in_dir("m.gguf"));
     assert_int_equal(prepare(&p, &c, more, &err), QS_E_ARG);
     assert_non_null(strstr(err.text, "model.layers = 3"));
+    qsi_trainconf_release(&c);
+    snprintf(more, sizeof(more), "[model]\ninit = \"%s\"\ncontext = %d\n", in_dir("m.gguf"), ctx * 4);
+    assert_int_equal(prepare(&p, &c, more, &err), QS_OK);
+    assert_int_equal(p.config.n_ctx, ctx * 4);
+    assert_int_equal(p.config.rope_scaling, QSI_ROPE_YARN);
+    assert_true(p.config.rope_factor == 4 && p.config.rope_orig_ctx == ctx);
+    drop(&p, &c);
+    snprintf(more, sizeof(more), "[model]\ninit = \"%s\"\ncontext = %d\nrope_scaling = none\n",
+             in_dir("m.gguf"), ctx * 4);
+    assert_int_equal(prepare(&p, &c, more, &err), QS_OK);
+    assert_int_equal(p.config.n_ctx, ctx * 4);
+    assert_int_equal(p.config.rope_scaling, QSI_ROPE_NONE);
+    drop(&p, &c);
+    assert_int_equal(prepare(&p, &c, "[model]\nrope_scaling = yarn\n", &err), QS_E_ARG);
+    assert_non_null(strstr(err.text, "init"));
     qsi_trainconf_release(&c);
     snprintf(more, sizeof(more), "[tokenizer]\nvocab = \"%s\"\n", in_dir("m.gguf"));
     assert_int_equal(prepare(&p, &c, more, &err), QS_OK); /* its vocabulary alone */
