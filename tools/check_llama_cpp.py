@@ -45,8 +45,8 @@ import subprocess
 import sys
 import tempfile
 
-QUANTISED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
-             "Q2_K_M", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_M")
+QUANTISED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
+             "Q6_K", "Q2_K_M", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_M")
 TOLERANCE = {"F32": 1e-5, "F16": 1e-3, "BF16": 6e-3, **{t: 2.4e-2 for t in QUANTISED},
              "Q3_K": 3.3e-2, "Q3_K_M": 3.3e-2}
 # The other program's numbers of what it calls Q2_K, Q3_K_S, ... and we Q2_K_M, Q3_K_S, ...

@@ -39,7 +39,7 @@ assert x.size % 32 == 0
 with open(sys.argv[1], "wb") as f:
     f.write(struct.pack("<I", x.size))
     f.write(x.astype("<f4").tobytes())
-    for t in (T.F32, T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1):
+    for t in (T.F32, T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.MXFP4):
         with np.errstate(over="ignore"):
             enc = np.ascontiguousarray(quantize(x.reshape(1, -1), t)).view(np.uint8).ravel()
         dec = dequantize(enc.reshape(1, -1), t).astype("<f4").ravel()
@@ -48,7 +48,8 @@ with open(sys.argv[1], "wb") as f:
         f.write(dec.tobytes())
 
 FACTORS = {T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0], T.IQ4_NL: [0],
-           T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208], T.IQ4_XS: [0]}
+           T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208], T.IQ4_XS: [0],
+           T.MXFP4: []}
 with open(sys.argv[2], "wb") as f:
     for t, places in FACTORS.items():
         block, size = GGML_QUANT_SIZES[t]

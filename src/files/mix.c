@@ -18,6 +18,7 @@ static const qsi_mix mixes[] = {
     {"Q5_1", QSI_Q5_1, 9, NULL},
     {"IQ4_NL", QSI_IQ4_NL, 25, NULL},
     {"IQ4_XS", QSI_IQ4_XS, 30, NULL},
+    {"MXFP4", QSI_MXFP4, 38, NULL},
     {"Q2_K", QSI_Q2_K, 10, NULL},
     {"Q3_K", QSI_Q3_K, 11, NULL},
     {"Q4_K", QSI_Q4_K, 14, NULL},

@@ -40,8 +40,8 @@
 
 /* Quantised kinds stand in this order behind the float ones, then the same for float activations. */
 #define QSI_MM_QUANT_LIST(X)                                                                       \
-    X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(IQ4_NL) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)    \
-    X(IQ4_XS)
+    X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(IQ4_NL) X(MXFP4) X(Q2_K) X(Q3_K) X(Q4_K)       \
+    X(Q5_K) X(Q6_K) X(IQ4_XS)
 
 typedef enum qsi_mm {
     QSI_MM_F32,

@@ -73,7 +73,7 @@ static qs_status find(const qsi_model *m, int32_t l, const char *part, int64_t n
                 qsi_type_instead(ti));
     if (!ti || !ti->weights || !ti->decode)
         QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s has type %s (F32, F16, BF16, Q8_0, "
-                "Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, IQ4_XS and Q2_K to Q6_K can be "
+                "Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, IQ4_XS, MXFP4 and Q2_K to Q6_K can be "
                 "run)", name, ti ? ti->name : "unknown");
     *out = x;
 done:

@@ -69,7 +69,7 @@ qs_status qsi_weight_create_kind(qsi_weight **out, const qsi_kern *k, qsi_type t
     size_t row = 0;
     if (kind == QSI_MM_COUNT || !ti)
         QS_FAIL(err, QS_E_UNSUPPORTED, "weights of type %s cannot be run (F32, F16, BF16, Q8_0, "
-                "Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, IQ4_XS and Q2_K to Q6_K can)",
+                "Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, IQ4_XS, MXFP4 and Q2_K to Q6_K can)",
                 ti ? ti->name : "unknown");
     if (!qsi_row_bytes(ti, n_in, &row))
         QS_FAIL(err, QS_E_FORMAT, "rows of %lld values are no whole blocks of %s", (long long)n_in,

@@ -1,4 +1,4 @@
-/* Blocks of 32 values: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL.
+/* Blocks of 32 values: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
  * Encoding equals ggml's reference quantisers bit for bit on finite input, but for IQ4_NL, where
  * ggml searches and this does not. A NaN or infinity in a block gives a block scale that is not
  * finite, so that damage stays visible; so do values too large for a binary16 scale. */
@@ -268,5 +268,65 @@ void qsi_decode_iq4_nl(const void *src, float *dst, int64_t n) {
         float d = qsi_f16_to_f32(qsi_load16(&b.d));
         get_nibbles(q, b.qs);
         for (int j = 0; j < BLOCK; j++) dst[i + j] = d * (float)qsi_iq4_values[q[j]];
+    }
+}
+
+/* ---- MXFP4: the numbers of one sign, two exponent and one fraction bits, times a power of two. The
+ * exponent is that of the largest magnitude, which falls on the two largest steps (4 .. 6 in E2M1); of
+ * equally near steps the smaller counts. A NaN or infinity makes the scale so large, and the codes
+ * with it, that all values decode to infinity ---- */
+
+const int8_t qsi_mxfp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+float qsi_mxfp4_scale(uint8_t e) {
+    uint32_t bits = e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static uint8_t mxfp4_step(float x, float d) {
+    static const float half_way[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10};
+    int q = 0;
+    for (int i = 0; i < 7; i++) q += fabsf(x) > half_way[i] * d; /* exact: d is a power of two */
+    return (uint8_t)(q | (x < 0 && q > 0 ? 8 : 0));
+}
+
+/* The exponent of a block; -1 where a value is no number. */
+static int mxfp4_exponent(const float *x) {
+    float mag = fabsf(extreme_of(x));
+    int e = 0;
+    if (!isfinite(mag)) return -1;
+    if (mag == 0) return 0;
+    (void)frexpf(mag, &e); /* 2^(e - 1) <= mag */
+    e += 127 - 3;
+    return e < 0 ? 0 : e;
+}
+
+void qsi_encode_mxfp4(const float *src, void *dst, int64_t n) {
+    uint8_t *out = dst, q[BLOCK];
+    for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_mxfp4)) {
+        qsi_mxfp4 b = {.e = 255};
+        int e = mxfp4_exponent(src + i);
+        memset(q, 7, sizeof q);
+        if (e >= 0) {
+            b.e = (uint8_t)e;
+            float d = qsi_mxfp4_scale(b.e);
+            for (int j = 0; j < BLOCK; j++) q[j] = mxfp4_step(src[i + j], d);
+        }
+        put_nibbles(b.qs, q);
+        memcpy(out, &b, sizeof b);
+    }
+}
+
+void qsi_decode_mxfp4(const void *src, float *dst, int64_t n) {
+    const uint8_t *in = src;
+    uint8_t q[BLOCK];
+    for (int64_t i = 0; i < n; i += BLOCK, in += sizeof(qsi_mxfp4)) {
+        qsi_mxfp4 b;
+        memcpy(&b, in, sizeof b);
+        float d = qsi_mxfp4_scale(b.e);
+        get_nibbles(q, b.qs);
+        for (int j = 0; j < BLOCK; j++) dst[i + j] = d * (float)qsi_mxfp4_values[q[j]];
     }
 }

@@ -25,6 +25,7 @@ QSI_CODEC(q5_0);
 QSI_CODEC(q5_1);
 QSI_CODEC(q8_0);
 QSI_CODEC(iq4_nl);
+QSI_CODEC(mxfp4);
 QSI_CODEC(q2_k);
 QSI_CODEC(q3_k);
 QSI_CODEC(q4_k);

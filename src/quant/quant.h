@@ -30,6 +30,7 @@ typedef enum qsi_type {
     QSI_I64 = 27,
     QSI_F64 = 28,
     QSI_BF16 = 30,
+    QSI_MXFP4 = 39,
     QSI_TYPE_NONE = -1
 } qsi_type;
 
@@ -59,6 +60,10 @@ typedef struct qsi_iq4_nl { /* qsi_iq4_values[q] * d */
     uint16_t d;
     uint8_t qs[16];
 } qsi_iq4_nl;
+
+typedef struct qsi_mxfp4 { /* qsi_mxfp4_values[q] * 2^(e - 128): OCP's E2M1, here twice as large */
+    uint8_t e, qs[16];
+} qsi_mxfp4;
 
 /* Blocks of 256: groups of 16 or 32 values, each with a small scale of its own.
  * Two-bit fields of Q2_K and Q3_K: value 128 h + 32 s + l (h < 2, s < 4, l < 32) is bits 2s and
@@ -99,6 +104,7 @@ _Static_assert(sizeof(qsi_q5_0) == 22, "q5_0 is 22 bytes a block");
 _Static_assert(sizeof(qsi_q5_1) == 24, "q5_1 is 24 bytes a block");
 _Static_assert(sizeof(qsi_q8_0) == 34, "q8_0 is 34 bytes a block");
 _Static_assert(sizeof(qsi_iq4_nl) == 18, "iq4_nl is 18 bytes a block");
+_Static_assert(sizeof(qsi_mxfp4) == 17, "mxfp4 is 17 bytes a block");
 _Static_assert(sizeof(qsi_iq4_xs) == 136, "iq4_xs is 136 bytes a block");
 _Static_assert(sizeof(qsi_q2_k) == 84, "q2_k is 84 bytes a block");
 _Static_assert(sizeof(qsi_q3_k) == 110, "q3_k is 110 bytes a block");
@@ -107,6 +113,9 @@ _Static_assert(sizeof(qsi_q5_k) == 176, "q5_k is 176 bytes a block");
 _Static_assert(sizeof(qsi_q6_k) == 210, "q6_k is 210 bytes a block");
 
 extern const int8_t qsi_iq4_values[16];
+extern const int8_t qsi_mxfp4_values[16];
+/* 2^(e - 128); e = 0 and 1 are below the normal floats, 255 is 2^127 as in ggml. */
+float qsi_mxfp4_scale(uint8_t e);
 /* The packed 6-bit numbers of Q4_K and Q5_K (scales and minima of eight groups), and those of Q3_K
  * (16 scales, -32 .. 31). */
 void qsi_q4k_scales(const uint8_t s[12], uint8_t sc[8], uint8_t mn[8]);

@@ -72,7 +72,7 @@ static const qsi_type_info types[] = {
     COMPUTED(QSI_BF16, "BF16", 1, 2, bf16),
     NAMED(34, "TQ1_0", 256, 54),
     NAMED(35, "TQ2_0", 256, 66),
-    NAMED(39, "MXFP4", 32, 17),
+    BLOCKS(QSI_MXFP4, "MXFP4", 32, mxfp4),
     NAMED(40, "NVFP4", 64, 36),
 };
 
@@ -107,7 +107,7 @@ const char *qsi_type_instead(const qsi_type_info *ti) {
     static const struct {
         const char *begins, *instead;
     } table[] = {{"IQ1", "Q2_K"},  {"IQ2", "Q2_K"},   {"IQ3", "Q3_K"},
-                 {"TQ", "Q2_K"},   {"MXFP4", "Q4_K"}, {"NVFP4", "Q4_K"}};
+                 {"TQ", "Q2_K"},   {"NVFP4", "MXFP4"}};
     for (size_t i = 0; i < QSI_COUNT(table) && !ti->weights; i++)
         if (strncmp(ti->name, table[i].begins, strlen(table[i].begins)) == 0)
             return table[i].instead;

@@ -50,6 +50,45 @@ static void steps_are_kept(void **state) {
     assert_memory_equal(x, y, sizeof x);
 }
 
+/* MXFP4 has an exponent of eight bits: what is too large or too small for a binary16 is kept, damage
+ * stays visible, and a value is half a step off at most (steps are 1/8, 1/4 or 1/2 of the block's
+ * largest power of two; the largest value is 6/4 of that, what lies beyond loses the rest). */
+static void mxfp4_keeps_the_range_of_floats(void **state) {
+    const qsi_type_info *ti = qsi_type_get(QSI_MXFP4);
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    const float sizes[] = {1, 1e12f, 1.5e38f, 1e-12f, 1e-30f, 3e-38f, 1e-40f, 0};
+    uint32_t s = 9;
+    float x[32], y[32];
+    for (size_t b = 0; b < QSI_COUNT(bad); b++) {
+        for (int j = 0; j < 32; j++) x[j] = (float)j - 12;
+        x[5 * b] = bad[b];
+        codec_round_trip(ti, x, y);
+        for (int j = 0; j < 32; j++) assert_false(isfinite(y[j]));
+    }
+    for (size_t i = 0; i < QSI_COUNT(sizes); i++) {
+        for (int round = 0; round < 50; round++) {
+            float mag = 0;
+            int e = 0;
+            for (int j = 0; j < 32; j++) {
+                x[j] = codec_number(&s) * sizes[i];
+                mag = fmaxf(mag, fabsf(x[j]));
+            }
+            (void)frexpf(mag, &e);
+            float top = fmaxf(ldexpf(1, e - 1), 0x1p-126f);
+            codec_round_trip(ti, x, y);
+            for (int j = 0; j < 32; j++) {
+                float a = fabsf(x[j]) / top;
+                float most = a < 0.5f ? 0.0625f : a < 1 ? 0.125f : a <= 1.5f ? 0.25f : a - 1.5f;
+                assert_true(fabsf(x[j] - y[j]) <= most * top * 1.0001f);
+            }
+        }
+    }
+    for (int j = 0; j < 32; j++) x[j] = 0.125f * (float)qsi_mxfp4_values[(5 * j) % 16];
+    codec_round_trip(ti, x, y);
+    for (int j = 0; j < 32; j++) assert_true(x[j] == y[j]);
+    codec_takes_any_bytes(QSI_MXFP4);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(damage_stays_visible),
@@ -57,6 +96,7 @@ int main(void) {
         cmocka_unit_test(any_bytes_decode),
         cmocka_unit_test(errors_are_bounded),
         cmocka_unit_test(steps_are_kept),
+        cmocka_unit_test(mxfp4_keeps_the_range_of_floats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

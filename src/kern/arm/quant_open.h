@@ -25,7 +25,8 @@ typedef struct qtype {
 /* X(NAME, name, n, minima) */
 #define QUANT_TYPES(X)                                                                             \
     X(Q8_0, q8_0, 32, 0) X(Q4_0, q4_0, 32, 0) X(Q4_1, q4_1, 32, 1) X(Q5_0, q5_0, 32, 0)            \
-    X(Q5_1, q5_1, 32, 1) X(IQ4_NL, iq4_nl, 32, 0) X(Q2_K, q2_k, 256, 16) X(Q3_K, q3_k, 256, 0)     \
+    X(Q5_1, q5_1, 32, 1) X(IQ4_NL, iq4_nl, 32, 0) X(MXFP4, mxfp4, 32, 0)                          \
+    X(Q2_K, q2_k, 256, 16) X(Q3_K, q3_k, 256, 0)                                                  \
     X(Q4_K, q4_k, 256, 8) X(Q5_K, q5_k, 256, 8) X(Q6_K, q6_k, 256, 0)      \
     X(IQ4_XS, iq4_xs, 256, 0)
 
@@ -87,6 +88,14 @@ QSI_INLINE void open_iq4_nl(const uint8_t *s, opened *o) {
     int8x16_t table = vld1q_s8(qsi_iq4_values);
     uint8x16_t v = vld1q_u8(s + offsetof(qsi_iq4_nl, qs));
     o->d = half_at(s);
+    vst1q_s8(o->q, vqtbl1q_s8(table, vandq_u8(v, vdupq_n_u8(15))));
+    vst1q_s8(o->q + 16, vqtbl1q_s8(table, vshrq_n_u8(v, 4)));
+}
+
+QSI_INLINE void open_mxfp4(const uint8_t *s, opened *o) {
+    int8x16_t table = vld1q_s8(qsi_mxfp4_values);
+    uint8x16_t v = vld1q_u8(s + offsetof(qsi_mxfp4, qs));
+    o->d = qsi_mxfp4_scale(s[0]);
     vst1q_s8(o->q, vqtbl1q_s8(table, vandq_u8(v, vdupq_n_u8(15))));
     vst1q_s8(o->q + 16, vqtbl1q_s8(table, vshrq_n_u8(v, 4)));
 }

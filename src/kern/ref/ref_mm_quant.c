@@ -85,6 +85,15 @@ static void open_iq4_nl(const void *src, block *b) {
     for (int j = 0; j < 32; j++) b->q[j] = qsi_iq4_values[b->q[j]];
 }
 
+static void open_mxfp4(const void *src, block *b) {
+    qsi_mxfp4 s;
+    memcpy(&s, src, sizeof s);
+    ones(b->sc);
+    b->d = qsi_mxfp4_scale(s.e);
+    nibbles(s.qs, 0, b->q);
+    for (int j = 0; j < 32; j++) b->q[j] = qsi_mxfp4_values[b->q[j]];
+}
+
 static void open_q2_k(const void *src, block *b) {
     qsi_q2_k s;
     memcpy(&s, src, sizeof s);
@@ -178,6 +187,7 @@ static const type types[QSI_MM_N_QUANT] = {
     [QSI_MM_Q5_0 - QSI_MM_QUANT] = {32, 22, false, open_q5_0},
     [QSI_MM_Q5_1 - QSI_MM_QUANT] = {32, 24, true, open_q5_1},
     [QSI_MM_IQ4_NL - QSI_MM_QUANT] = {32, 18, false, open_iq4_nl},
+    [QSI_MM_MXFP4 - QSI_MM_QUANT] = {32, 17, false, open_mxfp4},
     [QSI_MM_Q2_K - QSI_MM_QUANT] = {256, 84, true, open_q2_k},
     [QSI_MM_Q3_K - QSI_MM_QUANT] = {256, 110, false, open_q3_k},
     [QSI_MM_Q4_K - QSI_MM_QUANT] = {256, 144, true, open_q4_k},

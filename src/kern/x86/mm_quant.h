@@ -454,8 +454,9 @@ QSI_INLINE void run_type(const int t, const bool exact, unpack_fn *open, tile_fn
 #define TILES(name)                                                                                \
     ALL_ROWS(TILE_FN, name)                                                                        \
     static tile_fns fns_##name = {NULL ALL_ROWS(TILE_NAME, name)};
-/* Out of the buffer these pairs are the same. */
+/* Out of the buffer these pairs are the same (Q5_0 and MXFP4: both shifted by 16). */
 #define fns_IQ4_NL fns_Q8_0
+#define fns_MXFP4 fns_Q5_0
 #define fns_Q5_1 fns_Q4_1
 #define fns_Q5_K fns_Q4_K
 #define ALL_TILES                                                                                  \

@@ -8,7 +8,8 @@
  * Q6_K ran from memory at 11 to 16 GB/s instead of 30). Types with a lone
  * half (Q4_0, Q5_0, Q8_0, IQ4_NL, Q3_K, Q6_K: a block is no whole number of words) have a cache line of
  * halves, those of as many blocks as it holds, before the words of these blocks. The fifth bits of
- * Q5_0 and Q5_1 are put in another order.
+ * Q5_0 and Q5_1 are put in another order; the exponent of MXFP4, a byte in the file, becomes a half,
+ * the upper one of its float (a bfloat16).
  *
  * Step s of a block are the codes of values 4s .. 4s+3 of every column, a byte each: what one byte
  * dot instruction takes. A bundle are the steps that the same few words hold. Codes are unsigned, more
@@ -47,6 +48,7 @@ QSI_INLINE int shift_of(const int t) {
     case QSI_MM_IQ4_NL:
     case QSI_MM_IQ4_XS: return BIASED ? 7 : -1;
     case QSI_MM_Q4_0: return 3;
+    case QSI_MM_MXFP4: /* -12 .. 12 */
     case QSI_MM_Q5_0: return 4;
     case QSI_MM_Q3_K: return 2;
     case QSI_MM_Q6_K: return 5;
@@ -59,6 +61,7 @@ QSI_INLINE int words_of(const int t) {
     switch (t) {
     case QSI_MM_Q8_0: return 8;
     case QSI_MM_Q4_0:
+    case QSI_MM_MXFP4:
     case QSI_MM_IQ4_NL: return 4;
     case QSI_MM_Q4_1:
     case QSI_MM_Q5_0: return 5;
@@ -76,14 +79,17 @@ QSI_INLINE int half_at(const int t) {
     case QSI_MM_Q8_0:
     case QSI_MM_Q4_0:
     case QSI_MM_Q5_0:
+    case QSI_MM_MXFP4:
     case QSI_MM_IQ4_NL: return 0;
     case QSI_MM_Q3_K: return 108;
     case QSI_MM_Q6_K: return 208;
     default: return -1;
     }
 }
-QSI_INLINE int words_at(const int t) { return half_at(t) == 0 ? 2 : 0; }
-QSI_INLINE int file_bytes(const int t) { return words_of(t) * 4 + (half_at(t) >= 0 ? 2 : 0); }
+/* Bytes of the lone half in the file. */
+QSI_INLINE int half_bytes(const int t) { return half_at(t) < 0 ? 0 : t == QSI_MM_MXFP4 ? 1 : 2; }
+QSI_INLINE int words_at(const int t) { return half_at(t) == 0 ? half_bytes(t) : 0; }
+QSI_INLINE int file_bytes(const int t) { return words_of(t) * 4 + half_bytes(t); }
 
 /* The file's word at place i of the panel. */
 QSI_INLINE int file_word(const int t, int i) {
@@ -150,6 +156,11 @@ QSI_INLINE vi spread_fifth(vi qh) {
     return out;
 }
 
+/* 2^(e - 128) as a bfloat16. */
+QSI_INLINE uint16_t exponent_half(uint8_t e) {
+    return (uint16_t)(e < 2 ? 0x20 << e : (e - 1) << 7);
+}
+
 QSI_INLINE void pack_block(const int t, const char *const rows[W], int64_t b, char *words,
                            char *half) {
     for (int c = 0; c < W; c++) {
@@ -161,7 +172,10 @@ QSI_INLINE void pack_block(const int t, const char *const rows[W], int64_t b, ch
 #pragma GCC unroll 64
             for (int i = 0; i < words_of(t); i++)
                 memcpy(words + i * VB + c * 4, s + words_at(t) + file_word(t, i) * 4, 4);
-            if (half_at(t) >= 0) memcpy(&h, s + half_at(t), 2);
+            if (t == QSI_MM_MXFP4)
+                h = exponent_half((uint8_t)s[0]);
+            else if (half_at(t) >= 0)
+                memcpy(&h, s + half_at(t), 2);
         }
         if (half_at(t) >= 0) memcpy(half + c * 2, &h, 2);
     }
@@ -193,6 +207,9 @@ QSI_INLINE void pack_type(const int t, const char *src, int64_t ld_col, int64_t 
 
 static const int8_t iq4_signed[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                       1,    13,   25,  38,  53,  69,  89,  113};
+
+/* Values of MXFP4, 16 more. */
+static const int8_t mxfp4_shifted[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
 
 QSI_INLINE vi nibble(vi w, const bool high) {
     return iand(high ? shr(w, 4) : w, alli(0x0f0f0f0f));
@@ -263,6 +280,9 @@ QSI_INLINE void bundle(const int t, const char *b, const int i, vi out[8]) {
             out[e] = choose_bytes(iq4_signed, nibble(w, e != 0));
             if (BIASED) out[e] = ixor(out[e], alli((int)0x80808080u));
         }
+        break;
+    case QSI_MM_MXFP4:
+        for (int e = 0; e < 2; e++) out[e] = choose_bytes(mxfp4_shifted, nibble(WORD(i), e != 0));
         break;
     case QSI_MM_Q2_K:
         for (int e = 0; e < 4; e++) out[e] = moved(WORD(5 + i), 2 * e, 0, 0x03030303);
@@ -377,7 +397,7 @@ QSI_INLINE void scales_32(const int t, const char *b, const char *half, vf *d, v
         *d = low_halves(WORD(0));
         *m = vsub(all(-0.0f), high_halves(WORD(0)));
     } else {
-        *d = ld_halves(half);
+        *d = t == QSI_MM_MXFP4 ? ld_upper_halves(half) : ld_halves(half);
         *m = zero();
     }
 }

@@ -160,6 +160,11 @@ QSI_INLINE vi choose_bytes(const int8_t table[16], vi i) {
 QSI_INLINE vf ld_halves(const char *p) {
     return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(const void *)p));
 }
+/* The same of bfloat16. */
+QSI_INLINE vf ld_upper_halves(const char *p) {
+    __m256i v = _mm256_cvtepu16_epi32(_mm_load_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+}
 QSI_INLINE vf low_halves(vi v) {
     v = _mm256_and_si256(v, _mm256_set1_epi32(0xffff));
     v = _mm256_permute4x64_epi64(_mm256_packus_epi32(v, v), 0x08);

@@ -159,6 +159,11 @@ QSI_INLINE vi choose_bytes(const int8_t table[16], vi i) {
 QSI_INLINE vf ld_halves(const char *p) {
     return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)p));
 }
+/* The same of bfloat16. */
+QSI_INLINE vf ld_upper_halves(const char *p) {
+    __m512i v = _mm512_cvtepu16_epi32(_mm256_load_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+}
 QSI_INLINE vf low_halves(vi v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
 QSI_INLINE vf high_halves(vi v) { return low_halves(_mm512_srli_epi32(v, 16)); }
 
