@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "chat_input.h"
+#include "chat_show.h"
 #include "chat_state.h"
 #include "commands.h"
 #include "gen_args.h"
@@ -20,27 +21,37 @@ typedef struct chat {
     qs_gen_opts o;
     qs_gen_stats last;
     bool has_last;
+    qsa_show show;
     char *stop;              /* of /set stop */
     const char *stop_list[1];
 } chat;
 
-static int print_text(void *user, const char *p, size_t n) {
-    (void)user;
-    fwrite(p, 1, n, stdout);
-    fflush(stdout);
-    return ferror(stdout);
-}
-
 /* The answer is shown as it comes and ends its line. On failure the turn that asked is taken back. */
 static qs_status answer(chat *c, qs_err *err) {
+    qsa_show_begin(&c->show);
     qs_status st = qs_chat_answer(c->s, &c->o, &c->last, err);
     c->has_last = st == QS_OK;
-    size_t n;
-    const char *text = qs_session_text(c->s, &n);
-    if (st == QS_OK && (n == 0 || text[n - 1] != '\n')) putchar('\n');
-    fflush(stdout);
+    int64_t turn = qs_chat_n_turns(c->s) - 1;
+    if (st == QS_OK && turn >= 0 && qs_chat_turn(c->s, turn).role != QS_ASSISTANT) turn = -1;
+    if (st == QS_OK) qsa_show_end(&c->show, c->s, turn);
     c->o.seed = -1; /* one stream of random numbers for the conversation */
     return st;
+}
+
+static int show_text(void *user, const char *p, size_t n) {
+    return qsa_show_part(user, QS_PART_TEXT, p, n);
+}
+
+/* Results of called functions that are still to come. */
+static int64_t n_due(const qs_session *s) {
+    int64_t i = qs_chat_n_turns(s) - 1, results = 0;
+    while (i >= 0 && qs_chat_turn(s, i).role == QS_TOOL) i--, results++;
+    return i >= 0 ? qs_chat_turn(s, i).n_calls - results : 0;
+}
+
+/* Adds what came in: a question, or the result of a function that was called. */
+static qs_status add(chat *c, const char *text, size_t n, qs_err *err) {
+    return qs_chat_add(c->s, n_due(c->s) > 0 ? QS_TOOL : QS_USER, text, n, err);
 }
 
 /* ---- from a pipe ------------------------------------------------------------------------------ */
@@ -60,7 +71,8 @@ static int talk_piped(chat *c) {
         if (n < 0) break;
         while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
         if (is_blank(line, (size_t)n)) continue;
-        st = qs_chat_add(c->s, QS_USER, line, (size_t)n, &err);
+        st = add(c, line, (size_t)n, &err);
+        if (st == QS_OK && n_due(c->s) > 0) continue;
         if (st == QS_OK) st = answer(c, &err);
         bool asked = c->last.finish == QS_FINISH_LENGTH && c->o.n_predict >= 0;
         if (st == QS_OK && qsa_finish_note(c->last.finish) != NULL && !asked)
@@ -218,7 +230,7 @@ static bool do_regen(chat *c, const char *arg) {
     int64_t n = qs_chat_n_turns(c->s);
     (void)arg;
     if (n > 0 && qs_chat_turn(c->s, n - 1).role == QS_ASSISTANT) qs_chat_truncate(c->s, --n);
-    if (n == 0 || qs_chat_turn(c->s, n - 1).role != QS_USER) {
+    if (n == 0 || qs_chat_turn(c->s, n - 1).role == QS_SYSTEM || n_due(c->s) > 0) {
         qsa_say("there is no answer to make again");
         return true;
     }
@@ -379,9 +391,11 @@ static bool take(chat *c, char *text, size_t n) {
     if (trim(text, &n)) return true;
     if (text[0] == '/') return run_command(c, text);
     int64_t before = qs_chat_n_turns(c->s);
-    qs_status st = qs_chat_add(c->s, QS_USER, text, n, &err);
+    qs_status st = add(c, text, n, &err);
     if (st != QS_OK) qsa_fail(st, &err);
-    else answer_shown(c, before);
+    else if (n_due(c->s) == 0) answer_shown(c, before);
+    if (n_due(c->s) > 0)
+        say("(the result of a called function is wanted; %" PRId64 " to come)", n_due(c->s));
     return true;
 }
 
@@ -413,13 +427,28 @@ static int talk(chat *c) {
     return QSA_EXIT_OK;
 }
 
+static int take_tools(qs_session *s, const char *file) {
+    qs_err err = { 0 };
+    char *text = NULL;
+    size_t n = 0;
+    qs_status st = qsa_read_text(file, (size_t)4 << 20, &text, &n, &err);
+    bool read = st == QS_OK;
+    if (read) st = qs_chat_tools(s, text, n, &err);
+    free(text);
+    if (st == QS_OK) return QSA_GO;
+    qsa_say("--tools %s%s%s%s", read ? "'" : "", read ? file : "", read ? "': " : "", err.text);
+    return QSA_EXIT_FAILED;
+}
+
 int cmd_chat(int argc, char **argv) {
     qsa_model_args model = { 0 };
     qsa_gen_args gen = QSA_GEN_ARGS_INIT;
-    const char *system = NULL, *saved = NULL;
+    const char *system = NULL, *saved = NULL, *tools = NULL;
     const qsa_opt opts[] = {
         QSA_MODEL_OPTS(model),
         QSA_OPT_STR(0, "system", "TEXT", &system, "system text in front of the conversation"),
+        QSA_OPT_STR(0, "tools", "FILE", &tools,
+                    "functions the model may call, as OpenAI's JSON array; the next lines are results"),
         QSA_OPT_STR(0, "load", "FILE", &saved, "go on with a conversation written by /save"),
         QSA_GEN_OPTS(gen),
     };
@@ -441,11 +470,18 @@ int cmd_chat(int argc, char **argv) {
     if (rc != QSA_GO) return rc;
     qsa_take_model(&model, &pos);
     if (pos.n > 0) return qsa_usage(&cmd, "the model is named twice");
+    if (model.chat_template != NULL) { /* a chat needs it: said before the model is loaded */
+        qs_status known = qs_chat_template_check(model.chat_template, &err);
+        if (known != QS_OK) return qsa_fail(known, &err);
+    }
     rc = qsa_open(&model, &c.m, &c.s);
+    if (rc == QSA_GO && tools != NULL) rc = take_tools(c.s, tools);
     if (rc == QSA_GO) rc = qsa_gen_opts(&cmd, &gen, c.m, &c.o);
     if (rc == QSA_GO) {
         qs_status st = QS_OK;
-        c.o.on_text = print_text;
+        c.o.on_part = qsa_show_part;
+        if (c.o.show_special) c.o.on_text = show_text; /* the answer is not taken apart then */
+        c.o.user = &c.show;
         if (saved != NULL) st = qs_chat_load(c.s, saved, &err);
         if (st == QS_OK && system != NULL)
             st = qs_chat_system(c.s, system, strlen(system), &err);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "chat_show.h"
 #include "commands.h"
 #include "gen_args.h"
 #include "ui.h"
@@ -20,11 +21,12 @@ typedef struct args {
     int64_t n_probs;
 } args;
 
+static int print_part(void *user, qs_part part, const char *p, size_t n) {
+    return qsa_show_part(user, part, p, n) || qsa_interrupted();
+}
+
 static int print_text(void *user, const char *p, size_t n) {
-    (void)user;
-    fwrite(p, 1, n, stdout);
-    fflush(stdout);
-    return ferror(stdout) || qsa_interrupted();
+    return print_part(user, QS_PART_TEXT, p, n);
 }
 
 /* For --json: [{"id":..,"logprob":..,"top":[[id,logprob],...]},...] */
@@ -38,18 +40,14 @@ static int keep_token(void *user, const qs_token *t) {
     return json_array_append_new(user, o) != 0;
 }
 
-/* The text, followed by a line end where it has none. */
-static void end_line(qs_session *s) {
-    size_t n;
-    const char *text = qs_session_text(s, &n);
-    if (n == 0 || text[n - 1] != '\n') putchar('\n');
-}
-
 static void print_json(qs_session *s, const qs_gen_stats *st, json_t *tokens) {
     size_t n;
     const char *text = qs_session_text(s, &n);
     json_t *o = json_object();
     json_object_set_new(o, "text", json_stringn(text, n));
+    qs_turn turn = qs_chat_turn(s, qs_chat_n_turns(s) - 1);
+    if (turn.n_reasoning > 0)
+        json_object_set_new(o, "reasoning", json_stringn(turn.reasoning, turn.n_reasoning));
     json_object_set_new(o, "finish", json_string(qs_finish_text(st->finish)));
     json_object_set_new(o, "n_prompt", json_integer(st->n_prompt));
     json_object_set_new(o, "n_generated", json_integer(st->n_generated));
@@ -85,6 +83,7 @@ static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s,
     qs_err err = { 0 };
     qs_gen_opts o;
     qs_gen_stats stats = { 0 };
+    qsa_show show;
     int rc = qsa_gen_opts(cmd, &a->gen, m, &o);
     if (rc != QSA_GO) return rc;
     json_t *tokens = json_array();
@@ -93,7 +92,11 @@ static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s,
         o.top_logprobs = (int32_t)a->n_probs;
         o.user = tokens;
     } else {
-        o.on_text = print_text;
+        bool plain = a->raw || o.show_special;
+        qsa_show_begin(&show);
+        if (plain) o.on_text = print_text;
+        else o.on_part = print_part;
+        o.user = &show;
     }
     qsa_cancel_on_interrupt(s, true);
     qs_status st = generate(a, s, prompt, n, &o, &stats, &err);
@@ -102,7 +105,7 @@ static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s,
         bool asked = stats.finish == QS_FINISH_LENGTH && a->gen.n_predict >= 0;
         const char *note = asked ? NULL : qsa_finish_note(stats.finish);
         if (a->json) print_json(s, &stats, tokens);
-        else end_line(s);
+        else qsa_show_end(&show, s, -1);
         if (note != NULL) qsa_say("%s", note);
         if (a->stats) print_stats(&stats);
         rc = qsa_interrupted() ? QSA_EXIT_INTERRUPTED : QSA_EXIT_OK;

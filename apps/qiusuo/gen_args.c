@@ -122,6 +122,8 @@ int qsa_gen_opts(const qsa_cmd *cmd, qsa_gen_args *a, const qs_model *m, qs_gen_
     if (a->has_last_n) o->penalty_last_n = (int32_t)a->last_n;
     o->seed = a->seed;
     o->n_predict = a->n_predict;
+    o->think = a->think == NULL || strcmp(a->think, "auto") == 0 ? QS_THINK_AUTO
+               : strcmp(a->think, "on") == 0 ? QS_THINK_ON : QS_THINK_OFF;
     o->ignore_end = a->ignore_eos;
     o->show_special = a->special;
     for (size_t i = 0; i < a->stops.n; i++) {

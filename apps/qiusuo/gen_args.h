@@ -22,6 +22,7 @@ typedef struct qsa_gen_args {
     bool has_temp, has_top_p, has_min_p, has_repeat, has_presence, has_frequency, has_top_k,
         has_last_n;
     bool ignore_eos, special;
+    const char *think;
     qsa_list stops, bias;
     /* decoded from the lists by qsa_gen_opts */
     char *stop_text[QSA_LIST_MAX];
@@ -88,6 +89,8 @@ typedef struct qsa_gen_args {
                  "end before TEXT (\\n, \\t, \\\\ are understood); may be repeated"),              \
     QSA_OPT_LIST(0, "logit-bias", "ID=X", &(a).bias,                                               \
                  "add X (-inf forbids) to the logit of token ID; may be repeated"),                \
+    QSA_OPT_CHOICE(0, "think", "auto|on|off", &(a).think,                                          \
+                   "reasoning before an answer, where the template has a choice"),                 \
     QSA_OPT_FLAG(0, "ignore-eos", &(a).ignore_eos, "never choose an end token"),                   \
     QSA_OPT_FLAG(0, "special", &(a).special, "show control tokens")
 

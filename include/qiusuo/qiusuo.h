@@ -162,6 +162,16 @@ typedef struct qs_token {
     size_t n_text;
 } qs_token;
 
+enum { QS_THINK_AUTO = 0, QS_THINK_ON = 1, QS_THINK_OFF = 2 };
+
+/* What an answer is made of. */
+typedef enum qs_part {
+    QS_PART_REASONING,       /* a piece of it */
+    QS_PART_TEXT,            /* a piece of it */
+    QS_PART_CALL,            /* a function is called: its name, whole */
+    QS_PART_ARGUMENTS        /* a piece of the JSON object that this call passes */
+} qs_part;
+
 typedef struct qs_gen_opts {
     size_t size;             /* set by init */
     double temp;             /* 0: always the likeliest id */
@@ -179,11 +189,16 @@ typedef struct qs_gen_opts {
     size_t n_stops;
     const qs_bias *bias;
     size_t n_bias;
-    /* Whole characters as they become certain; a return other than 0 ends the generation. */
+    /* Whole characters as they become certain; a return other than 0 ends the generation. Of an answer
+     * (qs_chat_answer) only the text: no reasoning, no calls. */
     int (*on_text)(void *user, const char *text, size_t n);
     /* Every generated id. */
     int (*on_token)(void *user, const qs_token *t);
     void *user;
+    int32_t think;           /* QS_THINK_*: an answer with reasoning, where the template has a choice;
+                                without one, asking for what it does not do is QS_E_UNSUPPORTED */
+    /* The parts of an answer as they come, its text among them. */
+    int (*on_part)(void *user, qs_part part, const char *text, size_t n);
 } qs_gen_opts;
 /* The model's own settings (general.sampling.*), else temperature 0.7 and top-p 0.95. m may be NULL. */
 QS_API void qs_gen_opts_init(qs_gen_opts *o, size_t size, const qs_model *m);
@@ -220,12 +235,36 @@ QS_API const char *qs_session_text(const qs_session *s, size_t *n);
 
 /* ---- conversations: turns kept by the session ------------------------------------------------- */
 
-typedef enum qs_role { QS_SYSTEM, QS_USER, QS_ASSISTANT } qs_role;
+typedef enum qs_role {
+    QS_SYSTEM,
+    QS_USER,
+    QS_ASSISTANT,
+    QS_DEVELOPER,            /* a system text, but for a template that has a form of its own for it */
+    QS_TOOL                  /* what a called function returned: one turn for each call, in order */
+} qs_role;
 typedef struct qs_turn {
     qs_role role;
     const char *text;        /* owned by the session, valid until the turns change */
     size_t n;
+    const char *reasoning;   /* of an assistant's turn */
+    size_t n_reasoning;
+    int64_t n_calls;         /* functions that an assistant's turn calls */
 } qs_turn;
+/* A call. Owned by the session, valid until the turns change. */
+typedef struct qs_call {
+    const char *name, *arguments;
+    size_t n_name, n_arguments;
+    int32_t whole;           /* 0: arguments are no JSON object, or the call has no name */
+} qs_call;
+
+/* QS_E_UNSUPPORTED when there is no chat template of that name; the message lists those there are. */
+QS_API qs_status qs_chat_template_check(const char *name, qs_err *err) QS_MUST_CHECK;
+/* The functions that may be called, from now on: a JSON array of {"name", "description",
+ * "parameters"}, or of {"type": "function", "function": {...}} as OpenAI's clients send them. n 0:
+ * none. A template that knows no tools gets them described in the system text. QS_E_FORMAT. */
+QS_API qs_status qs_chat_tools(qs_session *s, const char *json, size_t n, qs_err *err) QS_MUST_CHECK;
+/* Call i of turn `turn`; all zero when there is none. */
+QS_API qs_call qs_chat_call(const qs_session *s, int64_t turn, int64_t i);
 
 /* Adds a turn. A system turn only as the first. Text that is not UTF-8: QS_E_FORMAT. */
 QS_API qs_status qs_chat_add(qs_session *s, qs_role role, const char *text, size_t n, qs_err *err)
@@ -243,7 +282,8 @@ QS_API void qs_chat_truncate(qs_session *s, int64_t n);
 /* Sets, replaces or (n 0) removes the system turn. */
 QS_API qs_status qs_chat_system(qs_session *s, const char *text, size_t n, qs_err *err)
     QS_MUST_CHECK;
-/* A conversation as JSON: roles, texts, and the generated ids with the hash of their vocabulary.
+/* A conversation as JSON: roles, texts, reasoning and calls, and the generated ids with the hash of
+ * their vocabulary.
  * Saving replaces the file as a whole or not at all. Loading replaces the session's turns; on failure
  * they stay. Another vocabulary's ids are dropped, their texts are kept. */
 QS_API qs_status qs_chat_save(const qs_session *s, const char *path, qs_err *err) QS_MUST_CHECK;

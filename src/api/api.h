@@ -15,6 +15,7 @@
 #include "model/model.h"
 #include "qiusuo/qiusuo.h"
 #include "sys/pool.h"
+#include "tok/answer.h"
 #include "tok/chat.h"
 #include "tok/tok.h"
 
@@ -39,7 +40,9 @@ struct qs_model {
 
 typedef struct qsi_api_turn {
     qs_role role;
-    qsi_str text;
+    qsi_str text, reasoning;
+    qsi_answer_call *calls;
+    size_t n_calls;
     int32_t *ids;                      /* as generated; NULL: the text stands for itself */
     size_t n_ids;
 } qsi_api_turn;
@@ -55,6 +58,8 @@ struct qs_session {
     qsi_str text;                      /* of the last generation */
     qsi_api_turn *turns;
     size_t n_turns, cap_turns;
+    qsi_str *tools;                    /* a JSON object each */
+    size_t n_tools;
 };
 
 /* Copies an option struct that may be of another version: fields beyond o->size keep what *full had
@@ -65,13 +70,25 @@ void qsi_api_opts(void *full, size_t full_size, const void *o);
 qs_status qsi_api_kv_type(int32_t public_type, qsi_type *out, qs_err *err) QS_MUST_CHECK;
 /* The pool of a model; with numa its workers are bound, and one node is worth a note. */
 qs_status qsi_api_pool(qsi_pool **pool, int32_t threads, bool numa, qs_err *err) QS_MUST_CHECK;
-/* Generates after the session's sequence was set to the prompt (n_cached of it in the cache). */
-qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space, size_t n_cached,
-                           qs_gen_stats *stats, int64_t *exact_ids, qs_err *err) QS_MUST_CHECK;
+/* Generates after the session's sequence was set to the prompt (n_cached of it in the cache). With
+ * `answer` (may be NULL) the text goes there instead of to on_text. */
+qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space,
+                           qsi_answer *answer, size_t n_cached, qs_gen_stats *stats,
+                           int64_t *exact_ids, qs_err *err) QS_MUST_CHECK;
 /* Appends a turn; text and ids are copied. */
 qs_status qsi_api_add_turn(qs_session *s, qs_role role, const char *text, size_t n,
                            const int32_t *ids, size_t n_ids, qs_err *err) QS_MUST_CHECK;
 void qsi_api_drop_turns(qs_session *s, size_t from);
+/* Gives a turn one more call. */
+qs_status qsi_api_add_call(qsi_api_turn *t, const char *name, size_t n_name, const char *args,
+                           size_t n_args, qs_err *err) QS_MUST_CHECK;
+/* "system", "user", ...; the role of such a word, or -1. */
+const char *qsi_api_role_name(qs_role role);
+int qsi_api_role_of(const char *name);
+/* The tools of a JSON array into *list (each a JSON object), the caller's. */
+qs_status qsi_api_read_tools(const char *json, size_t n, qsi_str **list, size_t *n_list,
+                             qs_err *err) QS_MUST_CHECK;
+void qsi_api_drop_tools(qs_session *s);
 /* Appends the turns of a saved conversation. Its ids are used when it names this vocabulary. `into`
  * needs no model. */
 qs_status qsi_api_parse_chat(qs_session *into, const char *text, size_t n, const char *vocab_hash,

@@ -63,6 +63,7 @@ done:
 void qs_session_free(qs_session *s) {
     if (!s) return;
     qsi_api_drop_turns(s, 0);
+    qsi_api_drop_tools(s);
     qsi_free(s->turns);
     qsi_str_release(&s->text);
     qsi_sampler_free(s->sampler);
@@ -138,8 +139,9 @@ done:
     return st;
 }
 
-qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space, size_t n_cached,
-                           qs_gen_stats *stats, int64_t *exact_ids, qs_err *err) {
+qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space,
+                           qsi_answer *answer, size_t n_cached, qs_gen_stats *stats,
+                           int64_t *exact_ids, qs_err *err) {
     qs_status st = QS_OK;
     qsi_gen g = { 0 };
     qsi_logit_bias *bias = NULL;
@@ -150,7 +152,8 @@ qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space
     l->o = o;
     qsi_gen_opts go = { .n_predict = o->n_predict, .stops = o->stops, .n_stops = o->n_stops,
                         .ignore_end = o->ignore_end != 0, .special = o->show_special != 0,
-                        .strip_space = strip_space, .top_logprobs = o->top_logprobs,
+                        .strip_space = strip_space, .answer = answer,
+                        .top_logprobs = o->top_logprobs,
                         .on_text = hear_text, .on_token = o->on_token ? hear_token : NULL,
                         .user = l };
     QS_TRY(to_sampling(o, &go.sampling, &bias, err));
@@ -159,8 +162,9 @@ qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space
     QS_TRY(qsi_gen_run(&g, &s->cancel, &t1, err));
     int64_t t2 = qsi_now_ns();
     if (t1 == t0) t1 = t2;
+    const qsi_str *text = answer ? &answer->text : &g.text;
     qsi_str_clear(&s->text);
-    if (g.text.len > 0 && qsi_str_append(&s->text, g.text.data, g.text.len) != QS_OK)
+    if (text->len > 0 && qsi_str_append(&s->text, text->data, text->len) != QS_OK)
         QS_FAIL(err, QS_E_NOMEM, "out of memory for the answer");
     if (exact_ids) *exact_ids = qsi_gen_exact_ids(&g);
     if (stats)
@@ -185,7 +189,7 @@ qs_status qs_generate_ids(qs_session *s, const int32_t *ids, size_t n, const qs_
     qs_gen_opts_init(&o, sizeof o, s->model);
     qsi_api_opts(&o, sizeof o, opts);
     QS_TRY(qsi_seq_set(&s->seq, ids, n, &n_cached, err));
-    QS_TRY(qsi_api_generate(s, &o, false, n_cached, stats, NULL, err));
+    QS_TRY(qsi_api_generate(s, &o, false, NULL, n_cached, stats, NULL, err));
 done:
     return st;
 }

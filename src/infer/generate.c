@@ -74,14 +74,34 @@ static qs_status show(qsi_gen *g, bool last) {
     if (n > 0) QS_TRY(qsi_stop_push(&g->stop, p, n, &g->fresh));
     if (last) QS_TRY(qsi_stop_finish(&g->stop, &g->fresh));
     if (g->fresh.len > 0) {
+        bool end = false;
         QS_TRY(qsi_str_append(&g->text, g->fresh.data, g->fresh.len));
-        if (g->opts->on_text && g->opts->on_text(g->opts->user, g->fresh.data, g->fresh.len) &&
-            !g->done) {
+        if (g->opts->answer) {
+            QS_TRY(qsi_answer_text(g->opts->answer, g->fresh.data, g->fresh.len));
+            end = g->opts->answer->stopped;
+        } else if (g->opts->on_text) {
+            end = g->opts->on_text(g->opts->user, g->fresh.data, g->fresh.len) != 0;
+        }
+        if (end && !g->done) {
             g->done = true;
             g->finish = QSI_FINISH_CALLBACK;
         }
     }
     qsi_str_clear(&g->piece);
+done:
+    return st;
+}
+
+/* A marker of the template: what was held back comes before it. */
+static qs_status show_marker(qsi_gen *g, int32_t id) {
+    qs_status st = QS_OK;
+    QS_TRY(qsi_detok_finish(&g->detok, &g->piece));
+    qsi_detok_init(&g->detok, g->vocab, g->opts->special);
+    QS_TRY(show(g, true));
+    if (g->stop.hit) goto done;
+    qsi_slice s = qsi_vocab_text(g->vocab, id);
+    g->at_start = false;
+    QS_TRY(qsi_answer_marker(g->opts->answer, s.p, s.n));
 done:
     return st;
 }
@@ -93,6 +113,7 @@ qs_status qsi_gen_end(qsi_gen *g, qsi_finish why, qs_err *err) {
     g->finish = why;
     st = qsi_detok_finish(&g->detok, &g->piece);
     if (st == QS_OK) st = show(g, true);
+    if (st == QS_OK && g->opts->answer) st = qsi_answer_finish(g->opts->answer);
     if (st != QS_OK) QS_FAIL(err, st, "out of memory for the answer");
 done:
     return st;
@@ -139,8 +160,12 @@ qs_status qsi_gen_accept(qsi_gen *g, qs_err *err) {
     QS_TRY(tell_token(g, id, err));
     QS_TRY(qsi_seq_push_generated(g->seq, id, err));
     if (g->done) goto done;
-    if (known) st = qsi_detok_push(&g->detok, id, &g->piece);
-    if (st == QS_OK) st = show(g, false);
+    if (known && g->opts->answer && qsi_answer_takes(g->opts->answer, id)) {
+        st = show_marker(g, id);
+    } else {
+        if (known) st = qsi_detok_push(&g->detok, id, &g->piece);
+        if (st == QS_OK) st = show(g, false);
+    }
     if (st != QS_OK) QS_FAIL(err, st, "out of memory for the answer");
     if (g->stop.hit) QS_TRY(qsi_gen_end(g, QSI_FINISH_STOP, err));
     /* the limit is known now: no step for logits that nobody reads */
@@ -158,6 +183,10 @@ int64_t qsi_gen_exact_ids(const qsi_gen *g) {
         if (bytes == want) return (int64_t)(i - g->start);
         if (i == n || bytes > want) break;
         int32_t id = g->seq->ids[i];
+        if (g->opts->answer && qsi_answer_takes(g->opts->answer, id)) {
+            first = false;
+            continue;
+        }
         bool shown = id < qsi_vocab_size(g->vocab) &&
                      (g->opts->special || qsi_vocab_type(g->vocab, id) != QSI_TOK_CONTROL);
         if (!shown) continue;

@@ -7,6 +7,7 @@
 #include "infer/engine.h"
 #include "infer/sampler.h"
 #include "infer/stop.h"
+#include "tok/answer.h"
 #include "tok/tok.h"
 
 typedef enum qsi_finish {
@@ -37,6 +38,8 @@ typedef struct qsi_gen_opts { /* borrowed while the generation lives */
     bool ignore_end;          /* end tokens are never chosen */
     bool special;             /* control tokens appear in the text */
     bool strip_space;         /* one space at the text's beginning is not part of it */
+    qsi_answer *answer;       /* takes the text apart; may be NULL. Then on_text hears nothing, and
+                               * stop strings are looked for between two markers */
     int32_t top_logprobs;
     /* May be NULL. A return other than 0 ends the generation. */
     int (*on_text)(void *user, const char *p, size_t n);
@@ -58,7 +61,7 @@ typedef struct qsi_gen {
     qsi_detok detok;
     qsi_stop stop;
     qsi_str piece, fresh;
-    qsi_str text;             /* all that was shown */
+    qsi_str text;             /* all that was shown, but for markers */
     bool done;
     qsi_finish finish;
 } qsi_gen;

@@ -49,6 +49,10 @@ bool qsi_chat_is_part(const qsi_vocab *v, int32_t id) {
     return m != NULL && strlen(m) == s.n;
 }
 
+bool qsi_chat_has_part(const qsi_vocab *v, const char *marker) {
+    return qsi_chat_is_part(v, qsi_vocab_find(v, marker, strlen(marker)));
+}
+
 /* *on: the template's own habit, or what is asked where it has a choice. */
 static qs_status thinking(const qsi_chat_template *t, qsi_think think, bool *on, qs_err *err) {
     bool can = t->thinks != QSI_THINKS_NOT, must = can && t->thinks != QSI_THINKS_SWITCHED;

@@ -3,6 +3,7 @@
 #ifndef QSI_TOK_CHAT_H
 #define QSI_TOK_CHAT_H
 
+#include "fmt/json.h"
 #include "tok/tok.h"
 
 /* A developer's turn is a system text, but for deepseek-v3.2, which has a form of its own for it. A
@@ -91,5 +92,9 @@ typedef enum qsi_call_form {
     QSI_CALLS_DSML      /* DeepSeek-V3.2 */
 } qsi_call_form;
 qsi_call_form qsi_chat_calls(const qsi_chat_template *t);
+
+/* JSON as Python's json.dumps writes it without escaping what is not ASCII; the inside of a string. */
+qs_status qsi_chat_dump(qsi_str *out, const qsi_json *j) QS_MUST_CHECK;
+qs_status qsi_chat_dump_chars(qsi_str *out, const char *s, size_t n) QS_MUST_CHECK;
 
 #endif

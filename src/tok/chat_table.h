@@ -63,6 +63,9 @@ extern const size_t qsi_chat_table_n;
 /* The marker at p, or NULL; *role: one of those without which a turn cannot be told from others. */
 const char *qsi_chat_marker_at(const char *p, size_t n, bool *role);
 
+/* True where the vocabulary has that marker as a token of its own. */
+bool qsi_chat_has_part(const qsi_vocab *v, const char *marker);
+
 /* A conversation being written. */
 typedef struct qsi_chat_pen {
     const qsi_chat_template *t;

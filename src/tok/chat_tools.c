@@ -36,10 +36,9 @@ static qs_status dump_real(qsi_str *out, double x) {
     return qsi_str_printf(out, "%.*f", decimals > 0 ? decimals : 1, x);
 }
 
-static qs_status dump_string(qsi_str *out, const char *s, size_t n) {
+qs_status qsi_chat_dump_chars(qsi_str *out, const char *s, size_t n) {
     static const char plain[] = "\"\\\b\f\n\r\t", letter[] = "\"\\bfnrt";
     qs_status st = QS_OK;
-    QS_TRY(qsi_str_puts(out, "\""));
     for (size_t i = 0; i < n; i++) {
         const char *p = s[i] == '\0' ? NULL : strchr(plain, s[i]);
         if (p != NULL) QS_TRY(qsi_str_printf(out, "\\%c", letter[p - plain]));
@@ -47,12 +46,18 @@ static qs_status dump_string(qsi_str *out, const char *s, size_t n) {
             QS_TRY(qsi_str_printf(out, "\\u%04x", (unsigned)(unsigned char)s[i]));
         else QS_TRY(qsi_str_append(out, s + i, 1));
     }
-    QS_TRY(qsi_str_puts(out, "\""));
 done:
     return st;
 }
 
-static qs_status dump(qsi_str *out, const json_t *j);
+static qs_status dump_string(qsi_str *out, const char *s, size_t n) {
+    qs_status st = QS_OK;
+    QS_TRY(qsi_str_puts(out, "\""));
+    QS_TRY(qsi_chat_dump_chars(out, s, n));
+    QS_TRY(qsi_str_puts(out, "\""));
+done:
+    return st;
+}
 
 static qs_status dump_members(qsi_str *out, const json_t *j) {
     qs_status st = QS_OK;
@@ -63,7 +68,7 @@ static qs_status dump_members(qsi_str *out, const json_t *j) {
         QS_TRY(qsi_str_puts(out, comma));
         QS_TRY(dump_string(out, key, strlen(key)));
         QS_TRY(qsi_str_puts(out, ": "));
-        QS_TRY(dump(out, value));
+        QS_TRY(qsi_chat_dump(out, value));
         comma = ", ";
     }
 done:
@@ -71,7 +76,7 @@ done:
 }
 
 /* Nesting is bounded by the parser. */
-static qs_status dump(qsi_str *out, const json_t *j) {
+qs_status qsi_chat_dump(qsi_str *out, const qsi_json *j) {
     qs_status st = QS_OK;
     switch (json_typeof(j)) {
     case JSON_NULL: return qsi_str_puts(out, "null");
@@ -84,7 +89,7 @@ static qs_status dump(qsi_str *out, const json_t *j) {
         QS_TRY(qsi_str_puts(out, "["));
         for (size_t i = 0; i < json_array_size(j); i++) {
             if (i > 0) QS_TRY(qsi_str_puts(out, ", "));
-            QS_TRY(dump(out, json_array_get(j, i)));
+            QS_TRY(qsi_chat_dump(out, json_array_get(j, i)));
         }
         return qsi_str_puts(out, "]");
     case JSON_OBJECT:
@@ -100,7 +105,7 @@ done:
 static qs_status put_json(qsi_chat_pen *r, const qsi_json *j) {
     qs_status st = QS_OK;
     qsi_str s = {0};
-    if (dump(&s, j) != QS_OK) {
+    if (qsi_chat_dump(&s, j) != QS_OK) {
         st = no_memory(r);
         goto done;
     }

@@ -248,11 +248,129 @@ static void test_files(void **state) {
     qs_session_free(t);
 }
 
+typedef struct heard {
+    size_t text, reasoning, other;
+} heard;
+
+static int hear_text(void *user, const char *p, size_t n) {
+    ((heard *)user)->text += n;
+    return 0;
+}
+
+static int hear_part(void *user, qs_part part, const char *p, size_t n) {
+    heard *h = user;
+    *(part == QS_PART_REASONING ? &h->reasoning : part == QS_PART_TEXT ? &h->other : &h->text) += n;
+    return 0;
+}
+
+/* A template whose prompt opens the reasoning, and a model that never closes it. */
+static void test_reasoning(void **state) {
+    qs_model *m = NULL;
+    qs_session *s = NULL, *t = NULL;
+    qs_model_opts mo;
+    qs_gen_opts o;
+    qs_gen_stats st;
+    qs_err err = { 0 };
+    heard h = { 0 };
+    qs_model_opts_init(&mo, sizeof mo);
+    mo.chat_template = "deepseek-r1-distill-open";
+    assert_int_equal(qs_model_open(&m, qs_model_path(model), &mo, &err), QS_OK);
+    assert_int_equal(qs_session_create(&s, m, NULL, &err), QS_OK);
+    assert_int_equal(qs_session_create(&t, m, NULL, &err), QS_OK);
+    qs_gen_opts_init(&o, sizeof o, m);
+    o.seed = 1;
+    o.n_predict = 14;
+    o.on_text = hear_text;
+    o.on_part = hear_part;
+    o.user = &h;
+    assert_int_equal(qs_chat_add(s, QS_USER, "hello", 5, &err), QS_OK);
+    qs_status got = qs_chat_answer(s, &o, &st, &err);
+    if (got == QS_E_UNSUPPORTED) { /* this vocabulary has no tokens for the roles */
+        assert_non_null(strstr(err.text, "User"));
+    } else {
+        assert_int_equal(got, QS_OK);
+        qs_turn turn = qs_chat_turn(s, 1);
+        assert_true(turn.n_reasoning > 0 && turn.n_reasoning == h.reasoning);
+        assert_true(turn.n == 0 && h.text == 0 && h.other == 0);
+    }
+    o.think = QS_THINK_OFF;
+    assert_int_equal(qs_chat_answer(s, &o, &st, &err), QS_E_UNSUPPORTED);
+    qs_session_free(s);
+    qs_session_free(t);
+    qs_model_close(&m);
+}
+
+static const char tools[] =
+    "[{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"description\": \"Of a city\","
+    "\"parameters\": {\"type\": \"object\"}}}, {\"name\": \"time\"}]";
+
+/* What the session holds now, as text. */
+static void whole_text(const qs_session *s, char *buf, size_t cap) {
+    int64_t n = qs_session_n_ids(s);
+    int32_t ids[4096];
+    size_t k = 0;
+    assert_true(n <= 4096);
+    for (int64_t i = 0; i < n; i++) ids[i] = qs_session_id(s, i);
+    assert_int_equal(qs_tokenizer_decode(qs_model_tokenizer(model), ids, (size_t)n, 1, buf, cap - 1,
+                                         &k, NULL), QS_OK);
+    buf[k] = '\0';
+}
+
+static void test_tools(void **state) {
+    static const char chat[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"How is it?\"},"
+        "{\"role\": \"assistant\", \"content\": \"\", \"reasoning_content\": \"hm\", \"tool_calls\": "
+        "[{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"arguments\": "
+        "\"{\\\"city\\\": \\\"Köln\\\"}\"}}]},"
+        "{\"role\": \"tool\", \"content\": \"12 degrees\"}]}";
+    static const char *const bad[] = { "{}", "[1]", "[{\"name\": \"\"}]", "[{\"description\": \"x\"}]",
+                                       "[{\"name\": \"f\", \"parameters\": 3}]", "[" };
+    qs_session *s = new_session(2048), *t = new_session(0);
+    qs_gen_stats st;
+    qs_err err = { 0 };
+    char text[8192];
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(qs_chat_tools(s, bad[i], strlen(bad[i]), &err), QS_E_FORMAT);
+    assert_int_equal(qs_chat_tools(s, tools, sizeof tools - 1, &err), QS_OK);
+    write_file(FILE_A, chat);
+    assert_int_equal(qs_chat_load(s, FILE_A, &err), QS_OK);
+    qs_turn turn = qs_chat_turn(s, 1);
+    assert_string_equal(turn.reasoning, "hm");
+    assert_int_equal(turn.n_calls, 1);
+    qs_call c = qs_chat_call(s, 1, 0);
+    assert_true(c.whole);
+    assert_string_equal(c.name, "weather");
+    assert_string_equal(c.arguments, "{\"city\": \"Köln\"}");
+    assert_int_equal(qs_chat_call(s, 1, 1).n_name, 0);
+    assert_int_equal(qs_chat_call(s, 7, 0).n_name, 0);
+    assert_int_equal(qs_chat_save(s, FILE_B, &err), QS_OK);
+    assert_int_equal(qs_chat_load(t, FILE_B, &err), QS_OK);
+    check_same_turns(s, t);
+    assert_string_equal(qs_chat_call(t, 1, 0).arguments, c.arguments);
+    assert_string_equal(qs_chat_turn(t, 1).reasoning, "hm");
+    ask(s, "And now?", 1, &st);
+    whole_text(s, text, sizeof text);
+    /* the functions are described, the call and its result stand in the history */
+    assert_non_null(strstr(text, "\"description\": \"Of a city\""));
+    assert_non_null(strstr(text, "\"arguments\": {\"city\": \"Köln\"}"));
+    assert_non_null(strstr(text, "12 degrees"));
+    assert_int_equal(qs_chat_tools(s, NULL, 0, &err), QS_OK);
+    ask(s, "And now?", 1, &st);
+    whole_text(s, text, sizeof text);
+    assert_null(strstr(text, "Of a city"));
+    assert_int_equal(qs_chat_template_check("deepseek-v3", &err), QS_OK);
+    assert_int_equal(qs_chat_template_check("chatml", &err), QS_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "deepseek-v3.1"));
+    qs_session_free(s);
+    qs_session_free(t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cache_between_turns), cmocka_unit_test(test_truncate_and_system),
         cmocka_unit_test(test_context_full),        cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_stop_in_history),     cmocka_unit_test(test_files),
+        cmocka_unit_test(test_reasoning),            cmocka_unit_test(test_tools),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

@@ -205,6 +205,31 @@ class Score(unittest.TestCase):
 
 
 class PipedChat(unittest.TestCase):
+    def test_tools_and_thinking(self):
+        path = os.path.join(FOLDER, "tools.json")
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump([{"type": "function", "function": {"name": "weather", "parameters": {}}}], f)
+        plain, _ = self.chat("hello\n", "--seed", "1")
+        with_tools, err = self.chat("hello\n", "--seed", "1", "--tools", path)
+        self.assertNotEqual(plain, with_tools)  # the functions stand in the prompt
+        with open(path, "w", encoding="utf-8") as f:
+            f.write('[{"name": 3}]')
+        for args, says in ((["--tools", path], "tool 1"), (["--tools", FOLDER + "/no"], "cannot open"),
+                           (["--think", "on"], "knows no thinking"),
+                           (["--chat-template", "chatml"], "deepseek-v3.1")):
+            rc, out, err = run("chat", model("moe", "f32"), *args,
+                               stdin="hello\n")
+            self.assertEqual((rc, out), (1, b""), args)
+            self.assertIn(says, err.decode())
+        # a template that is not known is found out before anything is loaded
+        rc, _, err = run("chat", FOLDER + "/no.gguf", "--chat-template", "chatml", stdin="hello\n")
+        self.assertEqual(rc, 1)
+        self.assertIn("unknown chat template", err.decode())
+        # and does not matter where none is used
+        rc, out, err = run("run", model("moe", "f32"), "--raw", "hello", "-n", "3", "--chat-template",
+                           "chatml")
+        self.assertEqual(rc, 0, err)
+
     def chat(self, text, *args):
         rc, out, err = run("chat", model("moe", "f32", "tasks"), "-n", "12", *args, stdin=text)
         self.assertEqual(rc, 0, err)

@@ -12,6 +12,7 @@
 
 #include "fake_model.h"
 #include "infer/generate.h"
+#include "../tok/tok_fixture.h"
 
 static qsi_vocab *vocab;
 
@@ -282,12 +283,80 @@ static void test_bad_settings(void **state) {
     end(&s);
 }
 
+typedef struct parts {
+    qsi_str s;
+    int last;
+} parts;
+
+static int hear_part(void *user, qsi_part part, const char *p, size_t n) {
+    parts *h = user;
+    if ((int)part != h->last)
+        assert_int_equal(qsi_str_printf(&h->s, "%s%c:", h->s.len ? "|" : "", "RTCA"[part]), QS_OK);
+    assert_int_equal(qsi_str_append(&h->s, p, n), QS_OK);
+    h->last = (int)part;
+    return 0;
+}
+
+/* An answer of R1 whose markers are tokens; the same text is a stop string in one part only. */
+static void test_parts(void **state) {
+    static tok_fixture f;
+    static const char answer[] = "<think>\nthe moon, 月\n</think>\n\n月光 <｜tool▁calls▁begin｜>"
+        "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": 1}\n```<｜tool▁call▁end｜>"
+        "<｜tool▁calls▁end｜>";
+    static const char *const tokens[] = { "<think>", "</think>", "<｜tool▁calls▁begin｜>",
+        "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>" };
+    const struct {
+        const char *stop, *want;
+        qsi_finish finish;
+    } rows[] = { { NULL, "R:the moon, 月|T:月光|C:f|A:{\"a\": 1}", QSI_FINISH_END },
+                 { "moon", "R:the ", QSI_FINISH_STOP },
+                 { "光", "R:the moon, 月|T:月", QSI_FINISH_STOP },
+                 { "\n</think>", "R:the moon, 月|T:月光|C:f|A:{\"a\": 1}", QSI_FINISH_END } };
+    qsi_vocab *before = vocab;
+    const qsi_chat_template *t = NULL;
+    tok_fixture_init(&f, "deepseek-v3");
+    tok_fixture_bos_eos(&f);
+    for (size_t i = 0; i < QSI_COUNT(tokens); i++) /* of both kinds */
+        tok_fixture_token(&f, tokens[i], i % 2 ? QSI_TOK_USER : QSI_TOK_CONTROL);
+    vocab = tok_fixture_build(&f);
+    assert_int_equal(qsi_chat_by_name(&t, "deepseek-r1-0528", NULL), QS_OK);
+    for (size_t i = 0; i < QSI_COUNT(rows); i++) {
+        script s;
+        parts h = { .last = -1 };
+        qsi_answer a;
+        const char *stops[] = { rows[i].stop };
+        begin(&s, "", 512);
+        assert_int_equal(qsi_encode(vocab, answer, strlen(answer), QSI_ENC_SPECIAL, &s.answer, NULL),
+                         QS_OK);
+        assert_int_equal(qsi_answer_init(&a, &(qsi_answer_opts){ .chat = t, .vocab = vocab,
+                                         .on_part = hear_part, .user = &h }, NULL), QS_OK);
+        s.o.answer = &a;
+        s.o.on_text = NULL;
+        s.o.stops = stops;
+        s.o.n_stops = rows[i].stop != NULL;
+        assert_int_equal(qsi_gen_init(&s.g, &s.o, &s.seq, s.sm, vocab, &s.rng, NULL), QS_OK);
+        assert_int_equal(qsi_gen_run(&s.g, NULL, NULL, NULL), QS_OK);
+        assert_string_equal(h.s.data, rows[i].want);
+        assert_int_equal(s.g.finish, rows[i].finish);
+        assert_int_equal(a.n_calls, rows[i].finish == QSI_FINISH_END);
+        if (rows[i].finish == QSI_FINISH_END)
+            assert_int_equal(qsi_gen_exact_ids(&s.g), s.answer.len);
+        else /* bytes are tokens of this vocabulary: the shown ones end exactly before the stop */
+            assert_true(qsi_gen_exact_ids(&s.g) > 0);
+        qsi_answer_release(&a);
+        qsi_str_release(&h.s);
+        end(&s);
+    }
+    qsi_vocab_free(vocab);
+    vocab = before;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_answer),   cmocka_unit_test(test_strip_space),
         cmocka_unit_test(test_stop_strings),   cmocka_unit_test(test_limits),
         cmocka_unit_test(test_callbacks_and_cancel), cmocka_unit_test(test_ignore_end),
-        cmocka_unit_test(test_bad_settings),
+        cmocka_unit_test(test_bad_settings),  cmocka_unit_test(test_parts),
     };
     return cmocka_run_group_tests(tests, make_vocab, free_vocab);
 }
