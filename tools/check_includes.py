@@ -105,6 +105,11 @@ class Tree:
     def exists(self, *parts):
         return os.path.exists(os.path.join(self.root, *parts))
 
+    def built(self, name):
+        """A header that the room's meson.build writes."""
+        rules = os.path.join("src", os.path.dirname(name), "meson.build")
+        return self.exists(rules) and f"output: '{os.path.basename(name)}'" in self.read(rules)
+
     # -- one file --------------------------------------------------------------------------------
 
     @staticmethod
@@ -143,7 +148,7 @@ class Tree:
             if not self.exists(os.path.dirname(path), name) and not self.exists("src", room, name):
                 self.say(path, line, f"write an include as \"room/file.h\": {name}")
             return
-        if not self.exists("src", name):
+        if not self.exists("src", name) and not self.built(name):
             self.say(path, line, f"no such header: {name}")
         if other == room:
             return

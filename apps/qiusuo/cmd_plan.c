@@ -86,7 +86,7 @@ int cmd_plan(int argc, char **argv) {
         QSA_KV_OPT(kv),
         QSA_OPT_SIZE(0, "memory", "SIZE", &memory, "memory to plan with, 12G (what is available)"),
         QSA_OPT_INT('t', "threads", "N", &threads, 0, 1024, "threads (0: the physical cores)"),
-        QSA_OPT_STR(0, "isa", "LEVEL", &isa, "cap the CPU level: ref, avx2, avx512, vnni, bf16"),
+        QSA_OPT_STR(0, "isa", "LEVEL", &isa, QSA_ISA_HELP),
         QSA_OPT_FLAG(0, "json", &json, "print one JSON object"),
     };
     const qsa_cmd cmd = {

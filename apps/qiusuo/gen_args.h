@@ -39,11 +39,13 @@ typedef struct qsa_gen_args {
     QSA_KV_NAME("kv", kv, NULL), QSA_KV_NAME("cache-type-k", kv, NULL),                            \
     QSA_KV_NAME("cache-type-v", kv, NULL), QSA_KV_NAME("ctk", kv, NULL),                           \
     QSA_KV_NAME("ctv", kv, NULL)
+#define QSA_ISA_HELP                                                                               \
+    "cap the CPU level: ref, avx2, avxvnni, avx512, vnni, bf16, amx; ARM: neon, dotprod, i8mm"
 /* How the machine is used: every command that opens a model has these. */
 #define QSA_MACHINE_OPTS(threads, isa, numa, mlock, memory)                                        \
     QSA_OPT_INT('t', "threads", "N", &(threads), 0, 1024,                                          \
                 "threads (0: the physical cores this process may use)"),                           \
-    QSA_OPT_STR(0, "isa", "LEVEL", &(isa), "cap the CPU level: ref, avx2, avx512, vnni, bf16"),    \
+    QSA_OPT_STR(0, "isa", "LEVEL", &(isa), QSA_ISA_HELP),                                          \
     QSA_OPT_FLAG(0, "numa", &(numa), "bind threads to NUMA nodes, weights near their threads"),    \
     QSA_OPT_FLAG(0, "mlock", &(mlock), "keep the model in memory; never let it be paged out"),     \
     QSA_OPT_SIZE(0, "memory", "SIZE", &(memory),                                                   \

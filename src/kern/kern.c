@@ -6,8 +6,10 @@
 
 #include "base/status.h"
 #include "kern/kern_levels.h"
+#include "sys/build_levels.h"
 
 static qsi_kern tables[QSI_ISA_COUNT];
+static const char *refused[QSI_ISA_COUNT]; /* the product whose bits were wrong; complete with tables */
 static atomic_int state; /* 0 empty, 1 being built, 2 complete (release; acquire in get) */
 
 static void overlay(qsi_kern *t, qsi_isa isa) {
@@ -31,6 +33,12 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_avx2_attn(t);
         qsi_kern_fill_avx2_peak(t);
         break;
+#if QSI_BUILD_AVXVNNI
+    case QSI_ISA_AVXVNNI:
+        qsi_kern_fill_avxvnni_mm_quant(t);
+        qsi_kern_fill_avxvnni_peak(t);
+        break;
+#endif
     case QSI_ISA_AVX512:
         qsi_kern_fill_avx512_pack(t);
         qsi_kern_fill_avx512_mm_f32(t);
@@ -51,6 +59,13 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_avx512bf16_vec(t);
         qsi_kern_fill_avx512bf16_peak(t);
         break;
+#if QSI_BUILD_AMX
+    case QSI_ISA_AMX:
+        qsi_kern_fill_amx_mm_quant(t);
+        qsi_kern_fill_amx_mm_bf16(t);
+        qsi_kern_fill_amx_peak(t);
+        break;
+#endif
 #endif
 #ifdef QSI_KERN_ARM
     case QSI_ISA_NEON:
@@ -71,21 +86,49 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
     t->isa = isa;
 }
 
-/* No level above the CPU's: even the functions that fill its table are compiled with its flags. */
+/* The level that this one is laid over: the one before it, but AVX-512 knows nothing of AVX-VNNI. */
+static int base_of(int isa) {
+#ifdef QSI_KERN_X86
+    if (isa == QSI_ISA_AVX512) return QSI_ISA_AVX2;
+#endif
+    return isa - 1;
+}
+
+/* Levels that no machine of this project's tests has: checked where they first run. */
+static bool is_unproven(int isa) {
+#ifdef QSI_KERN_X86
+    return isa == QSI_ISA_AVXVNNI || isa == QSI_ISA_AMX;
+#else
+    return false;
+#endif
+}
+
+/* No level that the CPU lacks: even the functions that fill its table are compiled with its flags. */
 static void build(void) {
-    for (int i = 0; i <= (int)qsi_cpu_isa(); i++) {
-        if (i > 0) tables[i] = tables[i - 1];
+    for (int i = 0; i < QSI_ISA_COUNT; i++) {
+        if (!qsi_cpu_has((qsi_isa)i)) continue;
+        if (i > 0) tables[i] = tables[base_of(i)];
         overlay(&tables[i], (qsi_isa)i);
+        if (is_unproven(i)) refused[i] = qsi_kern_settle(&tables[i], &tables[base_of(i)]);
     }
 }
 
-const qsi_kern *qsi_kern_get(qsi_isa isa) {
-    QS_CHECK((int)isa >= 0 && isa < QSI_ISA_COUNT && isa <= qsi_cpu_isa());
+static void build_once(void) {
     int expected = 0;
     if (atomic_compare_exchange_strong(&state, &expected, 1)) {
         build();
         atomic_store_explicit(&state, 2, memory_order_release);
     }
     while (atomic_load_explicit(&state, memory_order_acquire) != 2) {}
+}
+
+const qsi_kern *qsi_kern_get(qsi_isa isa) {
+    QS_CHECK(qsi_cpu_has(isa));
+    build_once();
     return &tables[isa];
+}
+
+const char *qsi_kern_refused(qsi_isa isa) {
+    build_once();
+    return (int)isa >= 0 && isa < QSI_ISA_COUNT ? refused[isa] : NULL;
 }

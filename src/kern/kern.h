@@ -1,7 +1,8 @@
 /* Numeric kernels: contracts and the table. Raw pointers; no tensors, no malloc, no threads.
  *
- * Levels: ref/ is the scalar truth; x86/ overlays it upward (avx2, avx512, vnni, bf16). A table for
- * a level is complete: what a level does not speed up is inherited.
+ * Levels: ref/ is the scalar truth; x86/ overlays it upward (avx2, avx512, vnni, bf16, amx; avxvnni lies
+ * over avx2 and under nothing). A table for a level is complete: what a level does not speed up is
+ * inherited.
  *
  * Order of summation. For every product the order along K is fixed by the level alone; it depends
  * on neither m, n, the panel range, nor neighbours: result element (i, j) has the same bits for any
@@ -188,7 +189,10 @@ typedef struct qsi_kern {
     uint64_t (*read_all)(const void *p, size_t n);
 } qsi_kern;
 
-/* The table of a level at or below what the CPU has (QS_CHECK otherwise). Never NULL; static. */
+/* The table of a level that the CPU has (QS_CHECK otherwise). Never NULL; static. A level whose
+ * self-check failed is a copy of the one below, isa included. */
 const qsi_kern *qsi_kern_get(qsi_isa isa);
+/* The product that failed the self-check of a level ("Q4_K"), NULL: none did. */
+const char *qsi_kern_refused(qsi_isa isa);
 
 #endif

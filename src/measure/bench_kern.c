@@ -216,6 +216,7 @@ qs_status qsi_bench_kernels(const qsi_bench_opts *o, qsi_isa isa, qsi_bench_kern
     s.z = mem + 2 * N;
     s.w = mem + 3 * N;
     for (int level = QSI_ISA_REF; level <= (int)isa; level++) {
+        if (!qsi_cpu_has((qsi_isa)level)) continue;
         s.k = qsi_kern_get((qsi_isa)level);
         for (size_t i = 0; i < QSI_COUNT(products); i++)
             QS_TRY(one_product(&s, i, repeats, fn, user, err));

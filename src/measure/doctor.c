@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "kern/kern.h"
 #include "sys/cpu.h"
 #include "sys/file.h"
 #include "sys/osinfo.h"
@@ -35,31 +36,47 @@ static void tell(const visit *v, const char *key, const char *advice, const char
     v->fn(v->user, key, advice == NULL, value, advice != NULL ? advice : "");
 }
 
-static void list(char *buf, size_t cap, int from, int to) {
+/* The levels that this CPU has, or those that it lacks. */
+static void list(char *buf, size_t cap, bool has) {
     size_t len = 0;
     buf[0] = '\0';
-    for (int i = from; i <= to && len < cap; i++) {
-        int n = snprintf(buf + len, cap - len, "%s%s", i > from ? ", " : "",
+    for (int i = 0; i < QSI_ISA_COUNT && len < cap; i++) {
+        if (qsi_cpu_has((qsi_isa)i) != has) continue;
+        int n = snprintf(buf + len, cap - len, "%s%s", len > 0 ? ", " : "",
                          qsi_isa_name((qsi_isa)i));
         if (n < 0) return;
         len += (size_t)n;
     }
 }
 
-static void look_at_cpu(const visit *v) {
-    char has[192], lacks[192];
-    int top = (int)qsi_cpu_isa();
-    list(has, sizeof has, 0, top);
-    list(lacks, sizeof lacks, top + 1, QSI_ISA_COUNT - 1);
-    tell(v, "cpu", NULL, "%s", v->os.cpu[0] != '\0' ? v->os.cpu : "unknown model");
-    const char *advice = NULL;
-    if (top == (int)QSI_ISA_REF)
-        advice = "Kernels run as plain C; a CPU with vector instructions (AVX2 or better) is ten "
-                 "times faster.";
-    else if (lacks[0] != '\0' && top < (int)QSI_ISA_AVX512_VNNI)
-        advice = "A CPU with VNNI multiplies 8-bit weights two to four times faster.";
-    tell(v, "levels", advice, "%s in use; this CPU has %s%s%s", qsi_isa_name((qsi_isa)top), has,
-         lacks[0] != '\0' ? "; this build also knows " : "", lacks);
+static void look_at_levels(const visit *v, qsi_doctor_refused_fn *refused) {
+    char has[192], lacks[192], advice[256] = "";
+    int top = QSI_ISA_REF;
+    bool dots = false;
+    list(has, sizeof has, true);
+    list(lacks, sizeof lacks, false);
+    for (int i = 0; i < QSI_ISA_COUNT; i++) {
+        if (!qsi_cpu_has((qsi_isa)i)) continue;
+        const char *product = refused((qsi_isa)i);
+        if (product == NULL)
+            top = i, dots = dots || qsi_isa_dots_bytes((qsi_isa)i);
+        else
+            snprintf(advice, sizeof advice, "Level %s failed its self-check here (product of %s) and "
+                     "the one below it is used: please report this with the CPU's name.",
+                     qsi_isa_name((qsi_isa)i), product);
+    }
+    if (advice[0] == '\0' && top == (int)QSI_ISA_REF)
+        snprintf(advice, sizeof advice, "Kernels run as plain C; a CPU with vector instructions (AVX2 "
+                 "or better) is ten times faster.");
+    else if (advice[0] == '\0' && !dots)
+        snprintf(advice, sizeof advice, "A CPU with byte dot products (VNNI) multiplies 8-bit weights "
+                 "two to four times faster.");
+    tell(v, "levels", advice[0] != '\0' ? advice : NULL, "%s in use; this CPU has %s%s%s",
+         qsi_isa_name((qsi_isa)top), has, lacks[0] != '\0' ? "; this program also knows " : "", lacks);
+}
+
+void qsi_doctor_levels(qsi_doctor_refused_fn *refused, qsi_doctor_fn *fn, void *user) {
+    look_at_levels(&(visit){.fn = fn, .user = user}, refused);
 }
 
 static void look_at_cores(const visit *v) {
@@ -154,7 +171,8 @@ static void look_at_disk(const visit *v) {
 void qsi_doctor(const char *root, const char *cache, qsi_doctor_fn *fn, void *user) {
     visit v = {.cache = cache, .fn = fn, .user = user};
     qsi_osinfo_read(&v.os, root);
-    look_at_cpu(&v);
+    tell(&v, "cpu", NULL, "%s", v.os.cpu[0] != '\0' ? v.os.cpu : "unknown model");
+    look_at_levels(&v, qsi_kern_refused);
     look_at_cores(&v);
     look_at_frequency(&v);
     look_at_memory(&v);

@@ -1,8 +1,8 @@
 /* CPU levels and the number of processors this process may use.
  *
  * A level counts when CPUID has its instructions and XGETBV says that the system saves its
- * registers (Intel SDM vol. 1, 13 and 14.3; AMD APM vol. 4). */
-#define _GNU_SOURCE /* sched_getaffinity, CPU_ALLOC */
+ * registers (Intel SDM vol. 1, 13, 14.3 and 18; AMD APM vol. 4), and when the build has its kernels. */
+#define _GNU_SOURCE /* sched_getaffinity, CPU_ALLOC, syscall */
 #include "sys/cpu.h"
 
 #include <sched.h>
@@ -12,10 +12,15 @@
 #include <string.h>
 
 #include "base/str.h"
+#include "sys/build_levels.h"
 #include "sys/cgroup.h"
+
+#define BIT(isa) (1u << (isa))
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static uint64_t read_xcr0(void) {
     uint32_t lo, hi;
@@ -25,21 +30,55 @@ static uint64_t read_xcr0(void) {
 
 static bool has_all(uint32_t reg, uint32_t bits) { return (reg & bits) == bits; }
 
-static qsi_isa detect(void) {
-    uint32_t a, b, c, d, max_sub;
-    if (!__get_cpuid(1, &a, &b, &c, &d)) return QSI_ISA_REF;
-    /* FMA 12, OSXSAVE 27, AVX 28, F16C 29 */
-    if (!has_all(c, 1u << 12 | 1u << 27 | 1u << 28 | 1u << 29)) return QSI_ISA_REF;
-    uint64_t xcr0 = read_xcr0();
-    if ((xcr0 & 0x06) != 0x06) return QSI_ISA_REF; /* XMM, YMM */
-    if (!__get_cpuid_count(7, 0, &max_sub, &b, &c, &d)) return QSI_ISA_REF;
-    if (!has_all(b, 1u << 5)) return QSI_ISA_REF; /* AVX2 */
-    if ((xcr0 & 0xE6) != 0xE6) return QSI_ISA_AVX2; /* opmask, ZMM */
+#if QSI_BUILD_AMX
+/* Linux gives the 8 KiB of tile registers to processes that ask (asm/prctl.h, which older headers do not
+ * have in full); threads there are and those to come share the permission. */
+#define ASK_FOR_STATE 0x1023
+#define STATE_TILES 18
+
+static bool has_tiles(uint64_t xcr0, uint32_t edx) {
+    uint32_t a, b, c, d;
+    /* AMX_BF16 22, AMX_TILE 24, AMX_INT8 25; tile configuration and data */
+    if (!has_all(edx, 1u << 22 | 1u << 24 | 1u << 25) || (xcr0 & 0x60000) != 0x60000) return false;
+    /* palette 1: eight tiles of 16 rows of 64 bytes */
+    if (!__get_cpuid_count(0x1d, 1, &a, &b, &c, &d)) return false;
+    if ((b & 0xffff) < 64 || b >> 16 < 8 || (c & 0xffff) < 16) return false;
+    return syscall(SYS_arch_prctl, ASK_FOR_STATE, STATE_TILES) == 0;
+}
+#else
+static bool has_tiles(uint64_t xcr0, uint32_t edx) { return false; }
+#endif
+
+/* The levels of CPUs with AVX-512, b, c and d being those of leaf 7, a1 of its subleaf 1. */
+static uint32_t detect_wide(uint64_t xcr0, uint32_t b, uint32_t c, uint32_t d, uint32_t a1) {
+    uint32_t set = 0;
+    if ((xcr0 & 0xe6) != 0xe6) return set; /* opmask, ZMM */
     /* F 16, DQ 17, BW 30, VL 31 */
-    if (!has_all(b, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31)) return QSI_ISA_AVX2;
-    if (!has_all(c, 1u << 11)) return QSI_ISA_AVX512; /* AVX512_VNNI */
-    if (max_sub < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return QSI_ISA_AVX512_VNNI;
-    return has_all(a, 1u << 5) ? QSI_ISA_AVX512_BF16 : QSI_ISA_AVX512_VNNI;
+    if (!has_all(b, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31)) return set;
+    set |= BIT(QSI_ISA_AVX512);
+    if (!has_all(c, 1u << 11)) return set; /* AVX512_VNNI */
+    set |= BIT(QSI_ISA_AVX512_VNNI);
+    if (!has_all(a1, 1u << 5)) return set; /* AVX512_BF16 */
+    set |= BIT(QSI_ISA_AVX512_BF16);
+    if (has_tiles(xcr0, d)) set |= BIT(QSI_ISA_AMX);
+    return set;
+}
+
+static uint32_t detect(void) {
+    uint32_t a, b, c, d, max_sub, a1 = 0, b1, c1, d1, set = BIT(QSI_ISA_REF);
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return set;
+    /* FMA 12, OSXSAVE 27, AVX 28, F16C 29 */
+    if (!has_all(c, 1u << 12 | 1u << 27 | 1u << 28 | 1u << 29)) return set;
+    uint64_t xcr0 = read_xcr0();
+    if ((xcr0 & 0x06) != 0x06) return set; /* XMM, YMM */
+    if (!__get_cpuid_count(7, 0, &max_sub, &b, &c, &d)) return set;
+    if (!has_all(b, 1u << 5)) return set; /* AVX2 */
+    set |= BIT(QSI_ISA_AVX2);
+    if (max_sub >= 1 && !__get_cpuid_count(7, 1, &a1, &b1, &c1, &d1)) a1 = 0;
+#if QSI_BUILD_AVXVNNI
+    if (has_all(a1, 1u << 4)) set |= BIT(QSI_ISA_AVXVNNI);
+#endif
+    return set | detect_wide(xcr0, b, c, d, a1);
 }
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
@@ -49,22 +88,43 @@ static qsi_isa detect(void) {
 #define HWCAP_BIT_DOTPROD (1ul << 20)
 #define HWCAP2_BIT_I8MM (1ul << 13)
 
-static qsi_isa detect(void) {
-    if (!(getauxval(AT_HWCAP) & HWCAP_BIT_DOTPROD)) return QSI_ISA_NEON;
-    return getauxval(AT_HWCAP2) & HWCAP2_BIT_I8MM ? QSI_ISA_I8MM : QSI_ISA_DOTPROD;
+static uint32_t detect(void) {
+    uint32_t set = BIT(QSI_ISA_REF) | BIT(QSI_ISA_NEON);
+    if (!(getauxval(AT_HWCAP) & HWCAP_BIT_DOTPROD)) return set;
+    set |= BIT(QSI_ISA_DOTPROD);
+    return getauxval(AT_HWCAP2) & HWCAP2_BIT_I8MM ? set | BIT(QSI_ISA_I8MM) : set;
 }
 #else
-static qsi_isa detect(void) { return QSI_ISA_REF; }
+static uint32_t detect(void) { return BIT(QSI_ISA_REF); }
 #endif
 
-qsi_isa qsi_cpu_isa(void) {
-    static atomic_int known = -1; /* every thread would find the same */
-    int isa = atomic_load_explicit(&known, memory_order_relaxed);
-    if (isa < 0) {
-        isa = (int)detect();
-        atomic_store_explicit(&known, isa, memory_order_relaxed);
+/* The levels there are, a bit each. */
+static uint32_t levels(void) {
+    static atomic_uint known; /* 0: not looked yet; every thread would find the same */
+    uint32_t set = atomic_load_explicit(&known, memory_order_relaxed);
+    if (set == 0) {
+        set = detect();
+        atomic_store_explicit(&known, set, memory_order_relaxed);
     }
+    return set;
+}
+
+bool qsi_cpu_has(qsi_isa isa) {
+    return (int)isa >= 0 && isa < QSI_ISA_COUNT && (levels() & BIT(isa)) != 0;
+}
+
+qsi_isa qsi_cpu_isa(void) {
+    int isa = QSI_ISA_COUNT - 1;
+    while (!qsi_cpu_has((qsi_isa)isa)) isa--;
     return (qsi_isa)isa;
+}
+
+bool qsi_isa_dots_bytes(qsi_isa isa) {
+#if defined(__aarch64__)
+    return isa >= QSI_ISA_DOTPROD;
+#else
+    return isa == QSI_ISA_AVXVNNI || isa >= QSI_ISA_AVX512_VNNI;
+#endif
 }
 
 const char *qsi_isa_name(qsi_isa isa) {
@@ -78,11 +138,12 @@ const char *qsi_isa_name(qsi_isa isa) {
     return "unknown";
 }
 
-/* "ref, avx2, ..." up to and including `top`. */
-static void list_levels(char *buf, size_t cap, qsi_isa top) {
+/* "ref, avx2, ...": those there are. */
+static void list_levels(char *buf, size_t cap) {
     size_t len = 0;
     buf[0] = '\0';
-    for (int i = 0; i <= (int)top && len < cap; i++) {
+    for (int i = 0; i < QSI_ISA_COUNT && len < cap; i++) {
+        if (!qsi_cpu_has((qsi_isa)i)) continue;
         int n = snprintf(buf + len, cap - len, "%s%s", i > 0 ? ", " : "", qsi_isa_name((qsi_isa)i));
         if (n < 0) return;
         len += (size_t)n;
@@ -90,25 +151,21 @@ static void list_levels(char *buf, size_t cap, qsi_isa top) {
 }
 
 qs_status qsi_isa_parse(const char *name, qsi_isa *out, qs_err *err) {
-    char levels[128];
-    qsi_isa best = qsi_cpu_isa();
+    char has[128];
     if (strcmp(name, "auto") == 0) {
-        *out = best;
+        *out = qsi_cpu_isa();
         return QS_OK;
     }
+    list_levels(has, sizeof(has));
     for (int i = 0; i < QSI_ISA_COUNT; i++) {
         if (strcmp(name, qsi_isa_name((qsi_isa)i)) != 0) continue;
-        if (i <= (int)best) {
+        if (qsi_cpu_has((qsi_isa)i)) {
             *out = (qsi_isa)i;
             return QS_OK;
         }
-        list_levels(levels, sizeof(levels), best);
-        return qsi_err_set(err, QS_E_UNSUPPORTED, "this CPU has no level '%s': it has %s", name,
-                           levels);
+        return qsi_err_set(err, QS_E_UNSUPPORTED, "this CPU has no level '%s': it has %s", name, has);
     }
-    list_levels(levels, sizeof(levels), best);
-    return qsi_err_set(err, QS_E_ARG, "unknown CPU level '%s': this CPU has auto, %s", name,
-                       levels);
+    return qsi_err_set(err, QS_E_ARG, "unknown CPU level '%s': this CPU has auto, %s", name, has);
 }
 
 static int affinity_count(void) {

@@ -1,10 +1,14 @@
-/* CPU levels: which kernels this machine can run. CPUID and XGETBV both decide. Thread: any. */
+/* CPU levels: which kernels this machine can run. CPUID and XGETBV both decide; for AMX the system is
+ * asked, once, to let this process use its registers. Thread: any. */
 #ifndef QSI_SYS_CPU_H
 #define QSI_SYS_CPU_H
 
+#include <stdbool.h>
+
 #include "base/status.h"
 
-/* Ordered: a level contains those below it. X(name, text) */
+/* Ordered: a level contains those below it, but for avxvnni, which is a side road: AVX2 with VNNI's
+ * instructions of 256 bits, on CPUs that often have no AVX-512. X(name, text) */
 #if defined(__aarch64__)
 #define QSI_ISA_LIST(X)                                                                            \
     X(QSI_ISA_REF, "ref")                                                                          \
@@ -15,9 +19,11 @@
 #define QSI_ISA_LIST(X)                                                                            \
     X(QSI_ISA_REF, "ref")                                                                          \
     X(QSI_ISA_AVX2, "avx2")                                                                        \
+    X(QSI_ISA_AVXVNNI, "avxvnni")                                                                  \
     X(QSI_ISA_AVX512, "avx512")                                                                    \
     X(QSI_ISA_AVX512_VNNI, "vnni")                                                                 \
-    X(QSI_ISA_AVX512_BF16, "bf16")
+    X(QSI_ISA_AVX512_BF16, "bf16")                                                                 \
+    X(QSI_ISA_AMX, "amx")
 #endif
 
 typedef enum qsi_isa {
@@ -27,9 +33,12 @@ typedef enum qsi_isa {
     QSI_ISA_COUNT
 } qsi_isa;
 
-/* The highest level this CPU and operating system support. avx2 means AVX2 + FMA + F16C; avx512
- * F, BW, VL, DQ; bf16 includes vnni. */
+/* The highest level this CPU, operating system and build support. avx2 means AVX2 + FMA + F16C; avx512
+ * F, BW, VL, DQ; bf16 includes vnni; amx tiles of bytes and of bfloat16, and bf16. */
 qsi_isa qsi_cpu_isa(void);
+bool qsi_cpu_has(qsi_isa isa);
+/* The level's kernels multiply bytes with an instruction made for it. */
+bool qsi_isa_dots_bytes(qsi_isa isa);
 const char *qsi_isa_name(qsi_isa isa);
 /* By name; QS_E_ARG for an unknown name, QS_E_UNSUPPORTED when the CPU lacks it (both say what
  * there is). "auto" is the highest. */

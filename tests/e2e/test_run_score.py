@@ -153,7 +153,7 @@ class Score(unittest.TestCase):
         """Every CPU level the machine has, up to rounding."""
         m = model("moe", "f32")
         base = None
-        for isa in ("ref", "avx2", "avx512", "vnni", "bf16"):
+        for isa in ("ref", "avx2", "avxvnni", "avx512", "vnni", "bf16", "amx"):
             rc, out, err = run("score", "-m", m, "--isa", isa, stdin=self.TEXT)
             if rc != 0:
                 self.assertIn(isa.encode(), err)  # says that the machine lacks it

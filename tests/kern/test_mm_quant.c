@@ -231,7 +231,7 @@ static void one(size_t type, bool x, int64_t m, int64_t n, int64_t k, bool raw) 
 }
 
 static void products(bool x) {
-    static const int64_t ms[] = {1, 2, 3, 4, 5, 6, 7, 13, 29}, ns[] = {1, 15, 31, 33, 50};
+    static const int64_t ms[] = {1, 2, 3, 4, 5, 6, 7, 13, 16, 29, 35}, ns[] = {1, 15, 31, 33, 50};
     static const int64_t ks[] = {1, 3, 8, 9, 17};
     for (size_t t = 0; t < QSI_COUNT(types); t++) {
         bool k256 = qsi_type_get(types[t].type)->block == 256;
@@ -241,6 +241,10 @@ static void products(bool x) {
         }
         for (int64_t m = 2; m <= 4 && !x; m++) one(t, x, m, 33, 512, true); /* codes in registers */
         one(t, x, 101, 9, 256, true); /* more rows than a pass holds */
+#ifdef QSI_EMULATED
+        for (int64_t m = 15; m <= 17 && !x; m += 2) one(t, x, m, 34, 512, true); /* about a tile */
+        if (!x && t % 5 == 0) one(t, x, 260, 9, 256, true);
+#endif
     }
 }
 

@@ -62,10 +62,36 @@ static void this_machine(void **state) {
     assert_true(s.n >= 9 && s.warned <= s.n);
 }
 
+static const char *nothing_refused(qsi_isa isa) { return NULL; }
+static const char *best_refused(qsi_isa isa) { return isa == qsi_cpu_isa() ? "Q4_K" : NULL; }
+
+static void keep_text(void *user, const char *key, bool ok, const char *value, const char *advice) {
+    snprintf(user, 1024, "%s|%d|%s|%s", key, ok, value, advice);
+}
+
+/* A level that failed its self-check is named, and is not the one in use. */
+static void refused_level(void **state) {
+    char text[1024], want[64];
+    const char *best = qsi_isa_name(qsi_cpu_isa());
+    qsi_doctor_levels(nothing_refused, keep_text, text);
+    snprintf(want, sizeof want, "|%s in use", best);
+    assert_non_null(strstr(text, want));
+    assert_null(strstr(text, "self-check"));
+    qsi_doctor_levels(best_refused, keep_text, text);
+    assert_memory_equal(text, "levels|0|", 9);
+    snprintf(want, sizeof want, "Level %s failed", best);
+    assert_non_null(strstr(text, want));
+    assert_non_null(strstr(text, "product of Q4_K"));
+    if (qsi_cpu_isa() == QSI_ISA_REF) return;
+    snprintf(want, sizeof want, "|%s in use", best);
+    assert_null(strstr(text, want));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_wrong),
         cmocka_unit_test(this_machine),
+        cmocka_unit_test(refused_level),
     };
     return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

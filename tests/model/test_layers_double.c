@@ -31,7 +31,6 @@
 enum { ROWS = 24, VOCAB = 13, LAYERS = 3, MAX_D = 16, MAX_E = 8, PARAMS_MAX = 64 };
 static const int32_t doc_rows[] = {19, 1, 4};
 
-static const qsi_isa levels[] = {QSI_ISA_REF, QSI_ISA_AVX2, QSI_ISA_AVX512};
 
 static qsi_config dense_config(void) {
     return (qsi_config){.arch = QSI_ARCH_LLAMA, .n_vocab = VOCAB, .n_layer = LAYERS - 1,
@@ -81,7 +80,7 @@ struct fixture {
     int32_t ids[ROWS], seq[ROWS], pos[ROWS], targets[ROWS];
     qsi_train_batch b;
     qsi_pool *pool;
-    qsi_trainer_model *t[QSI_COUNT(levels)]; /* NULL: this CPU has not the level */
+    qsi_trainer_model *t[QSI_ISA_COUNT]; /* NULL: this CPU has not the level */
     /* the second forward's: parameters in the library's order, gradients by differences */
     size_t n_params;
     double *w[PARAMS_MAX], *g[PARAMS_MAX];
@@ -314,9 +313,9 @@ static void fill(fixture *f) {
     }
 }
 
-static void open_level(fixture *f, size_t level) {
+static void open_level(fixture *f, int level) {
     qs_err err = {0};
-    qsi_train_opts o = {.pool = f->pool, .isa = levels[level], .precision = QSI_TRAIN_F32,
+    qsi_train_opts o = {.pool = f->pool, .isa = (qsi_isa)level, .precision = QSI_TRAIN_F32,
                         .max_rows = ROWS, .balance_alpha = (float)f->alpha,
                         .balance_per_seq = f->per_seq};
     if (qsi_tm_create(&f->t[level], &f->c, &o, &err) != QS_OK) fail_msg("%s", err.text);
@@ -356,8 +355,8 @@ static fixture *open_fixture(const variant *v) {
     assert_int_equal(qsi_pool_create(&f->pool, 1, &err), QS_OK);
     make_batch(f);
     make_angles(f);
-    for (size_t i = 0; i < QSI_COUNT(levels); i++)
-        if (levels[i] <= qsi_cpu_isa()) open_level(f, i);
+    for (int i = 0; i < QSI_ISA_COUNT; i++)
+        if (qsi_cpu_has((qsi_isa)i)) open_level(f, i);
     name_parameters(f);
     differences(f);
     second_loss(f);
@@ -372,7 +371,7 @@ static void close_fixture(fixture *f) {
         qsi_free(f->w[i]);
         qsi_free(f->g[i]);
     }
-    for (size_t i = 0; i < QSI_COUNT(levels); i++) qsi_tm_free(f->t[i]);
+    for (int i = 0; i < QSI_ISA_COUNT; i++) qsi_tm_free(f->t[i]);
     qsi_pool_free(f->pool);
     qsi_free(f);
 }
@@ -431,7 +430,7 @@ static bool is_of(const char *name, int k) {
     return false;
 }
 
-static void check_kind(fixture *f, size_t level, int k) {
+static void check_kind(fixture *f, int level, int k) {
     int seen = 0;
     double worst = 0;
     for (size_t i = 0; i < f->n_params; i++) {
@@ -442,12 +441,12 @@ static void check_kind(fixture *f, size_t level, int k) {
         if (!is_of(p->name, k)) continue;
         double e = off_by(p, f->g[i]);
         if (e > 1e-4)
-            fail_msg("%s at %s: off by %.2g of its norm", p->name, qsi_isa_name(levels[level]), e);
+            fail_msg("%s at %s: off by %.2g of its norm", p->name, qsi_isa_name((qsi_isa)level), e);
         worst = fmax(worst, e);
         seen++;
     }
     assert_true(seen > 0);
-    print_message("%s: %d tensors, worst off by %.1e of its norm\n", qsi_isa_name(levels[level]),
+    print_message("%s: %d tensors, worst off by %.1e of its norm\n", qsi_isa_name((qsi_isa)level),
                   seen, worst);
 }
 
@@ -466,7 +465,7 @@ typedef struct part_of {
 static void check(void **state) {
     const part_of *x = *state;
     if (!x->v->f) x->v->f = open_fixture(x->v);
-    for (size_t i = 0; i < QSI_COUNT(levels); i++) {
+    for (int i = 0; i < QSI_ISA_COUNT; i++) {
         if (!x->v->f->t[i]) continue;
         if (x->k == FORWARD)
             check_forward(x->v->f, x->v->f->t[i]);

@@ -13,7 +13,9 @@ CLEAN = {
     "src/base/status.h": '#include "qiusuo/status.h"\n',
     "src/base/mem.c": '#include <stdlib.h>\n#include "base/status.h"\nvoid f(void *p) { free(p); }\n',
     "src/sys/file.h": "#include <stddef.h>\n",
-    "src/sys/file.c": '#include <unistd.h>\n#include "sys/file.h"\n#include "base/status.h"\n',
+    "src/sys/file.c": '#include <unistd.h>\n#include "sys/file.h"\n#include "base/status.h"\n'
+                      '#include "sys/levels.h"\n',
+    "src/sys/meson.build": "configure_file(output: 'levels.h', configuration: c)\n",
     "src/quant/quant.h": '#include "base/status.h"\n',
     "src/fmt/gguf.h": '#include "sys/file.h"\n',
     "src/fmt/gguf.c": '#include <jansson.h>\n#include "fmt/gguf.h"\n#include "quant/quant.h"\n',
