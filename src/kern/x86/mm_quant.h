@@ -44,10 +44,12 @@ QSI_INLINE vi dot_codes(const int t, vi s, vi w, vi x) {
     return is_wide(t) && !BIASED ? dot4s(s, w, x) : dot4(s, w, x);
 }
 
-/* What the dot of a group starts at: less the codes' shift times the activations' sum. */
-QSI_INLINE vi start(const int t, const char *z) {
+/* What the dot of a group starts at, its codes being 2^factor too large: less the codes' shift times
+ * the activations' sum. */
+QSI_INLINE vi start(const int t, const char *z, const int factor) {
+    const int n = shift_of(t) + factor;
     if (shift_of(t) < 0) return alli(0);
-    return shift_of(t) == 7 ? bcast(z) : sar(bcast(z), 7 - shift_of(t));
+    return n == 7 ? bcast(z) : sar(bcast(z), 7 - n);
 }
 
 QSI_INLINE const char *act_block(const int t, const char *row, int64_t b) {
@@ -64,8 +66,18 @@ QSI_INLINE const char *act_pairs(const int t, const char *x) {
 
 /* ---- few rows ---- */
 
-/* Rows that share the codes in registers: with more (or eight codes at a time) the buffer is faster. */
-QSI_INLINE int few_of(const int t) { return bundle_steps(t) == 8 && FEW > 2 ? 2 : FEW; }
+/* Rows that share the codes in registers: with more (or eight codes and their dots at a time) the
+ * buffer is faster. */
+QSI_INLINE int few_of(const int t) { return is_k(t) && bundle_steps(t) == 8 && FEW > 2 ? 2 : FEW; }
+
+/* Which running dot takes code e: in blocks of 256 each its own (codes of a bundle are of several
+ * groups), else two, of which all codes of one factor. */
+QSI_INLINE int dot_of(const int t, const int e) {
+    return is_k(t) || bundle_steps(t) <= 2 ? e : factor_of(t, e) > 0;
+}
+
+/* The factor of codes that stand too large in types of at most one such factor. */
+QSI_INLINE int the_factor(const int t) { return factor_of(t, bundle_steps(t) - 1); }
 
 /* dots[r][e] += code e of bundle i times its activations of row r. The CPU's own prefetch keeps up
  * with a panel that is read from front to back, and a second one only disturbs it, but for Q8_0,
@@ -74,24 +86,30 @@ QSI_INLINE void bundle_dots(const int t, const int rows, const char *b, const in
                             size_t lda, vi dots[FEW][8]) {
     vi w[8];
     if (t == QSI_MM_Q8_0) _mm_prefetch(b + AHEAD + i * VB, _MM_HINT_T1);
-    bundle(t, b, i, w);
+    if (BIASED)
+        bundle_in_place(t, b, i, w);
+    else
+        bundle(t, b, i, w);
 #pragma GCC unroll 8
     for (int e = 0; e < bundle_steps(t); e++)
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++)
-            dots[r][e] = dot_codes(t, dots[r][e], w[e], bcast(act_qs(t, x + (size_t)r * lda) +
-                                                              4 * step_of(t, i, e)));
+        for (int r = 0; r < rows; r++) {
+            vi *d = &dots[r][dot_of(t, e)];
+            const char *q = act_qs(t, x + (size_t)r * lda) + 4 * step_of(t, i, e);
+            *d = dot_codes(t, *d, w[e], bcast(q));
+        }
 }
 
-QSI_INLINE void rows_block_k(const int t, const int rows, const char *b, const char *half,
-                             const char *x, size_t lda, vf acc[FEW]) {
+/* sum[0] + sum[1] / 2^n */
+QSI_INLINE vi both(const vi sum[2], const int n) {
+    return iadd(sum[0], n > 0 ? sar(sum[1], n) : sum[1]);
+}
+
+/* Sums of scale times dot, a group at a time; those of codes that stand too large apart. */
+QSI_INLINE void rows_sums(const int t, const int rows, const char *b, const char *x, size_t lda,
+                          const scales *o, vi sum[FEW][2]) {
     /* after so many bundles the dots of bundle_steps groups are complete */
     const int span = group_steps(t);
-    scales o;
-    scales_k(t, b, half, &o);
-    vi sum[FEW];
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) sum[r] = alli(0);
 #pragma GCC unroll 16
     for (int i = 0; i < bundles_of(t); i += span) {
         vi dots[FEW][8];
@@ -99,20 +117,78 @@ QSI_INLINE void rows_block_k(const int t, const int rows, const char *b, const c
         for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
             for (int e = 0; e < bundle_steps(t); e++)
-                dots[r][e] = start(t, act_z(t, x + (size_t)r * lda, step_of(t, i, e) / span));
+                dots[r][e] = start(t, act_z(t, x + (size_t)r * lda, step_of(t, i, e) / span),
+                                   factor_of(t, e));
 #pragma GCC unroll 8
         for (int j = 0; j < span; j++) bundle_dots(t, rows, b, i + j, x, lda, dots);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
-            for (int e = 0; e < bundle_steps(t); e++)
-                sum[r] = iadd(sum[r], imul(dots[r][e], o.sc[step_of(t, i, e) / span]));
+            for (int e = 0; e < bundle_steps(t); e++) {
+                vi *s = &sum[r][factor_of(t, e) > 0];
+                *s = iadd(*s, imul(dots[r][e], o->sc[step_of(t, i, e) / span]));
+            }
     }
+}
+
+/* Dots lo and hi, 2^fl and 2^fh too large, as halves that are 2^f too large. */
+QSI_INLINE vi dot_pair(vi lo, const int fl, vi hi, const int fh, const int f) {
+    if (fl > f) lo = shr(lo, fl - f);
+    return fh == f ? low_pair(lo, hi) : halves(lo, shl(hi, 16 - (fh - f)));
+}
+
+/* The same two groups at a time (has_pairs): dots of 16 codes below 8 are halves of words. */
+QSI_INLINE void rows_pair_sums(const int t, const int rows, const char *b, const char *x,
+                               size_t lda, const scales *o, vi sum[FEW][2]) {
+    const bool q3 = t == QSI_MM_Q3_K;
+#pragma GCC unroll 16
+    for (int i = 0; i < bundles_of(t); i += 4) {
+        vi dots[FEW][8];
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+            for (int e = 0; e < bundle_steps(t); e++) dots[r][e] = alli(0);
+#pragma GCC unroll 8
+        for (int j = 0; j < 4; j++) bundle_dots(t, rows, b, i + j, x, lda, dots);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+            for (int p = 0; p < bundle_steps(t) / 2; p++) {
+                const int e = q3 ? 2 * p : p, f = q3 ? e + 1 : e + 2;
+                const int keep = q3 ? 0 : factor_of(t, e); /* at most 2 */
+                vi two = dot_pair(dots[r][e], factor_of(t, e), dots[r][f], factor_of(t, f), keep);
+                vi *s = &sum[r][keep > 0];
+                *s = dot2(*s, two, o->pair[q3 ? 2 * p + i / 4 : i / 2 + p]);
+            }
+    }
+}
+
+/* The four by which a code of Q3_K is more than it means, in the last place of its sum. */
+QSI_INLINE vi less_four(vi sum, const char *x, const scales *o) {
+    vi low = alli(0);
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; j++) low = dot2(low, o->pair[j], bcast(x + AK_S16 + 4 * j));
+    return isub(sum, shl(low, 2));
+}
+
+QSI_INLINE void rows_block_k(const int t, const int rows, const char *b, const char *half,
+                             const char *x, size_t lda, vf acc[FEW]) {
+    scales o;
+    scales_k(t, b, half, &o);
+    vi sum[FEW][2];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = alli(0);
+    if (has_pairs(t))
+        rows_pair_sums(t, rows, b, x, lda, &o, sum);
+    else
+        rows_sums(t, rows, b, x, lda, &o, sum);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
         const char *xr = x + (size_t)r * lda;
         vf ad = bcastf(xr + AK_D);
-        acc[r] = vfma(to_float(sum[r]), vmul(ad, o.d), acc[r]);
+        vi s = t == QSI_MM_Q3_K ? less_four(sum[r][0], xr, &o)
+                                : both(sum[r], t == QSI_MM_Q2_K ? factor_of(t, 1) : the_factor(t));
+        acc[r] = vfma(to_float(s), vmul(ad, o.d), acc[r]);
         if (!has_min(t)) continue;
         vi low = alli(0);
 #pragma GCC unroll 8
@@ -128,7 +204,7 @@ QSI_INLINE void rows_block_32(const int t, const int rows, const char *b, const 
     vi dots[FEW][8];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
-        dots[r][0] = start(t, act_z(t, x + (size_t)r * lda, 0));
+        dots[r][0] = start(t, act_z(t, x + (size_t)r * lda, 0), 0);
         dots[r][1] = alli(0);
     }
     scales_32(t, b, half, &d, &m);
@@ -138,7 +214,7 @@ QSI_INLINE void rows_block_32(const int t, const int rows, const char *b, const 
     for (int r = 0; r < rows; r++) {
         const char *xr = x + (size_t)r * lda;
         vf ad = bcastf(xr);
-        vi s = bundle_steps(t) == 2 ? iadd(dots[r][0], dots[r][1]) : dots[r][0];
+        vi s = bundle_steps(t) == 1 ? dots[r][0] : both(dots[r], the_factor(t));
         acc[r] = vfma(to_float(s), vmul(ad, d), acc[r]);
         if (has_min(t)) acc[r] = vfma(to_float(sar(bcast(xr + A8_Z), 7)), vmul(ad, m), acc[r]);
     }
@@ -202,7 +278,7 @@ QSI_INLINE void tile_dots(const int t, const int rows, const tile *o, const char
                           const int g, vi s[MR][NP]) {
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
-        vi z = start(t, act_z(t, x + (size_t)r * o->lda, g));
+        vi z = start(t, act_z(t, x + (size_t)r * o->lda, g), 0);
 #pragma GCC unroll 2
         for (int p = 0; p < NP; p++) s[r][p] = z;
     }

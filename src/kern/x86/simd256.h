@@ -134,6 +134,13 @@ QSI_INLINE double vd_sum(vd s) {
 /* ---- words: W lanes of 32 bits ---- */
 typedef __m256i vi;
 QSI_INLINE vi ldi(const char *p) { return _mm256_load_si256((const __m256i *)(const void *)p); }
+/* A load that stays one: compilers else repeat it as an operand of every use, and loads are what
+ * products wait for. */
+QSI_INLINE vi ldi_once(const char *p) {
+    vi v = ldi(p);
+    __asm__("" : "+x"(v));
+    return v;
+}
 QSI_INLINE void sti(char *p, vi v) { _mm256_store_si256((__m256i *)(void *)p, v); }
 QSI_INLINE vf ldf(const char *p) { return _mm256_load_ps((const float *)(const void *)p); }
 QSI_INLINE void stf(char *p, vf v) { _mm256_store_ps((float *)(void *)p, v); }
@@ -147,6 +154,12 @@ QSI_INLINE vi and_or(vi a, vi b, vi c) { /* (a & b) | c */
 QSI_INLINE vi shl(vi a, int n) { return _mm256_slli_epi32(a, n); }
 QSI_INLINE vi shr(vi a, int n) { return _mm256_srli_epi32(a, n); }
 QSI_INLINE vi sar(vi a, int n) { return _mm256_srai_epi32(a, n); }
+QSI_INLINE vi shl16(vi a, int n) { return _mm256_slli_epi16(a, n); } /* halves of words */
+QSI_INLINE vi shr16(vi a, int n) { return _mm256_srli_epi16(a, n); }
+QSI_INLINE vi sar16(vi a, int n) { return _mm256_srai_epi16(a, n); }
+/* The low half of words from lo, the high half from hi; from the low half of hi. */
+QSI_INLINE vi halves(vi lo, vi hi) { return _mm256_blend_epi16(lo, hi, 0xaa); }
+QSI_INLINE vi low_pair(vi lo, vi hi) { return halves(lo, _mm256_slli_epi32(hi, 16)); }
 QSI_INLINE vi iadd(vi a, vi b) { return _mm256_add_epi32(a, b); }
 QSI_INLINE vi isub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 QSI_INLINE vi imul(vi a, vi b) { return _mm256_mullo_epi32(a, b); }

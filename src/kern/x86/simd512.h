@@ -133,6 +133,13 @@ QSI_INLINE double vd_sum(vd s) { return _mm512_reduce_add_pd(_mm512_add_pd(s.a, 
 /* ---- words: W lanes of 32 bits ---- */
 typedef __m512i vi;
 QSI_INLINE vi ldi(const char *p) { return _mm512_load_si512(p); } /* aligned */
+/* A load that stays one: compilers else repeat it as an operand of every use, and loads are what
+ * products wait for. */
+QSI_INLINE vi ldi_once(const char *p) {
+    vi v = ldi(p);
+    __asm__("" : "+v"(v));
+    return v;
+}
 QSI_INLINE void sti(char *p, vi v) { _mm512_store_si512(p, v); }
 QSI_INLINE vf ldf(const char *p) { return _mm512_load_ps(p); }
 QSI_INLINE void stf(char *p, vf v) { _mm512_store_ps(p, v); }
@@ -146,6 +153,14 @@ QSI_INLINE vi and_or(vi a, vi b, vi c) { /* (a & b) | c */
 QSI_INLINE vi shl(vi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 QSI_INLINE vi shr(vi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 QSI_INLINE vi sar(vi a, int n) { return _mm512_srai_epi32(a, (unsigned)n); }
+QSI_INLINE vi shl16(vi a, int n) { return _mm512_slli_epi16(a, (unsigned)n); } /* halves of words */
+QSI_INLINE vi shr16(vi a, int n) { return _mm512_srli_epi16(a, (unsigned)n); }
+QSI_INLINE vi sar16(vi a, int n) { return _mm512_srai_epi16(a, (unsigned)n); }
+/* The low half of words from lo, the high half from hi; from the low half of hi. */
+QSI_INLINE vi halves(vi lo, vi hi) { return _mm512_mask_mov_epi16(lo, 0xaaaaaaaau, hi); }
+QSI_INLINE vi low_pair(vi lo, vi hi) {
+    return _mm512_mask_alignr_epi8(lo, 0xccccccccccccccccull, hi, hi, 14);
+}
 QSI_INLINE vi iadd(vi a, vi b) { return _mm512_add_epi32(a, b); }
 QSI_INLINE vi isub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 QSI_INLINE vi imul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
