@@ -153,7 +153,7 @@ static bool listed(const char *list, const char *name) {
 int main(int argc, char **argv) {
     static const qsi_type types[] = {QSI_F32,  QSI_F16,  QSI_BF16, QSI_Q4_0, QSI_Q4_1,
                                      QSI_Q5_0, QSI_Q5_1, QSI_Q8_0, QSI_IQ4_NL, QSI_Q2_K,
-                                     QSI_MXFP4, QSI_Q3_K, QSI_Q4_K, QSI_Q5_K, QSI_Q6_K};
+                                     QSI_MXFP4, QSI_Q3_K, QSI_Q4_K, QSI_Q5_K, QSI_Q6_K, QSI_IQ4_XS};
     const char *list = argc > 1 ? argv[1] : "all", *rows = argc > 2 ? argv[2] : "1,16,512";
     qs_err err = {0};
     qsi_pool *pool = NULL;

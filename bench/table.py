@@ -33,7 +33,7 @@ PRESETS = {"deepseek-llm-7b": (6.9e9, 30), "deepseek-moe-16b": (16.4e9, 28),
            "deepseek-v2-lite": (15.7e9, 27), "deepseek-llm-67b": (67.4e9, 95)}
 BYTES = {"F32": 4, "F16": 2, "BF16": 2, "Q8_0": 1.0625, "Q6_K": 0.82, "Q5_K": 0.69, "Q4_K": 0.5625,
          "Q3_K": 0.4297, "Q2_K": 0.3281, "Q5_1": 0.75, "Q5_0": 0.6875, "Q4_1": 0.625, "Q4_0": 0.5625,
-         "IQ4_NL": 0.5625}
+         "IQ4_NL": 0.5625, "IQ4_XS": 0.53125}
 SHORT = {"deepseek-llm-7b": "7b", "deepseek-moe-16b": "moe16b", "deepseek-v2-lite": "v2lite",
          "deepseek-llm-67b": "67b"}
 
@@ -65,7 +65,7 @@ MODELS = [
     rows_of("deepseek-llm-7b", "Q5_K", [prefill(0.45, 0.55), decode(0.90, 0.95)], 12),
     rows_of("deepseek-llm-7b", "Q6_K", [prefill(0.45, 0.55), decode(0.90, 0.95)], 12),
     *(rows_of("deepseek-llm-7b", t, BOTH, 12)
-      for t in ("Q2_K", "Q3_K", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL")),
+      for t in ("Q2_K", "Q3_K", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "IQ4_XS")),
     rows_of("deepseek-llm-7b", "BF16", [prefill(0.50, 0.60), decode(0.90, 0.95)], 12),
     rows_of("deepseek-llm-7b", "F16", [prefill(0.60, 0.75), decode(0.90, 0.95)], 12),
     rows_of("deepseek-llm-7b", "F32", [prefill(0.60, 0.75), decode(0.90, 0.95)], 8),

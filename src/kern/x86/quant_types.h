@@ -327,7 +327,8 @@ QSI_INLINE void bundle(const int t, const char *b, const int i, vi out[8]) {
 /* ---- scales ---- */
 
 /* Integer scales of the groups of a block of 256 (a word a column; in types with pairs of them, pairs
- * of 16 bits too), its minima as pairs of 16 bits in the order of qsi_actk's sums, and the two factors. */
+ * of 16 bits too), its minima as pairs of 16 bits in the order of qsi_actk's sums, and the two
+ * factors. */
 typedef struct scales {
     vi sc[16], pair[8], mn[8];
     vf d, m;
