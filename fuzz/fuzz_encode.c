@@ -7,10 +7,11 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char *const pres[] = {"deepseek-llm", "deepseek-coder", "deepseek-v3"};
+static const char *const pres[] = {"deepseek-llm", "deepseek-coder", "deepseek-v3", "llama-bpe",
+                                   "qwen2"};
 
 static const qsi_vocab *vocab(size_t i) {
-    static qsi_vocab *made[3];
+    static qsi_vocab *made[5];
     static const char text[] =
         "the ferry the river the children  the water\n\nthe stones the morning the other side 1987\n"
         "\xe6\xb2\xb3\xe6\xb0\xb4 \xe6\xb2\xb3\xe8\xbe\xb9 \xe6\xb2\xb3\xe6\xb0\xb4\xe3\x80\x82\n";
@@ -53,9 +54,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     qs_err err;
     qs_status st;
     if (size == 0) return 0;
-    pick = data[0] % 3;
+    pick = data[0] % 5;
     v = vocab(pick);
-    st = qsi_encode(v, text, n, data[0] / 3u & (QSI_ENC_SPECIAL | QSI_ENC_PERSON), &ids, &err);
+    st = qsi_encode(v, text, n, data[0] / 5u & (QSI_ENC_SPECIAL | QSI_ENC_PERSON), &ids, &err);
     if (!qsi_utf8_valid(text, n, &bad)) {
         if (st != QS_E_FORMAT || err.offset != (int64_t)bad || ids.len != 0) __builtin_trap();
     } else {

@@ -9,6 +9,8 @@ Reads text.txt there (written for this purpose) and writes
     tokenizer.json   a small vocabulary from the reference's trainer, with the peculiarities of the
                      published ones: 13 bytes without a symbol, added tokens of one character
     ids.tsv          text, ids without BOS; control tokens in the text match
+    llama-bpe/       the same three for the vocabularies of R1's distilled models: pieces.tsv,
+    deepseek-r1-qwen/  tokenizer.json (with the tokens DeepSeek added) and ids.tsv
 """
 import json
 import os
@@ -17,7 +19,7 @@ import sys
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from reference import PRETOKENIZERS, STEPS, code_points, load_reference
+from reference import PRETOKENIZERS, STEPS, WHOLE, code_points, load_reference
 
 POOL = list(" \t\n\r\x0b\x0c\x85\xa0\u1680\u2003\u2028\u2029\u3000\u200b\ufeffaZmÀøüñıſßΩω你好中文日本語かなカナ한국어"
             "एक१२३٣٤0123456789⅐Ⅷ①㊀.,!?;:'\"()[]{}<>|/\\@#$%^&*-_=+~`！？，。、；：“”‘’—…～￥€₿×÷√∞≠→"
@@ -25,6 +27,7 @@ POOL = list(" \t\n\r\x0b\x0c\x85\xa0\u1680\u2003\u2028\u2029\u3000\u200b\ufeffaZ
 WORDS = [" ", "  ", "\n", "\r\n", "\t", "hello", "World", "don't", "12345", "3.14", "你好", "。", "中",
          "\u3000", "naïve", "!!", "...", " (", ")", "©", "x", "\xa0"]
 BOS, EOS, FIM = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜fim▁hole｜>"
+DISTILL_MARKS = ["<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"]
 MARKS = [BOS, EOS, FIM, "<｜fim▁", "<|", "[PAD3]", "ÿ", "ü"]
 
 
@@ -52,11 +55,26 @@ def marked_texts(seed, n):
         yield text[:k] + r.choice(MARKS) + text[k:]
 
 
-def train(text, n_vocab):
+CONTRACTIONS = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'\u017f", "\u2019s", "'", "''", "'x", "'l", "'v"]
+
+
+def contracted_texts(seed, n):
+    """Words, contractions in any case, numbers and line ends, with blanks between some."""
+    r = random.Random(seed)
+    for _ in range(n):
+        out = ""
+        for _ in range(r.randint(1, 12)):
+            part = r.choice(CONTRACTIONS if r.random() < 0.5 else WORDS)
+            out += "".join(c.upper() if r.random() < 0.3 else c for c in part)
+            out += r.choice(["", "", " "])
+        yield out
+
+
+def train(text, n_vocab, pre="deepseek-llm"):
     """Tokens and merges of the reference's trainer; the alphabet comes first."""
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.Sequence(
-        STEPS["deepseek-llm"] + [pre_tokenizers.ByteLevel(add_prefix_space=False,
+        STEPS[pre] + [pre_tokenizers.ByteLevel(add_prefix_space=False,
                                                           use_regex=False)])
     tok.train_from_iterator([text], trainers.BpeTrainer(
         vocab_size=n_vocab, min_frequency=2, show_progress=False,
@@ -77,6 +95,40 @@ def small_vocab(text):
             "merges": merges, "pre": "deepseek-llm"}
 
 
+def distill_vocab(text, pre):
+    """Like those of the distilled models. Where whole tokens come first, a seventh of the merges is
+    left out, so that some tokens are found in no other way."""
+    tokens, merges = train(text, 700, pre)
+    if pre in WHOLE:
+        merges = [m for i, m in enumerate(merges) if i % 7 != 3]
+    added = [(BOS, 3), (EOS, 3)] + [(t, 4) for t in DISTILL_MARKS]
+    return {"tokens": tokens + [t for t, _ in added], "merges": merges, "pre": pre,
+            "types": [1] * len(tokens) + [kind for _, kind in added]}
+
+
+def pieces(pre, source):
+    reference = PRETOKENIZERS[pre]
+    return ("\t".join([pre, t.encode().hex(),
+                       ",".join(str(len(p.encode())) for p, _ in reference.pre_tokenize_str(t))])
+            for t in source)
+
+
+def ids(reference, *sources):
+    return (t.encode().hex() + "\t" + " ".join(map(str, reference.encode(t).ids))
+            for source in sources for t in source)
+
+
+def write_distill(folder, text, pre):
+    os.makedirs(folder, exist_ok=True)
+    write(os.path.join(folder, "pieces.tsv"),
+          list(pieces(pre, texts(5, 300))) + list(pieces(pre, contracted_texts(6, 200))))
+    reference = load_reference(distill_vocab(text, pre))
+    reference.save(os.path.join(folder, "tokenizer.json"), pretty=False)
+    write(os.path.join(folder, "ids.tsv"),
+          ids(reference, text.splitlines(True), texts(7, 150), contracted_texts(8, 100),
+              marked_texts(9, 50)))
+
+
 def write(path, lines):
     with open(path, "w", encoding="utf-8", newline="\n") as f:
         f.writelines(line + "\n" for line in lines)
@@ -87,17 +139,16 @@ def main():
     with open(os.path.join(folder, "text.txt"), encoding="utf-8") as f:
         text = f.read()
     write(os.path.join(folder, "pieces.tsv"), (
-        "\t".join([pre, t.encode().hex(),
-                   ",".join(str(len(p.encode())) for p, _ in reference.pre_tokenize_str(t))])
-        for pre, reference in PRETOKENIZERS.items() for t in texts(1, 500)))
+        line for pre in ("deepseek-llm", "deepseek-coder", "deepseek-v3")
+        for line in pieces(pre, texts(1, 500))))
     english = "".join(line for line in text.splitlines(True) if line.isascii())
     write(os.path.join(folder, "merges.txt"), train(english, 700)[1])
     reference = load_reference(small_vocab(text))
     reference.save(os.path.join(folder, "tokenizer.json"), pretty=False)
-    write(os.path.join(folder, "ids.tsv"), (
-        t.encode().hex() + "\t" + " ".join(map(str, reference.encode(t).ids))
-        for source in (text.splitlines(True), texts(2, 300), marked_texts(3, 100))
-        for t in source))
+    write(os.path.join(folder, "ids.tsv"),
+          ids(reference, text.splitlines(True), texts(2, 300), marked_texts(3, 100)))
+    for pre in ("llama-bpe", "deepseek-r1-qwen"):
+        write_distill(os.path.join(folder, pre), text, pre)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ V3_WORDS = ("[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
             "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*"
             "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+")
 
+GPT_WORDS = ("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}%s| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
+             "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+")
+
 
 def split(pattern):
     return pre_tokenizers.Split(Regex(pattern), "isolated")
@@ -35,7 +38,11 @@ STEPS = {
     "deepseek-coder": [split("[\\r\\n]"), split("\\s?\\p{L}+"), split("\\s?\\p{P}+"), split(CJK),
                        split("\\p{N}")],
     "deepseek-v3": [split("\\p{N}{1,3}"), split("[一-\u9fa5\u3040-ゟ゠-ヿ]+"), split(V3_WORDS)],
+    "llama-bpe": [split(GPT_WORDS % "{1,3}")],
+    "qwen2": [split(GPT_WORDS % "")],
+    "deepseek-r1-qwen": [split(GPT_WORDS % "")],
 }
+WHOLE = ("llama-bpe",)  # a piece that is a token becomes it, whatever its merges
 PRETOKENIZERS = {name: pre_tokenizers.Sequence(steps) for name, steps in STEPS.items()}
 
 
@@ -67,7 +74,7 @@ def load_reference(vocab):
     # Added tokens keep their ids only when the model knows them.
     everything = dict(ordinary, **{tokens[i]: i for i in added})
     merges = [tuple(m.split(" ")) for m in vocab["merges"]]
-    tok = Tokenizer(models.BPE(vocab=everything, merges=merges))
+    tok = Tokenizer(models.BPE(vocab=everything, merges=merges, ignore_merges=vocab["pre"] in WHOLE))
     tok.pre_tokenizer = pre_tokenizers.Sequence(
         STEPS[vocab["pre"]] + [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tok.decoder = decoders.ByteLevel()

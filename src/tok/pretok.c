@@ -7,7 +7,7 @@
  * linear time. Text is decoded once, part by part, into an array of character classes; parts end
  * where no step can join two pieces.
  *
- * Source: deepseek-facts 3.1 (the patterns), Hugging Face tokenizers (what a pattern means: class
+ * Source: deepseek-facts 3.1 and docs/distills.md (the patterns), Hugging Face tokenizers (what a pattern means: class
  * tables in unicode_table.c; `$` is the end of the current piece).
  * Invariant: the pieces, joined, are the text. */
 #include <string.h>
@@ -33,7 +33,7 @@ typedef struct span {
 } span;
 
 /* Finds the first match in [pos, end) of the piece; false when there is none. */
-typedef bool find_fn(const uint16_t *cls, size_t pos, size_t end, span *m);
+typedef bool find_fn(const part *p, size_t pos, size_t end, span *m);
 
 typedef struct scheme {
     const char *name;
@@ -74,28 +74,29 @@ static inline bool find_one(const uint16_t *cls, size_t pos, size_t end, unsigne
     return pos < end;
 }
 
-static bool find_newline(const uint16_t *cls, size_t pos, size_t end, span *m) {
-    return find_one(cls, pos, end, QSI_UC_NEWLINE, m);
+static bool find_newline(const part *p, size_t pos, size_t end, span *m) {
+    return find_one(p->cls, pos, end, QSI_UC_NEWLINE, m);
 }
 
-static bool find_llm_letters(const uint16_t *cls, size_t pos, size_t end, span *m) {
-    return find_spaced_run(cls, pos, end, QSI_UC_LLM_LETTER, m);
+static bool find_llm_letters(const part *p, size_t pos, size_t end, span *m) {
+    return find_spaced_run(p->cls, pos, end, QSI_UC_LLM_LETTER, m);
 }
 
-static bool find_llm_punct(const uint16_t *cls, size_t pos, size_t end, span *m) {
-    return find_spaced_run(cls, pos, end, QSI_UC_LLM_PUNCT, m);
+static bool find_llm_punct(const part *p, size_t pos, size_t end, span *m) {
+    return find_spaced_run(p->cls, pos, end, QSI_UC_LLM_PUNCT, m);
 }
 
-static bool find_letters(const uint16_t *cls, size_t pos, size_t end, span *m) {
-    return find_spaced_run(cls, pos, end, QSI_UC_L, m);
+static bool find_letters(const part *p, size_t pos, size_t end, span *m) {
+    return find_spaced_run(p->cls, pos, end, QSI_UC_L, m);
 }
 
-static bool find_punct(const uint16_t *cls, size_t pos, size_t end, span *m) {
-    return find_spaced_run(cls, pos, end, QSI_UC_P, m);
+static bool find_punct(const part *p, size_t pos, size_t end, span *m) {
+    return find_spaced_run(p->cls, pos, end, QSI_UC_P, m);
 }
 
 /* \s+$ */
-static bool find_last_spaces(const uint16_t *cls, size_t pos, size_t end, span *m) {
+static bool find_last_spaces(const part *p, size_t pos, size_t end, span *m) {
+    const uint16_t *cls = p->cls;
     size_t i = end;
     while (i > pos && (cls[i - 1] & QSI_UC_SPACE)) i--;
     m->begin = i;
@@ -103,27 +104,27 @@ static bool find_last_spaces(const uint16_t *cls, size_t pos, size_t end, span *
     return i < end;
 }
 
-static bool find_llm_cjk(const uint16_t *cls, size_t pos, size_t end, span *m) {
-    return find_run(cls, pos, end, QSI_UC_LLM_CJK, m);
+static bool find_llm_cjk(const part *p, size_t pos, size_t end, span *m) {
+    return find_run(p->cls, pos, end, QSI_UC_LLM_CJK, m);
 }
 
-static bool find_llm_digit(const uint16_t *cls, size_t pos, size_t end, span *m) {
-    return find_one(cls, pos, end, QSI_UC_DIGIT, m);
+static bool find_llm_digit(const part *p, size_t pos, size_t end, span *m) {
+    return find_one(p->cls, pos, end, QSI_UC_DIGIT, m);
 }
 
-static bool find_number(const uint16_t *cls, size_t pos, size_t end, span *m) {
-    return find_one(cls, pos, end, QSI_UC_N, m);
+static bool find_number(const part *p, size_t pos, size_t end, span *m) {
+    return find_one(p->cls, pos, end, QSI_UC_N, m);
 }
 
 /* \p{N}{1,3} */
-static bool find_three_numbers(const uint16_t *cls, size_t pos, size_t end, span *m) {
-    if (!find_one(cls, pos, end, QSI_UC_N, m)) return false;
-    while (m->end < end && m->end - m->begin < 3 && (cls[m->end] & QSI_UC_N)) m->end++;
+static bool find_three_numbers(const part *p, size_t pos, size_t end, span *m) {
+    if (!find_one(p->cls, pos, end, QSI_UC_N, m)) return false;
+    while (m->end < end && m->end - m->begin < 3 && (p->cls[m->end] & QSI_UC_N)) m->end++;
     return true;
 }
 
-static bool find_v3_cjk(const uint16_t *cls, size_t pos, size_t end, span *m) {
-    return find_run(cls, pos, end, QSI_UC_V3_CJK, m);
+static bool find_v3_cjk(const part *p, size_t pos, size_t end, span *m) {
+    return find_run(p->cls, pos, end, QSI_UC_V3_CJK, m);
 }
 
 static size_t run_end(const uint16_t *cls, size_t pos, size_t end, unsigned x) {
@@ -133,7 +134,7 @@ static size_t run_end(const uint16_t *cls, size_t pos, size_t end, unsigned x) {
 
 /* The match that starts at a white-space character and is neither a word nor punctuation:
  * \s*[\r\n]+ | \s+(?!\S) | \s+ */
-static size_t v3_space(const uint16_t *cls, size_t pos, size_t end) {
+static size_t gpt_space(const uint16_t *cls, size_t pos, size_t end) {
     size_t stop = run_end(cls, pos, end, QSI_UC_SPACE), i = stop;
     while (i > pos && !(cls[i - 1] & QSI_UC_NEWLINE)) i--;
     if (i > pos) return i;
@@ -153,12 +154,12 @@ static size_t v3_match(const uint16_t *cls, size_t pos, size_t end) {
         i = run_end(cls, pos + 1, end, mark);
         return run_end(cls, i, end, QSI_UC_NEWLINE);
     }
-    return c & QSI_UC_SPACE ? v3_space(cls, pos, end) : pos;
+    return c & QSI_UC_SPACE ? gpt_space(cls, pos, end) : pos;
 }
 
-static bool find_v3_words(const uint16_t *cls, size_t pos, size_t end, span *m) {
+static bool find_v3_words(const part *p, size_t pos, size_t end, span *m) {
     for (; pos < end; pos++) {
-        size_t stop = v3_match(cls, pos, end);
+        size_t stop = v3_match(p->cls, pos, end);
         if (stop > pos) {
             m->begin = pos;
             m->end = stop;
@@ -166,6 +167,55 @@ static bool find_v3_words(const uint16_t *cls, size_t pos, size_t end, span *m) 
         }
     }
     return false;
+}
+
+/* ---- Llama 3 and Qwen 2: one expression whose matches leave no gap ---- */
+
+/* The byte's lower-case letter; any other byte as it is. */
+static char lower(char c) {
+    return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
+}
+
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d): the end of a contraction that starts at pos, or pos. Without regard
+ * to case the engine takes U+017F, the long s, for an s as well. */
+static size_t contraction(const part *p, size_t pos, size_t end) {
+    static const char two[][2] = {{'r', 'e'}, {'v', 'e'}, {'l', 'l'}};
+    const char *s = p->text + p->off[pos];
+    if (*s != '\'' || pos + 1 == end) return pos;
+    char first = lower(s[1]);
+    if (first == 's' || first == 't' || first == 'm' || first == 'd') return pos + 2;
+    if (p->off[pos + 2] - p->off[pos] == 3 && memcmp(s + 1, "\xc5\xbf", 2) == 0) return pos + 2;
+    for (size_t i = 0; i < QSI_COUNT(two) && pos + 2 < end; i++)
+        if (first == two[i][0] && lower(s[2]) == two[i][1]) return pos + 3;
+    return pos;
+}
+
+/* The end of the match at pos, of a contraction or (n the most numbers that stay together)
+ *     [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N}{1,n} | ?[^\s\p{L}\p{N}]+[\r\n]* | \s*[\r\n]+ | \s+(?!\S) | \s+ */
+static size_t gpt_match(const part *p, size_t pos, size_t end, size_t n) {
+    const unsigned taken = QSI_UC_SPACE | QSI_UC_L | QSI_UC_N;
+    const uint16_t *cls = p->cls;
+    size_t i = contraction(p, pos, end);
+    unsigned c = cls[pos];
+    if (i > pos) return i;
+    if (c & QSI_UC_L) return run_end(cls, pos, end, QSI_UC_L);
+    if (c & QSI_UC_N) return run_end(cls, pos, n < end - pos ? pos + n : end, QSI_UC_N);
+    if (!(c & QSI_UC_NEWLINE) && pos + 1 < end && (cls[pos + 1] & QSI_UC_L))
+        return run_end(cls, pos + 1, end, QSI_UC_L);
+    i = (c & QSI_UC_BLANK) && pos + 1 < end ? pos + 1 : pos;
+    if (cls[i] & taken) return gpt_space(cls, pos, end);
+    while (i < end && !(cls[i] & taken)) i++;
+    return run_end(cls, i, end, QSI_UC_NEWLINE);
+}
+
+static bool find_llama3(const part *p, size_t pos, size_t end, span *m) {
+    *m = (span){pos, gpt_match(p, pos, end, 3)};
+    return true;
+}
+
+static bool find_qwen2(const part *p, size_t pos, size_t end, span *m) {
+    *m = (span){pos, gpt_match(p, pos, end, 1)};
+    return true;
 }
 
 static const scheme schemes[] = {
@@ -176,6 +226,9 @@ static const scheme schemes[] = {
      {find_newline, find_letters, find_punct, find_llm_cjk, find_number, NULL}},
     {"deepseek-v3", false, {find_three_numbers, find_v3_cjk, find_v3_words, NULL}},
     {"joyai-llm", false, {find_three_numbers, find_v3_cjk, find_v3_words, NULL}},
+    {"llama-bpe", false, {find_llama3, NULL}},
+    {"qwen2", false, {find_qwen2, NULL}},
+    {"deepseek-r1-qwen", false, {find_qwen2, NULL}},
 };
 
 static const scheme *find_scheme(const char *pre) {
@@ -188,6 +241,10 @@ bool qsi_pretok_known(const char *pre) {
     return find_scheme(pre) != NULL;
 }
 
+bool qsi_pretok_whole(const char *pre) {
+    return strcmp(pre, "llama-bpe") == 0;
+}
+
 /* Step `step` inside the characters [begin, end); a piece that passed all steps goes to fn. */
 static qs_status split(const walk *w, int step, size_t begin, size_t end) {
     qs_status st = QS_OK;
@@ -198,7 +255,7 @@ static qs_status split(const walk *w, int step, size_t begin, size_t end) {
         return w->fn(w->user, w->p->text + off[begin], off[end] - off[begin]);
     }
     while (pos < end) {
-        if (!w->steps[step](w->p->cls, pos, end, &m)) m.begin = m.end = end;
+        if (!w->steps[step](w->p, pos, end, &m)) m.begin = m.end = end;
         if (m.begin > pos) QS_TRY(split(w, step + 1, pos, m.begin));
         if (m.end > m.begin) QS_TRY(split(w, step + 1, m.begin, m.end));
         pos = m.end;
@@ -272,8 +329,7 @@ qs_status qsi_pretok(const char *pre, const char *text, size_t n, qsi_piece_fn *
     walk w = {.p = &p, .fn = fn, .user = user};
     if (s == NULL)
         QS_FAIL(err, QS_E_UNSUPPORTED,
-                "unknown pre-tokenizer '%s' (known: deepseek-llm, deepseek-coder, deepseek-v3)",
-                pre);
+                "unknown pre-tokenizer '%s' (known: " QSI_PRETOK_NAMES ")", pre);
     w.steps = s->steps;
     while (pos < n) {
         size_t len = part_bytes(s, text + pos, n - pos);

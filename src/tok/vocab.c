@@ -84,8 +84,7 @@ static qs_status check_spec(const qsi_vocab_spec *s, qs_err *err) {
     } ids[] = {{"bos", s->bos}, {"eos", s->eos}, {"padding", s->pad}};
     if (!qsi_pretok_known(s->pre))
         QS_FAIL(err, QS_E_UNSUPPORTED,
-                "unknown pre-tokenizer '%.40s' (known: deepseek-llm, deepseek-coder, deepseek-v3)",
-                s->pre);
+                "unknown pre-tokenizer '%.40s' (known: " QSI_PRETOK_NAMES ")", s->pre);
     if (s->n_tokens < 1 || s->n_tokens > QSI_VOCAB_MAX)
         QS_FAIL(err, QS_E_FORMAT, "a vocabulary of %lld tokens (1 to %d are possible)",
                 (long long)s->n_tokens, QSI_VOCAB_MAX);
@@ -254,17 +253,19 @@ static bool has_symbols(const qsi_vocab *v, qsi_slice bytes) {
     return true;
 }
 
-/* Marks the tokens that their own bytes encode to, and makes them findable by their bytes. */
+/* Marks the tokens that their own bytes encode to, and makes them findable by their bytes; where
+ * whole tokens come before merges, all of them. */
 static qs_status mark_whole(qsi_vocab *v) {
     qs_status st = QS_OK;
+    bool all = qsi_pretok_whole(v->pre);
     qsi_bpe_scratch scratch = {0};
     qsi_ids ids = {0};
     for (int32_t id = 0; id < v->n; id++) {
         qsi_slice b = v->bytes[id];
         if (!(v->flags[id] & QSI_TF_BPE) || !has_symbols(v, b)) continue;
         ids.len = 0;
-        if (b.n > 1) QS_TRY(qsi_bpe_piece(v, &scratch, b.p, b.n, &ids));
-        if (b.n > 1 && (ids.len != 1 || ids.data[0] != id)) continue;
+        if (b.n > 1 && !all) QS_TRY(qsi_bpe_piece(v, &scratch, b.p, b.n, &ids));
+        if (b.n > 1 && !all && (ids.len != 1 || ids.data[0] != id)) continue;
         v->flags[id] |= QSI_TF_WHOLE;
         v->by_bytes[probe(v, v->by_bytes, v->bytes, b.p, b.n)] = (uint32_t)id + 1;
     }
@@ -468,7 +469,8 @@ qsi_slice qsi_vocab_bytes(const qsi_vocab *v, int32_t id) {
 }
 
 bool qsi_vocab_is_end(const qsi_vocab *v, int32_t id) {
-    static const char *const ends[] = {"<｜end▁of▁sentence｜>", "<|EOT|>"};
+    static const char *const ends[] = {"<｜end▁of▁sentence｜>", "<|EOT|>", "<|eot_id|>",
+                                       "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"};
     qsi_slice s;
     if (id < 0 || id >= v->n) return false;
     if (id == v->eos) return true;

@@ -81,7 +81,11 @@ int qsi_symbol_byte(uint32_t cp);
 /* The bytes in the order of their symbols: the ids of the single bytes in a learned vocabulary. */
 uint8_t qsi_byte_by_order(int i);
 
+#define QSI_PRETOK_NAMES                                                                           \
+    "deepseek-llm, deepseek-coder, deepseek-v3, llama-bpe, qwen2, deepseek-r1-qwen"
 bool qsi_pretok_known(const char *pre);
+/* A piece that is a token as a whole becomes that token, whatever its merges ("ignore_merges"). */
+bool qsi_pretok_whole(const char *pre);
 
 /* "left right" -> both; false when it is not two words with one space between them. */
 bool qsi_split_merge(qsi_slice s, qsi_slice *left, qsi_slice *right);

@@ -10,6 +10,7 @@
 #include "tok/unicode_table.h"
 #include "tok/vocab.h"
 
+#define BOS "<｜begin▁of▁sentence｜>"
 #define LIMITS ((qsi_json_limits){(size_t)128 << 20, (size_t)1 << 23})
 #define MAX_STEPS 8
 #define N_CP 0x110000u
@@ -27,6 +28,11 @@ typedef struct step {
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"                                        \
     "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*"                          \
     "|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
+
+/* Llama 3 and Qwen 2 differ in how many numbers stay together. */
+#define GPT_WORDS(numbers)                                                                         \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" numbers                        \
+    "| ?[^\\s\\p{L}\\p{N}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
 
 static const struct {
     const char *pre;
@@ -47,6 +53,8 @@ static const struct {
       {DIGITS, 0, ""}}},
     {"deepseek-v3",
      {{"\\p{N}{1,3}", 0, ""}, {"", QSI_UC_V3_CJK, "+"}, {V3_WORDS, 0, ""}}},
+    {"llama-bpe", {{GPT_WORDS("{1,3}"), 0, ""}}},
+    {"qwen2", {{GPT_WORDS(""), 0, ""}}},
 };
 
 /* Takes one character off *p: decodes \r and \n; *escaped when a backslash stood before it. */
@@ -147,7 +155,7 @@ static qs_status read_steps(const qsi_json *list, const char *texts[MAX_STEPS], 
     size_t size = qsi_json_size(list);
     if (size < 2 || size > MAX_STEPS + 1)
         QS_FAIL(err, QS_E_UNSUPPORTED, "the pre-tokenizer has %zu steps, which none of the known "
-                "ones has (deepseek-llm, deepseek-coder, deepseek-v3)", size);
+                "ones has (" QSI_PRETOK_NAMES ")", size);
     for (size_t i = 0; i < size; i++) {
         const qsi_json *s = qsi_json_at(list, i);
         const char *type = str_or(s, "type", "(none)");
@@ -187,9 +195,8 @@ static qs_status find_pre(const qsi_json *root, const char **pre, qs_err *err) {
         *pre = known[i].pre;
         return QS_OK;
     }
-    QS_FAIL(err, QS_E_UNSUPPORTED, "the pre-tokenizer is none of deepseek-llm, deepseek-coder, "
-            "deepseek-v3: %zu steps, the first '%.60s', the second '%.60s'", n, texts[0],
-            n > 1 ? texts[1] : "");
+    QS_FAIL(err, QS_E_UNSUPPORTED, "the pre-tokenizer is none of " QSI_PRETOK_NAMES ": %zu steps, "
+            "the first '%.60s', the second '%.60s'", n, texts[0], n > 1 ? texts[1] : "");
 done:
     return st;
 }
@@ -332,8 +339,6 @@ static qs_status check_model(const qsi_json *root, const qsi_json *model, qs_err
                 str_or(model, "type", ""));
     if (qsi_json_kind_of(qsi_json_get(model, "vocab")) != QSI_JSON_OBJECT)
         QS_FAIL(err, QS_E_FORMAT, "the tokenizer's model has no vocabulary");
-    if (is_true(model, "ignore_merges"))
-        QS_FAIL(err, QS_E_UNSUPPORTED, "the tokenizer asks for 'ignore_merges'");
     for (size_t i = 0; i < QSI_COUNT(unused); i++) {
         const qsi_json *v = qsi_json_get(model, unused[i]);
         const char *s = qsi_json_as_str(v);
@@ -348,6 +353,13 @@ static qs_status check_model(const qsi_json *root, const qsi_json *model, qs_err
                 str_or(norm, "type", ""));
 done:
     return st;
+}
+
+/* Whether tokens come before merges follows from the pre-tokenizer. */
+static qs_status check_whole(const qsi_json *model, const char *pre, qs_err *err) {
+    if (is_true(model, "ignore_merges") == qsi_pretok_whole(pre)) return QS_OK;
+    return qsi_err_set(err, QS_E_UNSUPPORTED, "'ignore_merges' is %s: not supported with the "
+                       "pre-tokenizer %s", qsi_pretok_whole(pre) ? "false" : "true", pre);
 }
 
 /* ---- tokenizer_config.json ---- */
@@ -388,17 +400,23 @@ static qsi_slice config_template(const qsi_json *config) {
     return text == NULL ? (qsi_slice){"", 0} : slice_of(text);
 }
 
+static bool slice_is(qsi_slice s, const char *z) {
+    return s.n == strlen(z) && memcmp(s.p, z, s.n) == 0;
+}
+
 static qs_status load_config(loader *l, qs_err *err) {
     qs_status st = QS_OK;
     qsi_vocab_spec *s = &l->spec;
     bool b;
-    QS_TRY(config_id(l, "bos_token", "<｜begin▁of▁sentence｜>", &s->bos, err));
+    QS_TRY(config_id(l, "bos_token", BOS, &s->bos, err));
     QS_TRY(config_id(l, "eos_token", "<｜end▁of▁sentence｜>", &s->eos, err));
     QS_TRY(config_id(l, "pad_token", NULL, &s->pad, err));
     s->add_bos = s->bos >= 0;
     if (qsi_json_as_bool(qsi_json_get(l->config, "add_bos_token"), &b)) s->add_bos = b;
     s->add_eos = is_true(l->config, "add_eos_token");
     s->chat_template = config_template(l->config);
+    if (strcmp(s->pre, "qwen2") == 0 && s->bos >= 0 && slice_is(s->tokens[s->bos], BOS))
+        s->pre = "deepseek-r1-qwen";
 done:
     return st;
 }
@@ -421,6 +439,7 @@ qs_status qsi_vocab_load_json(qsi_vocab **v, const char *json, size_t n, const c
     model = qsi_json_get(l.root, "model");
     QS_TRY(check_model(l.root, model, err));
     QS_TRY(find_pre(l.root, &l.spec.pre, err));
+    QS_TRY(check_whole(model, l.spec.pre, err));
     QS_TRY(load_tokens(&l, qsi_json_get(model, "vocab"), qsi_json_get(l.root, "added_tokens"),
                        err));
     QS_TRY(load_merges(&l, qsi_json_get(model, "merges"), err));

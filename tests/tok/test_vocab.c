@@ -146,8 +146,8 @@ static void refuses_bad_ids_and_names(void **state) {
     f.spec.pad = -1;
     f.spec.n_tokens = 0;
     tok_fixture_fails(&f, QS_E_FORMAT, "0 tokens");
-    f.spec.pre = "llama-bpe";
-    tok_fixture_fails(&f, QS_E_UNSUPPORTED, "llama-bpe");
+    f.spec.pre = "gpt-2";
+    tok_fixture_fails(&f, QS_E_UNSUPPORTED, "gpt-2");
 }
 
 static void fills_up_to_the_models_size(void **state) {

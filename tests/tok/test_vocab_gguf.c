@@ -183,6 +183,8 @@ static void recognises_what_is_not_named(void **state) {
         const char *pre; /* NULL: refused */
     } cases[] = {{102400, 100000, "deepseek-llm"}, {100015, 100000, "deepseek-llm"},
                  {32256, 32013, "deepseek-coder"}, {129280, 0, "deepseek-v3"},
+                 {128256, 128000, "llama-bpe"}, {151936, 151646, "deepseek-r1-qwen"},
+                 {152064, 151646, "deepseek-r1-qwen"},
                  {102400, 99999, NULL},            {1000, 0, NULL}};
     for (size_t i = 0; i < QSI_COUNT(cases); i++) {
         qsi_gguf *g = NULL;

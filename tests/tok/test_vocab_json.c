@@ -11,7 +11,7 @@
 #include "tok/vocab.h"
 #include "tok_golden.h"
 
-static const char *golden_path;
+static const char *golden_path, *llama_path, *qwen_path;
 static char *golden;
 static size_t n_golden;
 
@@ -140,6 +140,32 @@ static void configuration_decides_special_ids(void **state) {
     assert_non_null(strstr(err.text, "tokenizer_config.json"));
 }
 
+static void names_the_distilled_models_pre_tokenizers(void **state) {
+    static const char qwen_config[] = "{\"bos_token\":\"<think>\"}";
+    const struct {
+        const char *path, *config, *pre;
+    } cases[] = {{llama_path, NULL, "llama-bpe"},
+                 {qwen_path, NULL, "deepseek-r1-qwen"},
+                 {qwen_path, qwen_config, "qwen2"}};
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        qsi_vocab *v = NULL;
+        qs_err err = {0};
+        size_t n;
+        char *json = tok_read_file(cases[i].path, &n), *whole = strstr(json, "\"ignore_merges\":");
+        if (load(&v, json, cases[i].config, &err) != QS_OK) fail_msg("%s", err.text);
+        assert_string_equal(qsi_vocab_pre(v), cases[i].pre);
+        qsi_vocab_free(v);
+        v = NULL;
+        assert_non_null(whole); /* the other way round */
+        whole += strlen("\"ignore_merges\":");
+        bool was = *whole == 't';
+        memcpy(whole, was ? "null" : "true ", was ? 4 : 5);
+        assert_int_equal(load(&v, json, cases[i].config, &err), QS_E_UNSUPPORTED);
+        assert_non_null(strstr(err.text, "ignore_merges"));
+        free(json);
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_the_golden_one),
@@ -148,8 +174,11 @@ int main(int argc, char **argv) {
         cmocka_unit_test(refuses_broken_vocabularies),
         cmocka_unit_test(reads_merges_as_strings),
         cmocka_unit_test(configuration_decides_special_ids),
+        cmocka_unit_test(names_the_distilled_models_pre_tokenizers),
     };
-    if (argc != 2) return 2;
+    if (argc != 4) return 2;
     golden_path = argv[1];
+    llama_path = argv[2];
+    qwen_path = argv[3];
     return cmocka_run_group_tests(tests, setup, teardown);
 }
