@@ -64,15 +64,16 @@ def to_bf16(x):
     return ((u + 0x7FFF + (u >> 16 & 1)) >> 16).astype(np.uint16)
 
 
-def weights(c, rng, moe):
-    """name -> (what is stored, the same as float64)"""
+def weights_of(shapes, rng, small):
+    """name -> (what is stored, the same as float64, its type); small: vectors BF16, embedding and head
+    F16"""
     out = {}
-    for name, shape in shapes(c).items():
+    for name, shape in shapes.items():
         x = rng.standard_normal(shape) * 0.3 + (1.0 if len(shape) == 1 else 0.0)
-        if moe and len(shape) == 1:
+        if small and len(shape) == 1:
             b = to_bf16(x)
             out[name] = (b, (b.astype(np.uint32) << 16).view(np.float32).astype(np.float64), "BF16")
-        elif moe and name in ("model.embed_tokens.weight", "lm_head.weight"):
+        elif small and name in ("model.embed_tokens.weight", "lm_head.weight"):
             h = x.astype(np.float16)
             out[name] = (h, h.astype(np.float64), "F16")
         else:
@@ -156,7 +157,7 @@ def main():
     for name, c in (("dense", DENSE), ("moe", MOE)):
         folder = os.path.join(out, name)
         os.makedirs(folder, exist_ok=True)
-        stored = weights(c, rng, name == "moe")
+        stored = weights_of(shapes(c), rng, name == "moe")
         names = sorted(stored)
         if name == "dense":
             save(os.path.join(folder, "model.safetensors"), names, stored)
@@ -180,4 +181,5 @@ def main():
         print(name, float(logits.std()))
 
 
-main()
+if __name__ == "__main__":
+    main()

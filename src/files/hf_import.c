@@ -14,7 +14,7 @@
 #include "files/vocab_file.h"
 #include "fmt/json.h"
 #include "fmt/safetensors.h"
-#include "model/model.h"
+#include "model/rope_scaling.h"
 #include "sys/file.h"
 
 enum {
@@ -31,6 +31,8 @@ static const struct layer_name {
     {"attn_q", "self_attn.q_proj"},
     {"attn_k", "self_attn.k_proj"},
     {"attn_v", "self_attn.v_proj"},
+    {"attn_q_norm", "self_attn.q_norm"},
+    {"attn_k_norm", "self_attn.k_norm"},
     {"attn_q_a", "self_attn.q_a_proj"},
     {"attn_q_a_norm", "self_attn.q_a_layernorm"},
     {"attn_q_b", "self_attn.q_b_proj"},
@@ -138,7 +140,7 @@ static void source_name(const qsi_tensor_spec *t, int expert, char *out, size_t 
         }
         return;
     }
-    if (strcmp(part, ".bias") == 0) {
+    if (t->role == QSI_ROLE_ROUTER && strcmp(part, ".bias") == 0) {
         snprintf(out, cap, "model.layers.%d.mlp.gate.e_score_correction_bias", (int)t->layer);
         return;
     }
@@ -148,7 +150,7 @@ static void source_name(const qsi_tensor_spec *t, int expert, char *out, size_t 
         const char *gguf = layer_names[i].gguf, *hf = layer_names[i].hf, *mark = strchr(hf, '%');
         if (strlen(gguf) != n || memcmp(gguf, begin, n) != 0) continue;
         if (mark == NULL) {
-            snprintf(out, cap, "model.layers.%d.%s.weight", (int)t->layer, hf);
+            snprintf(out, cap, "model.layers.%d.%s%s", (int)t->layer, hf, part);
         } else {
             snprintf(out, cap, "model.layers.%d.%.*s%d%s.weight", (int)t->layer, (int)(mark - hf),
                      hf, expert, mark + 2);
@@ -226,6 +228,8 @@ static int n_sources(const qsi_tensor_spec *t) { return t->n_dims == 3 ? (int)t-
 static qs_status declare(importing *x, const qsi_tensor_spec *t, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_st_tensor *first = NULL, *s = NULL;
+    if (t->role == QSI_ROLE_FREQS) /* computed */
+        return qsi_gguf_declare(x->w, t->name, QSI_F32, t->n_dims, t->ne, err);
     for (int e = 0; e < n_sources(t); e++) {
         QS_TRY(find_source(x, t, e, &s, err));
         if (first == NULL) first = s;
@@ -296,9 +300,10 @@ done:
     return st;
 }
 
-/* Latent attention rotates adjacent pairs in the folder too. */
+/* The folder rotates halves of a head, a file adjacent pairs; except where both do the same: latent
+ * attention, and the architectures whose files keep the halves. */
 static bool is_rotated(const importing *x, const qsi_tensor_spec *t) {
-    if (x->config.kv_rank > 0) return false;
+    if (x->config.kv_rank > 0 || qsi_config_halves(&x->config)) return false;
     return strstr(t->name, ".attn_q.") != NULL || strstr(t->name, ".attn_k.") != NULL;
 }
 
@@ -342,6 +347,10 @@ done:
 
 static qs_status write_tensor(importing *x, const qsi_tensor_spec *t, qs_err *err) {
     qs_status st = QS_OK;
+    if (t->role == QSI_ROLE_FREQS) {
+        qsi_config_rope_freqs(&x->config, x->values);
+        return qsi_gguf_write(x->w, x->values, (size_t)t->ne[0] * sizeof *x->values, err);
+    }
     for (int e = 0; e < n_sources(t); e++) {
         const qsi_st_tensor *s = NULL;
         QS_TRY(find_source(x, t, e, &s, err));

@@ -112,6 +112,7 @@ static qs_status text_config(const qsi_info *x, qsi_str *s) {
         QS_TRY(qsi_str_printf(s, ", scaled by %g%s", (double)c->rope_factor,
                               c->rope_scaling == QSI_ROPE_YARN ? " (YaRN)" : ""));
     }
+    if (c->rope_freqs) QS_TRY(qsi_str_puts(s, ", divided by rope_freqs"));
     QS_TRY(qsi_str_printf(s, "\n%-*s", LABEL, "cache"));
     QS_TRY(put_size(s, (uint64_t)kv));
     QS_TRY(qsi_str_puts(s, " a position in F16, "));

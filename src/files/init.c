@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "files/skew.h"
+#include "model/rope_scaling.h"
 #include "sys/file.h"
 #include "sys/pool.h"
 
@@ -240,6 +241,8 @@ static void make_piece(writing *x, piece *p, float *values) {
         qsi_type_get((int32_t)qsi_mix_type(x->o->mix, &x->config, &t, NULL));
     if (t.role == QSI_ROLE_NORM) {
         for (size_t i = 0; i < p->n; i++) values[i] = 1;
+    } else if (t.role == QSI_ROLE_FREQS) { /* a single piece */
+        qsi_config_rope_freqs(&x->config, values);
     } else {
         qsi_rng rng;
         qsi_rng_init_stream(&rng, x->o->seed,

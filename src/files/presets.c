@@ -24,6 +24,17 @@
     .arch = QSI_ARCH_LLAMA, .rms_eps = 1e-6f, .rope_theta = 1e5f, .rope_factor = 4,                \
     .rope_scaling = QSI_ROPE_LINEAR, .n_ctx = 16384
 
+/* Models that learned from R1; docs/distills.md. */
+#define QWEN2 .arch = QSI_ARCH_QWEN2, .rope_factor = 1, .n_ctx = 131072
+#define LLAMA3                                                                                     \
+    .arch = QSI_ARCH_LLAMA, .rms_eps = 1e-5f, .rope_theta = 5e5f, .rope_factor = 1,                \
+    .n_ctx = 131072, .rope_freqs = true, .freqs_factor = 8, .freqs_low = 1, .freqs_high = 4,       \
+    .freqs_orig_ctx = 8192
+#define QWEN3                                                                                      \
+    .arch = QSI_ARCH_QWEN3, .rms_eps = 1e-6f, .rope_theta = 1e6f, .n_ctx = 131072,                 \
+    .rope_scaling = QSI_ROPE_YARN, .rope_factor = 4, .rope_orig_ctx = 32768, .yarn_beta_fast = 32, \
+    .yarn_beta_slow = 1, .yarn_log_mul = 0.1f, .yarn_attn = 0.8782488562869419f
+
 static const qsi_preset presets[] = {
     {"deepseek-llm-7b",
      "DeepSeek LLM 7B: dense, 30 layers, 6.9 B weights",
@@ -82,6 +93,34 @@ static const qsi_preset presets[] = {
       .n_shared = 1, .d_expert = 2048, .expert_scale = 2.5f, .norm_topk = true,
       .gating = QSI_GATE_SIGMOID, .gate_bias = true, .n_group = 8, .n_group_used = 4,
       .yarn_log_mul = 0.1f}},
+    {"r1-distill-qwen-1.5b",
+     "DeepSeek-R1-Distill-Qwen 1.5B: dense with biases, 28 layers",
+     {QWEN2, .rms_eps = 1e-6f, .rope_theta = 1e4f, .n_vocab = 151936, .n_layer = 28,
+      .d_model = 1536, .n_head = 12, .n_kv_head = 2, .head_dim = 128, .d_ff = 8960}},
+    {"r1-distill-qwen-7b",
+     "DeepSeek-R1-Distill-Qwen 7B: dense with biases, 28 layers",
+     {QWEN2, .rms_eps = 1e-6f, .rope_theta = 1e4f, .n_vocab = 152064, .n_layer = 28,
+      .d_model = 3584, .n_head = 28, .n_kv_head = 4, .head_dim = 128, .d_ff = 18944}},
+    {"r1-distill-qwen-14b",
+     "DeepSeek-R1-Distill-Qwen 14B: dense with biases, 48 layers",
+     {QWEN2, .rms_eps = 1e-5f, .rope_theta = 1e6f, .n_vocab = 152064, .n_layer = 48,
+      .d_model = 5120, .n_head = 40, .n_kv_head = 8, .head_dim = 128, .d_ff = 13824}},
+    {"r1-distill-qwen-32b",
+     "DeepSeek-R1-Distill-Qwen 32B: dense with biases, 64 layers",
+     {QWEN2, .rms_eps = 1e-5f, .rope_theta = 1e6f, .n_vocab = 152064, .n_layer = 64,
+      .d_model = 5120, .n_head = 40, .n_kv_head = 8, .head_dim = 128, .d_ff = 27648}},
+    {"r1-distill-llama-8b",
+     "DeepSeek-R1-Distill-Llama 8B: dense, 32 layers, Llama 3.1's rotary positions",
+     {LLAMA3, .n_vocab = 128256, .n_layer = 32, .d_model = 4096, .n_head = 32, .n_kv_head = 8,
+      .head_dim = 128, .d_ff = 14336}},
+    {"r1-distill-llama-70b",
+     "DeepSeek-R1-Distill-Llama 70B: dense, 80 layers, Llama 3.1's rotary positions",
+     {LLAMA3, .n_vocab = 128256, .n_layer = 80, .d_model = 8192, .n_head = 64, .n_kv_head = 8,
+      .head_dim = 128, .d_ff = 28672}},
+    {"r1-0528-qwen3-8b",
+     "DeepSeek-R1-0528-Qwen3 8B: dense with normed heads, 36 layers, YaRN",
+     {QWEN3, .n_vocab = 151936, .n_layer = 36, .d_model = 4096, .n_head = 32, .n_kv_head = 8,
+      .head_dim = 128, .d_ff = 12288}},
     {"dense-tiny",
      "a dense model of 2.6 M weights, for trying things out",
      {DENSE, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 2,
@@ -95,6 +134,18 @@ static const qsi_preset presets[] = {
      "DeepSeek-Coder's structure with 2.6 M weights, for trying things out",
      {CODER, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 4,
       .head_dim = 64, .d_ff = 512}},
+    {"r1-distill-qwen-tiny",
+     "DeepSeek-R1-Distill-Qwen's structure with 5 M weights, for trying things out",
+     {QWEN2, .rms_eps = 1e-6f, .rope_theta = 1e4f, .n_vocab = 512, .n_layer = 4, .d_model = 448,
+      .n_head = 7, .n_kv_head = 1, .head_dim = 64, .d_ff = 512}},
+    {"r1-distill-llama-tiny",
+     "DeepSeek-R1-Distill-Llama's structure with 2.6 M weights, for trying things out",
+     {LLAMA3, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 1,
+      .head_dim = 64, .d_ff = 512}},
+    {"r1-0528-qwen3-tiny",
+     "DeepSeek-R1-0528-Qwen3's structure with 3 M weights, for trying things out",
+     {QWEN3, .n_vocab = 512, .n_layer = 4, .d_model = 256, .n_head = 4, .n_kv_head = 1,
+      .head_dim = 96, .d_ff = 512}},
     {"deepseek-v2-lite-tiny",
      "DeepSeek-V2-Lite's structure with 5 M weights, for trying things out",
      {MLA, .n_vocab = 512, .n_layer = 27, .d_model = 128, .n_head = 4, .n_kv_head = 4,

@@ -30,16 +30,17 @@ void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double c
         double n = 1, bytes = bytes_of(&s, t);
         for (int d = 0; d < s.n_dims; d++) n *= (double)s.ne[d];
         out->weight_bytes += (int64_t)bytes;
+        bool product = s.role != QSI_ROLE_NORM && s.role != QSI_ROLE_BIAS && s.role != QSI_ROLE_FREQS;
         bool embed = s.role == QSI_ROLE_EMBED && strcmp(s.name, "output.weight") != 0;
         if (embed && !tied) continue;
         if (embed || s.layer < 0) {
-            if (s.role != QSI_ROLE_NORM) out->head_ops[peak] += 2 * n;
+            if (product) out->head_ops[peak] += 2 * n;
             out->shared_bytes += bytes;
         } else if (s.role == QSI_ROLE_EXPERTS) {
             out->layer_ops[peak] += 2 * n * c->n_expert_used / c->n_expert;
             out->expert_bytes += bytes;
         } else {
-            if (s.role != QSI_ROLE_NORM) out->layer_ops[peak] += 2 * n;
+            if (product) out->layer_ops[peak] += 2 * n;
             out->shared_bytes += bytes;
         }
     }

@@ -108,7 +108,8 @@ static qs_status write_tensor(filler *f, qsi_gguf_writer *w, const qsi_tensor_sp
     const qsi_type_info *ti = qsi_type_get((int32_t)type);
     int64_t n = 1;
     for (int d = 0; d < s->n_dims; d++) n *= s->ne[d];
-    if (s->role == QSI_ROLE_NORM && type == QSI_F32) return write_ones(w, n, err);
+    if ((s->role == QSI_ROLE_NORM || s->role == QSI_ROLE_FREQS) && type == QSI_F32)
+        return write_ones(w, n, err);
     filler_take(f, ti);
     size_t left = (size_t)(n / ti->block) * (size_t)ti->bytes;
     while (left > 0) {

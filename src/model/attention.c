@@ -1,6 +1,7 @@
 /* Self-attention of a layer (Vaswani et al. 2017; grouped queries, Ainslie et al. 2023):
  *     n = rms(x), q = Wq n, k = Wk n, v = Wv n, q and k rotated by position,
  *     x <- x + Wo softmax(q kT / sqrt(head_dim)) v.
+ * Before the rotation Qwen2 adds a bias to q, k and v, and Qwen3 norms every head of q and k.
  * In inference keys and values go to the sequences' pages and are read from there; in training they
  * are the saved rows of the document. */
 #include "model/layer.h"
@@ -21,14 +22,29 @@ static void project_out(qsi_op *o, qsi_fwd *f, const qsi_weight *w, const qsi_ac
     qsi_op_end(o);
 }
 
+/* Bias, norm and rotation of one row's n heads. */
+static void finish_heads(const qsi_op *o, const qsi_fwd *f, float *x, int64_t n, const float *bias,
+                         const float *norm, const float *cs) {
+    int64_t hd = f->c->head_dim;
+    bool halves = qsi_config_halves(f->c);
+    if (bias) o->k->add(bias, x, n);
+    for (int64_t h = 0; h < n; h += hd) {
+        if (norm) o->k->rmsnorm(x + h, norm, x + h, hd, f->c->rms_eps);
+        if (halves) qsi_rope_halves(x + h, cs, hd);
+        else o->k->rope(x + h, cs, hd, 1.0f);
+    }
+}
+
 static void rotate_and_store(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_layer_save *s) {
+    const qsi_layer_weights *w = &f->w->layers[layer];
     int64_t hd = f->c->head_dim, hq = f->shard->n_head * hd, hk = f->shard->n_kv * hd;
     for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;) {
         int64_t e = qsi_min64(i + QSI_OP_ROWS, f->n);
         for (int64_t t = i; t < e; t++) {
             const float *cs = f->cs + t * hd;
-            for (int64_t h = 0; h < hq; h += hd) o->k->rope(s->q + t * hq + h, cs, hd, 1.0f);
-            for (int64_t h = 0; h < hk; h += hd) o->k->rope(s->k + t * hk + h, cs, hd, 1.0f);
+            finish_heads(o, f, s->q + t * hq, hq, w->q_bias, w->q_norm, cs);
+            finish_heads(o, f, s->k + t * hk, hk, w->k_bias, w->k_norm, cs);
+            if (w->v_bias) o->k->add(w->v_bias, s->v + t * hk, hk);
             if (!f->kv) continue;
             qsi_kv_store(f->kv, o->k, &f->tables[f->segs[f->row_seg[t]].table], layer, f->pos[t],
                          s->k + t * hk, s->v + t * hk);

@@ -26,7 +26,9 @@ enum {
 
 static const char *const arch_names[] = {[QSI_ARCH_LLAMA] = "llama",
                                          [QSI_ARCH_DEEPSEEK] = "deepseek",
-                                         [QSI_ARCH_DEEPSEEK2] = "deepseek2"};
+                                         [QSI_ARCH_DEEPSEEK2] = "deepseek2",
+                                         [QSI_ARCH_QWEN2] = "qwen2",
+                                         [QSI_ARCH_QWEN3] = "qwen3"};
 
 const char *qsi_arch_name(qsi_arch a) {
     return (unsigned)a < QSI_COUNT(arch_names) ? arch_names[a] : "?";
@@ -89,10 +91,10 @@ static qs_status check_experts(const qsi_config *c, qs_err *err) {
         }
         goto done;
     }
-    if (c->arch == QSI_ARCH_LLAMA) {
+    if (qsi_config_is_dense(c)) {
         QS_FAIL(err, QS_E_UNSUPPORTED,
-                "llama.expert_count is %d: experts need architecture deepseek or deepseek2",
-                (int)c->n_expert);
+                "%s.expert_count is %d: experts need architecture deepseek or deepseek2",
+                qsi_arch_name(c->arch), (int)c->n_expert);
     }
     const bound b[] = {
         {"leading_dense_block_count", c->n_dense, 0, c->n_layer},
@@ -133,8 +135,23 @@ done:
     return st;
 }
 
+/* What tensor rope_freqs is made from; 0: it comes with a file. */
+static qs_status check_freqs(const qsi_config *c, qs_err *err) {
+    if (c->rope_freqs && c->arch != QSI_ARCH_LLAMA)
+        return qsi_err_set(err, QS_E_UNSUPPORTED, "tensor rope_freqs needs architecture llama");
+    if (c->freqs_factor == 0) return QS_OK;
+    bool good = c->rope_freqs && c->freqs_factor >= 1 && c->freqs_factor <= 1e6f &&
+                c->freqs_low > 0 && c->freqs_high > c->freqs_low && c->freqs_high <= 1e6f &&
+                c->freqs_orig_ctx >= 1 && c->freqs_orig_ctx <= MAX_CTX;
+    if (good) return QS_OK;
+    return qsi_err_set(err, QS_E_RANGE, "rotary positions by factor %g between %g and %g turns in %d "
+                       "positions make no sense", (double)c->freqs_factor, (double)c->freqs_low,
+                       (double)c->freqs_high, (int)c->freqs_orig_ctx);
+}
+
 static qs_status check_rope(const qsi_config *c, qs_err *err) {
     qs_status st = QS_OK;
+    QS_TRY(check_freqs(c, err));
     QS_TRY(check_number(c, "rope.freq_base", c->rope_theta, 1e12, err));
     QS_TRY(check_number(c, "rope.scaling.factor", c->rope_factor, 1e6, err));
     if (c->rope_scaling == QSI_ROPE_NONE && c->rope_factor != 1)
@@ -145,6 +162,8 @@ static qs_status check_rope(const qsi_config *c, qs_err *err) {
     QS_TRY(check_bounds(c, b, 1, err));
     QS_TRY(check_number(c, "rope.scaling.yarn_beta_fast", c->yarn_beta_fast, 1e6, err));
     QS_TRY(check_number(c, "rope.scaling.yarn_beta_slow", c->yarn_beta_slow, 1e6, err));
+    if (c->yarn_attn != 0)
+        QS_TRY(check_number(c, "rope.scaling.attn_factor", c->yarn_attn, 100, err));
     if (!(c->rope_factor > 1) || !(c->yarn_log_mul >= 0 && c->yarn_log_mul <= 100))
         QS_FAIL(err, QS_E_RANGE, "%s.rope.scaling: YaRN with factor %g and log multiplier %g",
                 qsi_arch_name(c->arch), (double)c->rope_factor, (double)c->yarn_log_mul);
@@ -247,7 +266,7 @@ static qs_status read_arch(qsi_config *c, const qsi_gguf *g, qs_err *err) {
     }
     printable(name, shown, sizeof shown);
     QS_FAIL(err, QS_E_UNSUPPORTED,
-            "architecture '%s' is not supported: llama, deepseek and deepseek2 are", shown);
+            "architecture '%s' is not supported: llama, deepseek, deepseek2, qwen2 and qwen3 are", shown);
 done:
     return st;
 }
@@ -311,16 +330,13 @@ static void read_yarn(key_reader *r, qsi_config *c) {
     c->yarn_beta_slow = 1;
     read_float(r, "rope.scaling.factor", true, &c->rope_factor);
     read_int(r, "rope.scaling.original_context_length", false, &c->rope_orig_ctx);
-    /* of llama and deepseek the usual 0.1; deepseek2 files say it where it is not 0 */
+    /* the usual 0.1; deepseek2 files say it where it is not 0 */
     c->yarn_log_mul = c->arch == QSI_ARCH_DEEPSEEK2 ? 0.0f : 0.1f;
     read_float(r, "rope.scaling.yarn_log_multiplier", false, &c->yarn_log_mul);
     read_float(r, "rope.scaling.yarn_beta_fast", false, &c->yarn_beta_fast);
     read_float(r, "rope.scaling.yarn_beta_slow", false, &c->yarn_beta_slow);
-    float attn = 1;
-    if (c->arch != QSI_ARCH_DEEPSEEK2) read_float(r, "rope.scaling.attn_factor", false, &attn);
-    if (r->st == QS_OK && attn != 1)
-        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "%s.rope.scaling.attn_factor is %g: only 1 is "
-                            "supported", qsi_arch_name(c->arch), (double)attn);
+    if (c->arch != QSI_ARCH_DEEPSEEK2)
+        read_float(r, "rope.scaling.attn_factor", false, &c->yarn_attn);
 }
 
 static void read_rope(key_reader *r, qsi_config *c) {
@@ -328,6 +344,8 @@ static void read_rope(key_reader *r, qsi_config *c) {
     char shown[32];
     c->rope_theta = 10000;
     c->rope_factor = 1;
+    c->rope_freqs = c->arch == QSI_ARCH_LLAMA &&
+                    qsi_gguf_tensor_find(r->g, "rope_freqs.weight") != NULL;
     read_float(r, "rope.freq_base", false, &c->rope_theta);
     if (r->st != QS_OK) return;
     const char *k = full_key(r, "rope.scaling.type");
@@ -368,8 +386,8 @@ static void read_experts(key_reader *r, qsi_config *c) {
     int32_t gating = QSI_GATE_SOFTMAX;
     char bias[64];
     c->expert_scale = 1;
-    read_int(r, "expert_count", c->arch != QSI_ARCH_LLAMA, &c->n_expert);
-    if (c->n_expert == 0 || c->arch == QSI_ARCH_LLAMA) return;
+    read_int(r, "expert_count", !qsi_config_is_dense(c), &c->n_expert);
+    if (c->n_expert == 0 || qsi_config_is_dense(c)) return;
     read_int(r, "expert_used_count", true, &c->n_expert_used);
     read_int(r, "expert_feed_forward_length", true, &c->d_expert);
     read_int(r, "expert_shared_count", false, &c->n_shared);
@@ -469,12 +487,15 @@ static void put_rope(key_writer *k, const qsi_config *c) {
         put_text(k, "rope.scaling.type", "yarn");
         put_float(k, "rope.scaling.factor", c->rope_factor);
         put_int(k, "rope.scaling.original_context_length", c->rope_orig_ctx);
-        put_float(k, "rope.scaling.yarn_log_multiplier", c->yarn_log_mul);
+        if (c->arch == QSI_ARCH_DEEPSEEK2 || c->yarn_log_mul != 0.1f)
+            put_float(k, "rope.scaling.yarn_log_multiplier", c->yarn_log_mul);
+        if (c->yarn_attn != 0 && c->yarn_attn != 1)
+            put_float(k, "rope.scaling.attn_factor", c->yarn_attn);
         if (c->yarn_beta_fast != 32)
             put_float(k, "rope.scaling.yarn_beta_fast", c->yarn_beta_fast);
         if (c->yarn_beta_slow != 1)
             put_float(k, "rope.scaling.yarn_beta_slow", c->yarn_beta_slow);
-    } else if (c->arch != QSI_ARCH_LLAMA) {
+    } else if (!qsi_config_is_dense(c)) {
         put_text(k, "rope.scaling.type", "none");
     }
 }
@@ -509,7 +530,7 @@ qs_status qsi_config_put_gguf(const qsi_config *c, qsi_gguf_writer *w) {
     put_float(&k, "attention.layer_norm_rms_epsilon", c->rms_eps);
     put_rope(&k, c);
     put_int(&k, "vocab_size", c->n_vocab);
-    if (c->arch != QSI_ARCH_LLAMA) put_experts(&k, c);
+    if (!qsi_config_is_dense(c)) put_experts(&k, c);
     return k.st;
 }
 
@@ -574,7 +595,8 @@ static void json_arch(json_reader *r, qsi_config *c) {
         const char *name;
         qsi_arch arch;
     } types[] = {{"llama", QSI_ARCH_LLAMA}, {"deepseek", QSI_ARCH_DEEPSEEK},
-                 {"deepseek_v2", QSI_ARCH_DEEPSEEK2}, {"deepseek_v3", QSI_ARCH_DEEPSEEK2}};
+                 {"deepseek_v2", QSI_ARCH_DEEPSEEK2}, {"deepseek_v3", QSI_ARCH_DEEPSEEK2},
+                 {"qwen2", QSI_ARCH_QWEN2}, {"qwen3", QSI_ARCH_QWEN3}};
     for (size_t i = 0; i < QSI_COUNT(types); i++) {
         if (strcmp(s, types[i].name) == 0) {
             c->arch = types[i].arch;
@@ -583,34 +605,57 @@ static void json_arch(json_reader *r, qsi_config *c) {
     }
     printable((qsi_slice){s, strlen(s)}, shown, sizeof shown);
     r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
-                        "\"model_type\" is \"%s\": llama, deepseek, deepseek_v2 and deepseek_v3 are "
-                        "supported", shown);
+                        "\"model_type\" is \"%s\": llama, deepseek, deepseek_v2, deepseek_v3, qwen2 and "
+                        "qwen3 are supported", shown);
 }
 
-/* YaRN as DeepSeek-V2 and V3 write it. cos and sin would be scaled by the ratio of the two mscales,
- * which must be 1; attention scores are, by what mscale_all_dim says (deepseek-facts 2.5). */
+/* Scores with YaRN. DeepSeek-V2 and V3: cos and sin would be scaled by the ratio of the two mscales,
+ * which must be 1; scores are, by what mscale_all_dim says (deepseek-facts 2.5). The others scale cos
+ * and sin by 1 + 0.1 ln(factor); "attention_factor" takes the place of that, "attn_factor" is another
+ * factor (distills.md). */
+static void json_yarn_scores(json_reader *r, const qsi_json *scaling, qsi_config *c) {
+    bool latent = c->arch == QSI_ARCH_DEEPSEEK2;
+    float mscale = 1, all = latent ? 0 : 1;
+    json_float(r, scaling, "mscale", false, &mscale);
+    json_float(r, scaling, "mscale_all_dim", false, &all);
+    if (r->st == QS_OK && mscale != all)
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "YaRN with \"mscale\" %g and \"mscale_all_dim\" "
+                            "%g: only equal ones are supported", (double)mscale, (double)all);
+    c->yarn_log_mul = 0.1f * all;
+    if (latent) return;
+    json_float(r, scaling, "attn_factor", false, &c->yarn_attn);
+    if (!is_there(scaling, "attention_factor")) return;
+    json_float(r, scaling, "attention_factor", true, &c->yarn_attn);
+    c->yarn_attn /= 1 + 0.1f * logf(c->rope_factor);
+}
+
 static void json_yarn(json_reader *r, const qsi_json *scaling, qsi_config *c) {
     double orig = c->n_ctx;
-    float mscale = 1, all = 0;
     c->rope_scaling = QSI_ROPE_YARN;
     c->yarn_beta_fast = 32;
     c->yarn_beta_slow = 1;
     json_float(r, scaling, "factor", true, &c->rope_factor);
     json_float(r, scaling, "beta_fast", false, &c->yarn_beta_fast);
     json_float(r, scaling, "beta_slow", false, &c->yarn_beta_slow);
-    json_float(r, scaling, "mscale", false, &mscale);
-    json_float(r, scaling, "mscale_all_dim", false, &all);
+    json_yarn_scores(r, scaling, c);
     if (r->st != QS_OK) return;
     if (is_there(scaling, "original_max_position_embeddings"))
         r->st = qsi_json_f64(scaling, "original_max_position_embeddings", &orig, r->err);
-    if (r->st == QS_OK && (!(orig >= 1) || orig > MAX_CTX || mscale != all)) {
-        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
-                            "YaRN from %g positions with \"mscale\" %g and \"mscale_all_dim\" %g: "
-                            "only equal ones are supported", orig, (double)mscale, (double)all);
-    }
-    if (r->st != QS_OK) return;
-    c->rope_orig_ctx = (int32_t)orig;
-    c->yarn_log_mul = 0.1f * all;
+    if (r->st == QS_OK && (!(orig >= 1) || orig > MAX_CTX))
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "YaRN from %g positions", orig);
+    if (r->st == QS_OK) c->rope_orig_ctx = (int32_t)orig;
+}
+
+/* Llama 3.1 and later. */
+static void json_freqs(json_reader *r, const qsi_json *scaling, qsi_config *c) {
+    double orig = 0;
+    c->rope_freqs = true;
+    json_float(r, scaling, "factor", true, &c->freqs_factor);
+    json_float(r, scaling, "low_freq_factor", true, &c->freqs_low);
+    json_float(r, scaling, "high_freq_factor", true, &c->freqs_high);
+    if (r->st == QS_OK)
+        r->st = qsi_json_f64(scaling, "original_max_position_embeddings", &orig, r->err);
+    c->freqs_orig_ctx = orig >= 1 && orig <= MAX_CTX ? (int32_t)orig : 0;
 }
 
 /* Rotation: rope_theta and rope_scaling, or both inside rope_parameters (transformers 5). */
@@ -626,8 +671,12 @@ static void json_rope(json_reader *r, qsi_config *c) {
     const char *key = is_there(scaling, "rope_type") ? "rope_type" : "type";
     r->st = qsi_json_str(scaling, key, &type, r->err);
     if (r->st != QS_OK || strcmp(type, "default") == 0) return;
-    if (c->arch == QSI_ARCH_DEEPSEEK2 && strcmp(type, "yarn") == 0) {
+    if (c->arch != QSI_ARCH_DEEPSEEK && strcmp(type, "yarn") == 0) {
         json_yarn(r, scaling, c);
+        return;
+    }
+    if (c->arch == QSI_ARCH_LLAMA && strcmp(type, "llama3") == 0) {
+        json_freqs(r, scaling, c);
         return;
     }
     json_must_be(r, scaling, key, "linear");
@@ -665,7 +714,7 @@ static void json_routing(json_reader *r, qsi_config *c) {
 static void json_experts(json_reader *r, qsi_config *c) {
     int32_t freq = 1;
     c->expert_scale = 1;
-    if (c->arch == QSI_ARCH_LLAMA || !is_there(r->j, "n_routed_experts")) return;
+    if (qsi_config_is_dense(c) || !is_there(r->j, "n_routed_experts")) return;
     json_int(r, "n_routed_experts", true, &c->n_expert);
     json_int(r, "num_experts_per_tok", true, &c->n_expert_used);
     json_int(r, "n_shared_experts", false, &c->n_shared);
@@ -719,6 +768,7 @@ static void json_sizes(json_reader *r, qsi_config *c) {
     json_must_be(r, r->j, "hidden_act", "silu");
     json_must_be_off(r, "attention_bias");
     json_must_be_off(r, "mlp_bias");
+    json_must_be_off(r, "use_sliding_window");
 }
 
 qs_status qsi_config_from_hf(qsi_config *out, const char *json, size_t n, qs_err *err) {

@@ -33,6 +33,8 @@ typedef struct qsi_mla_weights {
 typedef struct qsi_layer_weights {
     const float *attn_norm, *ffn_norm; /* [d] */
     qsi_weight *q, *k, *v, *o;
+    const float *q_bias, *k_bias, *v_bias; /* [hq], [hk], [hk]; NULL: none; inference only */
+    const float *q_norm, *k_norm;          /* [head_dim], for each head; NULL: none; inference only */
     qsi_weight *gate, *up, *down; /* dense FFN, or the shared experts as one (NULL: none) */
     qsi_weight *router;
     const float *router_rows;             /* [E, d]; training only */

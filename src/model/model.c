@@ -277,6 +277,55 @@ done:
     return st;
 }
 
+/* A vector named whole, as float32. */
+static qs_status bind_values(qsi_model *m, const char *name, int64_t n, float **w, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_gguf_tensor *x = qsi_gguf_tensor_find(m->g, name);
+    if (!x) QS_FAIL(err, QS_E_NOTFOUND, "tensor %s is missing", name);
+    const qsi_type_info *ti = qsi_type_get(x->type);
+    if (x->n_dims != 1 || x->ne[0] != n || !ti || !ti->decode)
+        QS_FAIL(err, QS_E_FORMAT, "tensor %s does not hold %" PRId64 " values", name, n);
+    float *p = qsi_arena_alloc(&m->ar, (size_t)n, sizeof *p);
+    if (!p) QS_FAIL(err, QS_E_NOMEM, "no memory for tensor %s", name);
+    ti->decode(x->data, p, n);
+    *w = p;
+done:
+    return st;
+}
+
+static qs_status bind_qkv_bias(qsi_model *m, int32_t l, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_layer_weights *w = &m->w.layers[l];
+    int64_t hq = (int64_t)m->c.n_head * m->c.head_dim, hk = (int64_t)m->c.n_kv_head * m->c.head_dim;
+    const float **to[] = {&w->q_bias, &w->k_bias, &w->v_bias};
+    for (int i = 0; i < 3; i++) {
+        char name[64];
+        float *p = NULL;
+        snprintf(name, sizeof name, "blk.%d.attn_%c.bias", l, "qkv"[i]);
+        QS_TRY(bind_values(m, name, i ? hk : hq, &p, err));
+        *to[i] = p;
+    }
+done:
+    return st;
+}
+
+/* The divisors of the rotation's frequencies. */
+static qs_status divide_freqs(qsi_model *m, qs_err *err) {
+    qs_status st = QS_OK;
+    int64_t n = qsi_config_rope_dim(&m->c) / 2;
+    float *by = NULL;
+    if (!m->c.rope_freqs) goto done;
+    QS_TRY(bind_values(m, "rope_freqs.weight", n, &by, err));
+    for (int64_t i = 0; i < n; i++) {
+        if (!(by[i] > 0 && by[i] < 1e9f))
+            QS_FAIL(err, QS_E_FORMAT, "tensor rope_freqs.weight holds %g: a frequency cannot be divided "
+                    "by it", (double)by[i]);
+        m->f.freq[i] /= (double)by[i];
+    }
+done:
+    return st;
+}
+
 static qs_status bind_heads(qsi_model *m, int32_t l, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_config *c = &m->c;
@@ -286,6 +335,10 @@ static qs_status bind_heads(qsi_model *m, int32_t l, qs_err *err) {
     QS_TRY(bind_matrix(m, l, "attn_q", hq, d, &w->q, &m->masks.a1, err));
     QS_TRY(bind_matrix(m, l, "attn_k", hk, d, &w->k, &m->masks.a1, err));
     QS_TRY(bind_matrix(m, l, "attn_v", hk, d, &w->v, &m->masks.a1, err));
+    if (qsi_config_qkv_bias(c)) QS_TRY(bind_qkv_bias(m, l, err));
+    if (!qsi_config_qk_norm(c)) goto done;
+    QS_TRY(bind_norm(m, l, "attn_q_norm", c->head_dim, &w->q_norm, err));
+    QS_TRY(bind_norm(m, l, "attn_k_norm", c->head_dim, &w->k_norm, err));
 done:
     return st;
 }
@@ -397,6 +450,7 @@ static qs_status buffers_init(qsi_model *m, unsigned head_form, qs_err *err) {
         m->save_ptr[l] = qsi_layer_is_moe(c, l) ? &m->moe : &m->dense;
     QS_TRY(qsi_act_init(&m->head, &m->ar, m->o.max_rows, c->d_model, head_form, err));
     QS_TRY(qsi_fwd_init(&m->f, &m->ar, c, &m->shard, m->o.comm, &m->w, m->o.max_rows, err));
+    QS_TRY(divide_freqs(m, err));
     m->f.n_parts = qsi_attend_parts(c);
     m->f.parts = qsi_arena_alloc(&m->ar, (size_t)m->f.n_parts, sizeof(float));
     if (m->f.parts == NULL) QS_FAIL(err, QS_E_NOMEM, "no memory for attention");

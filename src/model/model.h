@@ -18,7 +18,10 @@
 #include "kern/kern.h"
 #include "sys/pool.h"
 
-typedef enum qsi_arch { QSI_ARCH_LLAMA, QSI_ARCH_DEEPSEEK, QSI_ARCH_DEEPSEEK2 } qsi_arch;
+typedef enum qsi_arch {
+    QSI_ARCH_LLAMA, QSI_ARCH_DEEPSEEK, QSI_ARCH_DEEPSEEK2,
+    QSI_ARCH_QWEN2, QSI_ARCH_QWEN3 /* R1's distilled models; docs/distills.md */
+} qsi_arch;
 typedef enum qsi_rope_scaling { QSI_ROPE_NONE, QSI_ROPE_LINEAR, QSI_ROPE_YARN } qsi_rope_scaling;
 /* How a router's logits become scores; numbers as in GGUF. 0 counts as softmax. */
 typedef enum qsi_gating { QSI_GATE_SOFTMAX = 1, QSI_GATE_SIGMOID = 2 } qsi_gating;
@@ -46,7 +49,24 @@ typedef struct qsi_config {
     /* YaRN: attention scores times (1 + yarn_log_mul ln(rope_factor))^2 */
     int32_t rope_orig_ctx;
     float yarn_log_mul, yarn_beta_fast, yarn_beta_slow;
+    float yarn_attn;         /* the bracket times this too; 0 counts as 1 */
+    /* llama: the frequencies of the rotation are divided by what tensor rope_freqs holds, one value a
+     * pair. Where no file has it yet it is made by Llama 3.1's rule from these (freqs_factor not 0) */
+    bool rope_freqs;
+    float freqs_factor, freqs_low, freqs_high;
+    int32_t freqs_orig_ctx;
 } qsi_config;
+/* Never with experts. */
+static inline bool qsi_config_is_dense(const qsi_config *c) {
+    return c->arch == QSI_ARCH_LLAMA || c->arch == QSI_ARCH_QWEN2 || c->arch == QSI_ARCH_QWEN3;
+}
+/* Queries, keys and values have a bias; queries and keys are normed head by head. */
+static inline bool qsi_config_qkv_bias(const qsi_config *c) { return c->arch == QSI_ARCH_QWEN2; }
+static inline bool qsi_config_qk_norm(const qsi_config *c) { return c->arch == QSI_ARCH_QWEN3; }
+/* A pair that is rotated is (i, i + half), as in Hugging Face folders, not (2i, 2i + 1). */
+static inline bool qsi_config_halves(const qsi_config *c) {
+    return c->arch == QSI_ARCH_QWEN2 || c->arch == QSI_ARCH_QWEN3;
+}
 /* Rotated part of a head. */
 static inline int32_t qsi_config_rope_dim(const qsi_config *c) {
     return c->kv_rank ? c->d_rope : c->head_dim;
@@ -79,7 +99,7 @@ int64_t qsi_config_params(const qsi_config *c, int64_t *active);
 /* The tensors a configuration needs, in the order they are stored: name (GGUF names), dims (ne[0]
  * contiguous), role. Used by init, binding, training and saving alike. */
 typedef enum qsi_role_t { QSI_ROLE_EMBED, QSI_ROLE_NORM, QSI_ROLE_MATRIX, QSI_ROLE_EXPERTS,
-                          QSI_ROLE_ROUTER } qsi_role_t;
+                          QSI_ROLE_ROUTER, QSI_ROLE_BIAS, QSI_ROLE_FREQS } qsi_role_t;
 typedef struct qsi_tensor_spec {
     char name[64];
     int n_dims;

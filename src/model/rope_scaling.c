@@ -40,7 +40,19 @@ double qsi_config_attn_scale(const qsi_config *c) {
     double m = 1;
     if (c->rope_scaling == QSI_ROPE_YARN)
         m += (double)c->yarn_log_mul * log((double)c->rope_factor);
+    if (c->rope_scaling == QSI_ROPE_YARN && c->yarn_attn != 0) m *= (double)c->yarn_attn;
     return m * m / sqrt((double)c->head_dim);
+}
+
+void qsi_config_rope_freqs(const qsi_config *c, float *out) {
+    int32_t d = qsi_config_rope_dim(c);
+    double low = (double)c->freqs_low, high = (double)c->freqs_high, s = (double)c->freqs_factor;
+    for (int32_t i = 0; i < d / 2; i++) {
+        double period = 2 * acos(-1.0) * pow((double)c->rope_theta, 2.0 * i / d);
+        double turns = c->freqs_orig_ctx / period;
+        double part = fmin(fmax((turns - low) / (high - low), 0), 1);
+        out[i] = (float)(1 / (part + (1 - part) / s));
+    }
 }
 
 static void apply(qsi_config *c, qsi_stretch kind, double orig, double s) {

@@ -19,7 +19,12 @@ qs_status qsi_config_stretch(qsi_config *c, qsi_stretch kind, double factor, int
                              qs_err *err) QS_MUST_CHECK;
 
 /* What attention's scores are multiplied by: 1 / sqrt(head_dim), with YaRN times
- * (1 + yarn_log_mul ln(rope_factor))^2. */
+ * ((1 + yarn_log_mul ln(rope_factor)) yarn_attn)^2. */
 double qsi_config_attn_scale(const qsi_config *c);
+
+/* The values of tensor rope_freqs [rotated width / 2] by Llama 3.1's rule: pairs whose period is below
+ * freqs_orig_ctx / freqs_high positions keep it (1), those above freqs_orig_ctx / freqs_low get one
+ * freqs_factor times as long; between them 1 / value goes linearly with the turns in that context. */
+void qsi_config_rope_freqs(const qsi_config *c, float *out);
 
 #endif

@@ -1,5 +1,5 @@
 /* The tensors of a configuration, in the order they are stored: one table for every kind of layer,
- * each row with the condition under which a layer has it. Source: deepseek-facts 4.1. */
+ * each row with the condition under which a layer has it. Source: deepseek-facts 4.1, distills.md. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,7 +7,7 @@
 
 typedef enum when {
     ALWAYS, HEADS, LATENT, LATENT_Q, LATENT_LORA, LATENT_WHOLE, LATENT_SPLIT, DENSE, MOE, BIAS,
-    SHARED
+    SHARED, QKV_BIAS, QK_NORM
 } when;
 
 /* A tensor of a layer; dims as sizes named by letters, resolved by size_of. */
@@ -21,8 +21,13 @@ typedef struct layer_tensor {
 static const layer_tensor table[] = {
     {"attn_norm", "d", QSI_ROLE_NORM, ALWAYS},
     {"attn_q", "dq", QSI_ROLE_MATRIX, HEADS},
+    {"attn_q", "q", QSI_ROLE_BIAS, QKV_BIAS},
+    {"attn_q_norm", "H", QSI_ROLE_NORM, QK_NORM},
     {"attn_k", "dk", QSI_ROLE_MATRIX, HEADS},
+    {"attn_k", "k", QSI_ROLE_BIAS, QKV_BIAS},
+    {"attn_k_norm", "H", QSI_ROLE_NORM, QK_NORM},
     {"attn_v", "dk", QSI_ROLE_MATRIX, HEADS},
+    {"attn_v", "k", QSI_ROLE_BIAS, QKV_BIAS},
     {"attn_q", "dq", QSI_ROLE_MATRIX, LATENT_Q},
     {"attn_q_a", "dQ", QSI_ROLE_MATRIX, LATENT_LORA},
     {"attn_q_a_norm", "Q", QSI_ROLE_NORM, LATENT_LORA},
@@ -60,6 +65,8 @@ static bool has(const qsi_config *c, bool moe, when w) {
     case DENSE: return !moe;
     case MOE: return moe;
     case BIAS: return moe && c->gate_bias;
+    case QKV_BIAS: return qsi_config_qkv_bias(c);
+    case QK_NORM: return qsi_config_qk_norm(c);
     default: return moe && c->n_shared > 0;
     }
 }
@@ -77,6 +84,7 @@ static int64_t size_of(const qsi_config *c, char letter) {
     case 'p': return c->head_dim - c->d_rope;
     case 'v': return c->d_value;
     case 'h': return c->n_head;
+    case 'H': return c->head_dim;
     case 'f': return c->d_ff;
     case 'e': return c->d_expert;
     case 's': return (int64_t)c->n_shared * c->d_expert;
@@ -96,7 +104,7 @@ static size_t n_dense_layers(const qsi_config *c) {
 
 size_t qsi_config_n_tensors(const qsi_config *c) {
     size_t dense = n_dense_layers(c), moe = (size_t)c->n_layer - dense;
-    return 3 + dense * per_layer(c, false) + moe * per_layer(c, true);
+    return 3 + c->rope_freqs + dense * per_layer(c, false) + moe * per_layer(c, true);
 }
 
 static void outer_tensor(qsi_tensor_spec *out, const char *name, qsi_role_t role, int64_t cols,
@@ -122,6 +130,10 @@ void qsi_config_tensor(const qsi_config *c, size_t i, qsi_tensor_spec *out) {
         outer_tensor(out, "token_embd", QSI_ROLE_EMBED, c->d_model, c->n_vocab);
         return;
     }
+    if (i == 1 && c->rope_freqs) {
+        outer_tensor(out, "rope_freqs", QSI_ROLE_FREQS, qsi_config_rope_dim(c) / 2, 0);
+        return;
+    }
     if (i == n - 2) {
         outer_tensor(out, "output_norm", QSI_ROLE_NORM, c->d_model, 0);
         return;
@@ -130,7 +142,7 @@ void qsi_config_tensor(const qsi_config *c, size_t i, qsi_tensor_spec *out) {
         outer_tensor(out, "output", QSI_ROLE_MATRIX, c->d_model, c->n_vocab);
         return;
     }
-    i--;
+    i -= 1 + c->rope_freqs;
     bool is_dense = i < dense * per_dense;
     size_t rest = is_dense ? i : i - dense * per_dense, per = is_dense ? per_dense : per_moe;
     size_t layer = rest / per + (is_dense ? 0 : dense);
@@ -138,7 +150,7 @@ void qsi_config_tensor(const qsi_config *c, size_t i, qsi_tensor_spec *out) {
     *out = (qsi_tensor_spec){.ne = {1, 1, 1}, .role = t->role, .layer = (int32_t)layer};
     for (const char *d = t->dims; *d; d++) out->ne[out->n_dims++] = size_of(c, *d);
     snprintf(out->name, sizeof out->name, "blk.%zu.%s.%s", layer, t->name,
-             t->when == BIAS ? "bias" : "weight");
+             t->when == BIAS || t->when == QKV_BIAS ? "bias" : "weight");
 }
 
 int64_t qsi_config_params(const qsi_config *c, int64_t *active) {

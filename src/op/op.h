@@ -255,6 +255,8 @@ void qsi_attend_bwd(const qsi_kern *k, const qsi_attend_doc *a, int64_t kvh, cha
 /* ---- rows ---- */
 /* cs[hd/2][2]: cos and sin of pos / factor * theta^(-2i/hd), computed in double. */
 void qsi_rope_row(float *cs, const double *freq, int64_t hd, double pos);
+/* The kernels' rope for pairs (x[i], x[i + n/2]) instead of neighbours. */
+void qsi_rope_halves(float *x, const float *cs, int64_t n);
 void qsi_rope_freq(double *freq, int64_t hd, double theta, double factor);
 /* The frequencies of YaRN (Peng et al. 2023): those that turn more than beta_fast times within the
  * original context stay, those that turn less than beta_slow times are divided by factor, a ramp

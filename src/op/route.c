@@ -29,6 +29,15 @@ void qsi_rope_row(float *cs, const double *freq, int64_t hd, double pos) {
     }
 }
 
+void qsi_rope_halves(float *x, const float *cs, int64_t n) {
+    float *y = x + n / 2;
+    for (int64_t i = 0; i < n / 2; i++) {
+        float a = x[i], b = y[i], c = cs[2 * i], s = cs[2 * i + 1];
+        x[i] = a * c - b * s;
+        y[i] = b * c + a * s;
+    }
+}
+
 /* The n_used largest of s, ids ascending. A larger score, or at the same score a lower id, wins. */
 static void top_ids(const float *s, int64_t n, int64_t n_used, int32_t *idx) {
     int64_t have = 0; /* idx[0..have) is ordered best first */

@@ -186,7 +186,7 @@ static void write_flawed(flaw f) {
     assert_non_null(zero);
     assert_int_equal(qsi_gguf_writer_open(&w, TEMP, &err), QS_OK);
     if (f == NO_KEY || f == OTHER_ARCH) {
-        const char *arch = f == NO_KEY ? "deepseek" : "qwen2";
+        const char *arch = f == NO_KEY ? "deepseek" : "gemma";
         assert_int_equal(qsi_gguf_put_str(w, "general.architecture", arch, strlen(arch)), QS_OK);
     } else {
         assert_int_equal(qsi_config_put_gguf(&c, w), QS_OK);
@@ -231,7 +231,7 @@ static void contradictions_are_named(void **state) {
          "tensor blk.0.attn_output.weight is 288 x 256, the configuration wants 256 x 256", NULL},
         {EXTRA, NULL, "1 tensors that its architecture does not have"},
         {NO_KEY, "deepseek.block_count", NULL},
-        {OTHER_ARCH, NULL, "qwen2"},
+        {OTHER_ARCH, NULL, "gemma"},
         {OTHER_TYPE, NULL, "IQ2_XS"},
         {FEW_TOKENS, "the vocabulary has 256 ids, the model 300", NULL},
     };

@@ -55,7 +55,9 @@ static void every_preset_is_sound(void **state) {
         {"deepseek-llm-7b", 6910}, {"deepseek-llm-67b", 67425}, {"deepseek-moe-16b", 16376},
         {"deepseek-coder-1.3b", 1346}, {"deepseek-coder-6.7b", 6741}, {"deepseek-coder-33b", 33343},
         {"deepseek-moe-145b", 144600}, {"deepseek-v2-lite", 15706}, {"deepseek-v2", 235740},
-        {"deepseek-v3", 671030},
+        {"deepseek-v3", 671030}, {"r1-distill-qwen-1.5b", 1777}, {"r1-distill-qwen-7b", 7616},
+        {"r1-distill-qwen-14b", 14770}, {"r1-distill-qwen-32b", 32764},
+        {"r1-distill-llama-8b", 8030}, {"r1-distill-llama-70b", 70554}, {"r1-0528-qwen3-8b", 8191},
     };
     for (size_t i = 0; i < qsi_preset_count(); i++) {
         p = qsi_preset_at(i);
@@ -313,9 +315,32 @@ static void failures_leave_no_file(void **state) {
     assert_false(qsi_path_exists(TEMP));
 }
 
+/* Llama 3.1's frequencies: fast pairs stay, slow ones turn eight times as slowly. */
+static void rope_freqs_are_computed(void **state) {
+    qsi_init_opts o = options("r1-distill-llama-tiny", QSI_Q8_0);
+    o.config.n_layer = 1;
+    qsi_gguf *g = write_and_open(&o, TEMP);
+    const qsi_gguf_tensor *t = qsi_gguf_tensor_find(g, "rope_freqs.weight");
+    assert_non_null(t);
+    assert_true(t->type == QSI_F32 && t->n_dims == 1 && t->ne[0] == 32);
+    int between = 0;
+    for (int i = 0; i < 32; i++) {
+        float f;
+        double turns = 8192 * pow(500000, -i / 32.0) / (2 * acos(-1));
+        memcpy(&f, t->data + 4 * i, sizeof f);
+        if (turns > 4) assert_true(f == 1);
+        else if (turns < 1) assert_true(f == 8);
+        else assert_true(f > 1 && f < 8 && ++between);
+    }
+    assert_true(between > 0);
+    qsi_gguf_close(&g);
+    remove(TEMP);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_preset_is_sound),
+        cmocka_unit_test(rope_freqs_are_computed),
         cmocka_unit_test(all_types_hold_the_tensors_of_the_configuration),
         cmocka_unit_test(weights_are_normal),
         cmocka_unit_test(the_seed_decides),

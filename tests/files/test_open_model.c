@@ -124,6 +124,33 @@ static void v2_and_v3_answer_as_their_equations(void **state) {
     }
 }
 
+/* The architectures of R1's distilled models (tools/golden_distill.py). */
+static void distilled_models_answer_as_their_classes(void **state) {
+    static const struct {
+        const char *model, *pre, *tensor;
+    } cases[] = {{"r1_qwen2", "deepseek-r1-qwen", "blk.1.attn_k.bias"},
+                 {"r1_qwen3", "deepseek-r1-qwen", "blk.1.attn_k_norm.weight"},
+                 {"r1_llama", "llama-bpe", "rope_freqs.weight"}};
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        char folder[512], logits[512];
+        qs_err err = {0};
+        qsi_gguf *g = NULL;
+        qsi_vocab *v = NULL;
+        golden_path(folder, sizeof folder, cases[i].model, NULL);
+        golden_path(logits, sizeof logits, cases[i].model, "logits.f32");
+        if (qsi_files_open_model(folder, &g, &err) != QS_OK) fail_msg("%s", err.text);
+        const qsi_gguf_tensor *t = qsi_gguf_tensor_find(g, cases[i].tensor);
+        assert_non_null(t);
+        assert_int_equal(t->type, QSI_F32);
+        float worst = worst_difference(g, logits);
+        if (!(worst < 5e-5f)) fail_msg("%s: %g", cases[i].model, (double)worst);
+        assert_int_equal(qsi_vocab_load_gguf(&v, g, &err), QS_OK);
+        assert_string_equal(qsi_vocab_pre(v), cases[i].pre);
+        qsi_vocab_free(v);
+        qsi_gguf_close(&g);
+    }
+}
+
 static void tensors_take_their_places(void **state) {
     char folder[512];
     qs_err err = {0};
@@ -203,7 +230,9 @@ static void contradictions_are_refused(void **state) {
         {"config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1", QS_E_UNSUPPORTED,
          "model.layers.1."},
         {"config.json", "\"vocab_size\": 512", "\"vocab_size\": 400", QS_E_FORMAT, "500 ids"},
-        {"config.json", "\"llama\"", "\"qwen2\"", QS_E_UNSUPPORTED, "qwen2"},
+        {"config.json", "\"llama\"", "\"gemma\"", QS_E_UNSUPPORTED, "gemma"},
+        {"config.json", "\"llama\"", "\"qwen2\"", QS_E_FORMAT,
+         "model.layers.0.self_attn.q_proj.bias is missing"},
         {"config.json", "\"model_type\"", "\"model_kind\"", QS_E_NOTFOUND, "model_type"},
         {"model.safetensors", "layers.1.input_layernorm", "layers.1.input_layernorX", QS_E_FORMAT,
          "model.layers.1.input_layernorm.weight is missing"},
@@ -268,6 +297,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folders_answer_as_their_classes),
         cmocka_unit_test(v2_and_v3_answer_as_their_equations),
+        cmocka_unit_test(distilled_models_answer_as_their_classes),
         cmocka_unit_test(tensors_take_their_places),
         cmocka_unit_test(contradictions_are_refused),
         cmocka_unit_test(a_conversion_can_be_cancelled),

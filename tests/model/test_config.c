@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "model/model.h"
+#include "model/rope_scaling.h"
 
 #define TEMP "test_config.tmp.gguf"
 
@@ -119,6 +120,8 @@ static void equal(const qsi_config *a, const qsi_config *b) {
     assert_int_equal(a->norm_topk, b->norm_topk);
     if (a->n_expert > 0) assert_true(a->expert_scale == b->expert_scale);
     assert_int_equal(a->kv_rank, b->kv_rank);
+    assert_true(a->yarn_attn == b->yarn_attn);
+    if (a->rope_scaling == QSI_ROPE_YARN) assert_int_equal(a->rope_orig_ctx, b->rope_orig_ctx);
     if (a->kv_rank == 0) return;
     assert_int_equal(a->q_rank, b->q_rank);
     assert_int_equal(a->d_rope, b->d_rope);
@@ -163,6 +166,52 @@ static void config_json_is_read(void **state) {
     assert_int_equal(c.rope_scaling, QSI_ROPE_LINEAR);
     assert_true(c.rope_factor == 4 && c.rope_theta == 100000);
     assert_int_equal(c.n_kv_head, 8);
+}
+
+/* Parts of the published config.json of R1's distilled models that others do not have. */
+static const char hf_distill[] =
+    "{\"model_type\":\"%s\",\"vocab_size\":151936,\"num_hidden_layers\":36,\"hidden_size\":4096,"
+    "\"intermediate_size\":12288,\"num_attention_heads\":32,\"num_key_value_heads\":8,"
+    "\"max_position_embeddings\":131072,\"rms_norm_eps\":1e-06,\"rope_theta\":1000000,"
+    "\"hidden_act\":\"silu\",\"attention_bias\":%s,\"use_sliding_window\":%s%s}";
+
+static qs_status read_distill(qsi_config *c, const char *type, const char *bias, const char *sliding,
+                              const char *more, qs_err *err) {
+    char text[2048];
+    snprintf(text, sizeof text, hf_distill, type, bias, sliding, more);
+    return qsi_config_from_hf(c, text, strlen(text), err);
+}
+
+static void distilled_config_json_is_read(void **state) {
+    qs_err err = {0};
+    qsi_config c;
+    const char *yarn = ",\"head_dim\":128,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,"
+                       "\"attn_factor\":0.8782488562869419,"
+                       "\"original_max_position_embeddings\":32768}";
+    const char *whole = ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,"
+                        "\"attention_factor\":1.5,\"original_max_position_embeddings\":32768}";
+    const char *freqs = ",\"rope_scaling\":{\"factor\":8.0,\"high_freq_factor\":4.0,"
+                        "\"low_freq_factor\":1.0,\"original_max_position_embeddings\":8192,"
+                        "\"rope_type\":\"llama3\"}";
+    if (read_distill(&c, "qwen3", "false", "false", yarn, &err) != QS_OK) fail_msg("%s", err.text);
+    assert_true(c.arch == QSI_ARCH_QWEN3 && qsi_config_qk_norm(&c) && !qsi_config_qkv_bias(&c));
+    assert_true(c.rope_scaling == QSI_ROPE_YARN && c.rope_orig_ctx == 32768 && c.rope_factor == 4);
+    /* the two factors cancel */
+    assert_true(fabs(qsi_config_attn_scale(&c) * sqrt(128) - 1) < 1e-6);
+    assert_int_equal(read_distill(&c, "qwen3", "false", "false", whole, &err), QS_OK);
+    assert_true(fabs(qsi_config_attn_scale(&c) * sqrt(128) - 2.25) < 1e-5);
+    assert_int_equal(read_distill(&c, "qwen2", "false", "false", "", &err), QS_OK);
+    assert_true(c.arch == QSI_ARCH_QWEN2 && qsi_config_qkv_bias(&c) && qsi_config_halves(&c));
+    assert_int_equal(read_distill(&c, "llama", "false", "false", freqs, &err), QS_OK);
+    assert_true(c.rope_freqs && c.rope_scaling == QSI_ROPE_NONE && !qsi_config_halves(&c));
+    assert_true(c.freqs_factor == 8 && c.freqs_low == 1 && c.freqs_high == 4);
+    assert_int_equal(c.freqs_orig_ctx, 8192);
+    assert_int_equal(read_distill(&c, "qwen3", "true", "false", "", &err), QS_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "attention_bias"));
+    assert_int_equal(read_distill(&c, "qwen2", "false", "true", "", &err), QS_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "use_sliding_window"));
+    assert_int_equal(read_distill(&c, "qwen2", "false", "false", freqs, &err), QS_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "llama3"));
 }
 
 /* One replacement in a sound config.json, and the word its refusal must contain. */
@@ -227,6 +276,19 @@ static void gguf_keys_round_trip(void **state) {
     c.rope_scaling = QSI_ROPE_LINEAR;
     c.rope_factor = 4;
     gguf_round_trip(&c);
+    for (int i = 0; i < 2; i++) { /* a dense model with YaRN keeps its attention factor */
+        c = llm_67b();
+        c.arch = i ? QSI_ARCH_QWEN3 : QSI_ARCH_QWEN2;
+        gguf_round_trip(&c);
+        c.rope_scaling = QSI_ROPE_YARN;
+        c.rope_factor = 4;
+        c.rope_orig_ctx = 1024;
+        c.yarn_beta_fast = 32;
+        c.yarn_beta_slow = 1;
+        c.yarn_log_mul = 0.1f;
+        c.yarn_attn = 0.875f;
+        gguf_round_trip(&c);
+    }
     c = moe_16b();
     gguf_round_trip(&c);
     c.n_dense = 0;
@@ -376,6 +438,17 @@ static void bounds_are_checked(void **state) {
         memcpy((char *)&c + wrong[i].at, &wrong[i].v, sizeof wrong[i].v);
         assert_int_equal(qsi_config_check(&c, &err), QS_E_RANGE);
     }
+    c = llm_67b(); /* what rope_freqs is made from */
+    c.rope_freqs = true;
+    assert_int_equal(qsi_config_check(&c, &err), QS_OK);
+    c.freqs_factor = 8;
+    assert_int_equal(qsi_config_check(&c, &err), QS_E_RANGE);
+    c.freqs_low = 1;
+    c.freqs_high = 4;
+    c.freqs_orig_ctx = 8192;
+    assert_int_equal(qsi_config_check(&c, &err), QS_OK);
+    c.arch = QSI_ARCH_QWEN2;
+    assert_int_equal(qsi_config_check(&c, &err), QS_E_UNSUPPORTED);
     c = moe_16b();
     c.gating = QSI_GATE_SIGMOID;
     assert_int_equal(qsi_config_check(&c, &err), QS_E_UNSUPPORTED);
@@ -388,6 +461,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_sizes),
         cmocka_unit_test(config_json_is_read),
+        cmocka_unit_test(distilled_config_json_is_read),
         cmocka_unit_test(wrong_config_json_is_refused),
         cmocka_unit_test(gguf_keys_round_trip),
         cmocka_unit_test(groups_of_v3_are_known),

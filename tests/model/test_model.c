@@ -20,7 +20,7 @@ enum { VOCAB = 61, LEN = 70 };
 
 static qsi_config config_of(qsi_arch arch) {
     qsi_config c = {.arch = arch, .n_vocab = VOCAB, .n_layer = 2, .d_model = 32, .n_head = 2,
-                    .n_kv_head = arch == QSI_ARCH_LLAMA ? 1 : 2, .head_dim = 16, .d_ff = 64,
+                    .n_kv_head = 2, .head_dim = 16, .d_ff = 64,
                     .n_ctx = 256, .rms_eps = 1e-6f, .rope_theta = 10000.0f, .rope_factor = 1.0f,
                     .expert_scale = 1.0f};
     if (arch == QSI_ARCH_DEEPSEEK2) {
@@ -32,7 +32,10 @@ static qsi_config config_of(qsi_arch arch) {
         c.gating = QSI_GATE_SIGMOID;
         c.gate_bias = true;
     }
-    if (arch != QSI_ARCH_LLAMA) {
+    if (qsi_config_is_dense(&c)) {
+        c.n_kv_head = 1;
+        if (arch == QSI_ARCH_QWEN3) c.head_dim = 32; /* more than its share of the width */
+    } else {
         c.n_dense = 1;
         c.n_expert = 5;
         c.n_expert_used = 2;
@@ -64,7 +67,7 @@ static void write_poisoned(const qsi_config *c, qsi_type type, const char *poiso
             qsi_tensor_spec t;
             qsi_config_tensor(c, i, &t);
             if (drop && strcmp(drop, t.name) == 0) continue;
-            bool plain = t.role == QSI_ROLE_NORM || t.role == QSI_ROLE_ROUTER;
+            bool plain = t.n_dims == 1 || t.role == QSI_ROLE_ROUTER;
             const qsi_type_info *ti = qsi_type_get(plain ? QSI_F32 : type);
             if (pass == 0) {
                 assert_int_equal(qsi_gguf_declare(w, t.name, ti->type, t.n_dims, t.ne, &err), QS_OK);
@@ -77,8 +80,9 @@ static void write_poisoned(const qsi_config *c, qsi_type type, const char *poiso
             qsi_rng r;
             qsi_rng_init_stream(&r, 5, i == n - 1 ? 0 : i);
             for (int64_t j = 0; j < m; j++)
-                x[j] = (float)(t.role == QSI_ROLE_NORM ? 1 + 0.1 * qsi_rng_normal(&r)
-                                                       : 0.2 * qsi_rng_normal(&r));
+                x[j] = (float)(t.role == QSI_ROLE_NORM || t.role == QSI_ROLE_FREQS
+                                   ? 1 + 0.1 * qsi_rng_normal(&r)
+                                   : 0.2 * qsi_rng_normal(&r));
             for (int64_t j = 0; poison && strcmp(poison, t.name) == 0 && j < m; j += 7) x[j] = bad;
             const qsi_type_info *by = qsi_type_get(rounded_by);
             if (by && !plain) {
@@ -206,6 +210,17 @@ static void check_arch(qsi_arch arch) {
 static void test_bits_dense(void **s) {
     (void)s;
     check_arch(QSI_ARCH_LLAMA);
+}
+
+/* Those of R1's distilled models: biases, normed heads, halves of a head rotated. */
+static void test_bits_distilled(void **s) {
+    (void)s;
+    static const qsi_arch archs[] = {QSI_ARCH_QWEN2, QSI_ARCH_QWEN3};
+    for (size_t i = 0; i < QSI_COUNT(archs); i++) {
+        check_bits(archs[i], QSI_F16, QSI_ISA_REF, false);
+        check_bits(archs[i], QSI_F32, qsi_cpu_isa(), false);
+        check_bits(archs[i], QSI_Q4_0, qsi_cpu_isa(), false);
+    }
 }
 
 static void test_bits_moe(void **s) {
@@ -434,6 +449,7 @@ static void test_memory(void **s) {
     check_memory(QSI_ARCH_DEEPSEEK, false);
     check_memory(QSI_ARCH_DEEPSEEK2, false);
     check_memory(QSI_ARCH_DEEPSEEK2, true);
+    check_memory(QSI_ARCH_QWEN2, false);
 }
 
 static void open_fails(const qsi_config *file, const char *drop, qs_status want, const char *says) {
@@ -458,6 +474,40 @@ static void test_open(void **s) {
     open_fails(&c, "blk.1.ffn_up_exps.weight", QS_E_NOTFOUND, "blk.1.ffn_up_exps.weight");
     c = config_of(QSI_ARCH_LLAMA);
     open_fails(&c, "blk.1.attn_norm.weight", QS_E_NOTFOUND, "blk.1.attn_norm.weight");
+    c = config_of(QSI_ARCH_QWEN2);
+    open_fails(&c, "blk.1.attn_v.bias", QS_E_NOTFOUND, "blk.1.attn_v.bias");
+    c = config_of(QSI_ARCH_QWEN3);
+    open_fails(&c, "blk.1.attn_k_norm.weight", QS_E_NOTFOUND, "blk.1.attn_k_norm.weight");
+}
+
+/* A llama's rope_freqs count, and 0 is refused; the numbers are held by the golden folder r1_llama. */
+static void test_freqs(void **s) {
+    (void)s;
+    qsi_config c = config_of(QSI_ARCH_LLAMA);
+    int32_t ids[8];
+    float z[2][8 * VOCAB];
+    char path[64];
+    qs_err err = {0};
+    runner r = {0};
+    path_of(path);
+    random_ids(ids, 8, 3);
+    c.rope_freqs = true;
+    for (int i = 0; i < 2; i++) {
+        write_poisoned(&c, QSI_F32, "rope_freqs.weight", i ? 4 : 1, NULL);
+        runner_open(&r, path, 1, QSI_ISA_REF, QSI_F32);
+        run_all(&r, ids, 1, 8, 8, 8, z[i]);
+        runner_close(&r);
+    }
+    assert_memory_not_equal(z[0], z[1], sizeof z[0]);
+    write_poisoned(&c, QSI_F32, "rope_freqs.weight", 0, NULL);
+    r = (runner){0};
+    assert_int_equal(qsi_gguf_open(&r.g, path, &err), QS_OK);
+    assert_int_equal(qsi_pool_create(&r.pool, 1, &err), QS_OK);
+    qsi_model_opts o = {.pool = r.pool, .isa = QSI_ISA_REF, .max_rows = 8};
+    assert_int_equal(qsi_model_open(&r.m, r.g, &o, &err), QS_E_FORMAT);
+    assert_non_null(strstr(err.text, "rope_freqs.weight"));
+    runner_close(&r);
+    unlink(path);
 }
 
 /* Without output.weight the head is the embedding. */
@@ -484,6 +534,7 @@ static void test_tied(void **s) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bits_dense),  cmocka_unit_test(test_bits_moe),
+        cmocka_unit_test(test_bits_distilled), cmocka_unit_test(test_freqs),
         cmocka_unit_test(test_bits_latent), cmocka_unit_test(test_golden),
         cmocka_unit_test(test_numeric),     cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_open),        cmocka_unit_test(test_tied),

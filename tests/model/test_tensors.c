@@ -92,10 +92,37 @@ static void latent_attention(void **state) {
     assert_int_equal(qsi_config_n_tensors(&c), 3 + 12 + 27 * 17);
 }
 
+static void distilled_models(void **state) {
+    qsi_config c = {.arch = QSI_ARCH_QWEN2, .n_vocab = 512, .n_layer = 3, .d_model = 448, .n_head = 7,
+                    .n_kv_head = 1, .head_dim = 64, .d_ff = 512};
+    is(&c, 2, "blk.0.attn_q.weight", 448, 448, 1);
+    is(&c, 3, "blk.0.attn_q.bias", 448, 1, 1);
+    is(&c, 5, "blk.0.attn_k.bias", 64, 1, 1);
+    is(&c, 7, "blk.0.attn_v.bias", 64, 1, 1);
+    assert_int_equal(qsi_config_n_tensors(&c), 3 + 3 * 12);
+    c.arch = QSI_ARCH_QWEN3;
+    c.head_dim = 96;
+    is(&c, 2, "blk.0.attn_q.weight", 448, 672, 1);
+    is(&c, 3, "blk.0.attn_q_norm.weight", 96, 1, 1);
+    is(&c, 5, "blk.0.attn_k_norm.weight", 96, 1, 1);
+    is(&c, 6, "blk.0.attn_v.weight", 448, 96, 1);
+    is(&c, 7, "blk.0.attn_output.weight", 672, 448, 1);
+    assert_int_equal(qsi_config_n_tensors(&c), 3 + 3 * 11);
+    c.arch = QSI_ARCH_LLAMA;
+    c.rope_freqs = true;
+    is(&c, 0, "token_embd.weight", 448, 512, 1);
+    is(&c, 1, "rope_freqs.weight", 48, 1, 1);
+    is(&c, 2, "blk.0.attn_norm.weight", 448, 1, 1);
+    is(&c, 4 + 3 * 9 - 2, "output_norm.weight", 448, 1, 1);
+    is(&c, 4 + 3 * 9 - 1, "output.weight", 448, 512, 1);
+    assert_int_equal(qsi_config_n_tensors(&c), 4 + 3 * 9);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tensors_in_order),
         cmocka_unit_test(latent_attention),
+        cmocka_unit_test(distilled_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

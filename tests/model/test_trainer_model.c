@@ -223,6 +223,14 @@ static void test_arguments(void **s) {
     c.kv_rank = 8;
     assert_int_equal(qsi_tm_create(&t, &c, &o, &err), QS_E_UNSUPPORTED);
     assert_non_null(strstr(err.text, "not built"));
+    static const qsi_arch others[] = {QSI_ARCH_QWEN2, QSI_ARCH_QWEN3, QSI_ARCH_LLAMA};
+    for (size_t i = 0; i < QSI_COUNT(others); i++) { /* biases, normed heads, scaled frequencies */
+        c = dense_config();
+        c.arch = others[i];
+        c.rope_freqs = c.arch == QSI_ARCH_LLAMA;
+        assert_int_equal(qsi_tm_create(&t, &c, &o, &err), QS_E_UNSUPPORTED);
+        assert_non_null(strstr(err.text, c.rope_freqs ? "rope_freqs" : qsi_arch_name(c.arch)));
+    }
     teardown(&f);
 }
 
