@@ -56,6 +56,9 @@ MODEL_TOLERANCE, TWIN_TOLERANCE, POSITIONS = 0.02, 0.003, 200
 GGML_F32, GGML_F16 = 0, 1
 # that program takes a model of 27 layers, and no other, for V2-Lite, whose queries come without a rank
 LATENT = {"deepseek-v2-lite-tiny": ("27", "F32 F16"), "deepseek-v3-tiny": ("4", "F32")}
+DISTILLED = ("r1-distill-qwen-tiny", "r1-distill-llama-tiny", "r1-0528-qwen3-tiny")
+# logits of deviation 1: std times the root of the width, 256 elsewhere
+STD = {"r1-distill-qwen-tiny": "0.045"}
 
 # Li Bai, Wang Zhihuan, Meng Haoran, Liu Zongyuan; Shakespeare; plain sentences, numbers, mixed script.
 TEXTS = [
@@ -152,8 +155,8 @@ def check_model(report, program, path, llama_cpp):
 def check_one(report, o, llama_cpp, preset, t, vocab, folder):
     path, older = os.path.join(folder, "model.gguf"), os.path.join(folder, "older.gguf")
     layers = LATENT[preset][0] if preset in LATENT else o.layers
-    cmd = [o.program, "init", "--preset", preset, "--type", t, "--layers", layers, "--std", o.std,
-           "-o", path]
+    cmd = [o.program, "init", "--preset", preset, "--type", t, "--layers", layers, "--std",
+           o.std or STD.get(preset, "0.06"), "-o", path]
     subprocess.run(cmd + (["--vocab", vocab] if vocab else []), check=True,
                    stderr=subprocess.DEVNULL)
     n_vocab = llama_cpp.Llama(model_path=path, vocab_only=True, verbose=False).n_vocab()
@@ -177,7 +180,8 @@ def check_scalings(report, o, llama_cpp):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "model.gguf")
             subprocess.run([o.program, "init", "--preset", preset, "--type", "F32", "--layers", "2",
-                            "--std", o.std, "-o", path], check=True, stderr=subprocess.DEVNULL)
+                            "--std", o.std or "0.06", "-o", path], check=True,
+                           stderr=subprocess.DEVNULL)
             ids = [(7 + 37 * i + i * i % 11) % 512 for i in range(n)]
             for name, factor, kind in (("none", 1, llama_cpp.LLAMA_ROPE_SCALING_TYPE_NONE),
                                        ("linear", 2, llama_cpp.LLAMA_ROPE_SCALING_TYPE_LINEAR),
@@ -264,7 +268,7 @@ def main():
     a.add_argument("--presets")
     a.add_argument("--types", default=",".join(TOLERANCE))
     a.add_argument("--layers")
-    a.add_argument("--std", default="0.06")
+    a.add_argument("--std")
     a.add_argument("--keep")
     o = a.parse_args()
     try:
@@ -273,7 +277,7 @@ def main():
         print("skipped: llama-cpp-python is not installed")
         return 77
     o.presets = o.presets or ("dense-tiny,deepseek-v3-tiny" if o.mixes else
-                              ",".join(["dense-tiny", "moe-tiny", *LATENT]))
+                              ",".join(["dense-tiny", "moe-tiny", *LATENT, *DISTILLED]))
     o.layers = o.layers or ("32" if o.mixes else "2")
     report = Report()
     for path in o.model or []:

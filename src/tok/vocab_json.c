@@ -6,6 +6,7 @@
  * Source: the tokenizer.json format of Hugging Face tokenizers; deepseek-facts 3.1. */
 #include <string.h>
 
+#include "base/log.h"
 #include "fmt/json.h"
 #include "tok/unicode_table.h"
 #include "tok/vocab.h"
@@ -346,7 +347,10 @@ static qs_status check_model(const qsi_json *root, const qsi_json *model, qs_err
         if (k != QSI_JSON_MISSING && k != QSI_JSON_NULL && !(s != NULL && *s == '\0'))
             QS_FAIL(err, QS_E_UNSUPPORTED, "the tokenizer asks for '%s'", unused[i]);
     }
-    if (qsi_json_kind_of(norm) == QSI_JSON_OBJECT &&
+    if (strcmp(str_or(norm, "type", ""), "NFC") == 0)
+        qsi_log(QSI_LOG_NOTE, "the tokenizer brings text to Unicode's form NFC first, which is not done "
+                "here: text in another form gets other ids");
+    else if (qsi_json_kind_of(norm) == QSI_JSON_OBJECT &&
         !(strcmp(str_or(norm, "type", ""), "Sequence") == 0 &&
           qsi_json_size(qsi_json_get(norm, "normalizers")) == 0))
         QS_FAIL(err, QS_E_UNSUPPORTED, "the tokenizer has a normalizer ('%.40s')",

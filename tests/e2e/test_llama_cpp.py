@@ -42,11 +42,11 @@ def tool(name, *args):
     return p.returncode, p.stdout, p.stderr
 
 
-def write_model(preset, kind):
+def write_model(preset, kind, vocab=None):
     """A random model of a real vocabulary, with logits of deviation 1."""
     path = os.path.join(FOLDER, f"{preset}-{kind}.gguf")
     rc, _, err = run("init", "--preset", preset, "--type", kind, "--layers", "2", "--std", "0.06",
-                     "--vocab", model("moe", "f32"), "-o", path)
+                     "--vocab", vocab or model("moe", "f32"), "-o", path)
     assert rc == 0, err
     return path
 
@@ -69,6 +69,18 @@ class LlamaCpp(unittest.TestCase):
     def test_latent_attention(self):
         lines = self.check("--presets", "deepseek-v2-lite-tiny,deepseek-v3-tiny")
         self.assertEqual(len(lines), 6)  # three types, both file layouts
+
+    def test_distilled_models(self):
+        lines = self.check("--presets", "r1-distill-qwen-tiny,r1-distill-llama-tiny,r1-0528-qwen3-tiny",
+                           "--types", "F32,F16,Q8_0,Q4_K_M")
+        self.assertEqual(len(lines), 12)
+
+    def test_distilled_models_ids(self):
+        tok = os.path.join(ROOT, "tests", "golden", "tok", "%s", "tokenizer.json")
+        lines = self.check("--model",
+                           write_model("r1-distill-llama-tiny", "Q8_0", tok % "llama-bpe"),
+                           write_model("r1-0528-qwen3-tiny", "Q8_0", tok % "deepseek-r1-qwen"))
+        self.assertEqual(len(lines), 6)
 
     def test_mixes(self):
         lines = self.check("--mixes", "--mix", "Q2_K_M,Q3_K_M,Q4_K_S,Q4_K_M,Q5_K_M")

@@ -33,7 +33,10 @@ static void guesses_without_a_text(void **state) {
     } cases[] = {{"deepseek-llm", "deepseek-llm"},
                  {"deepseek-coder", "deepseek-coder"},
                  {"deepseek-v3", "deepseek-v3"},
-                 {"joyai-llm", "deepseek-v3"}};
+                 {"joyai-llm", "deepseek-v3"},
+                 {"llama-bpe", "deepseek-r1-distill-open"},
+                 {"qwen2", "deepseek-r1-distill-open"},
+                 {"deepseek-r1-qwen", "deepseek-r1-distill-open"}};
     for (size_t i = 0; i < QSI_COUNT(cases); i++) {
         qsi_vocab *v = make(cases[i].pre, NULL, true);
         const qsi_chat_template *t = NULL;
@@ -41,6 +44,20 @@ static void guesses_without_a_text(void **state) {
         assert_int_equal(qsi_chat_find(&t, v, "deepseek", &guessed, NULL), QS_OK);
         assert_string_equal(qsi_chat_name(t), cases[i].name);
         assert_true(guessed);
+        qsi_vocab_free(v);
+    }
+}
+
+/* Another family's vocabulary without DeepSeek's markers: its template is not known. */
+static void guesses_nothing_for_others(void **state) {
+    static const char *const pres[] = {"llama-bpe", "qwen2"};
+    for (size_t i = 0; i < QSI_COUNT(pres); i++) {
+        qsi_vocab *v = make(pres[i], NULL, false);
+        const qsi_chat_template *t = NULL;
+        bool guessed = false;
+        qs_err err = {0};
+        assert_int_equal(qsi_chat_find(&t, v, "llama", &guessed, &err), QS_E_UNSUPPORTED);
+        assert_non_null(strstr(err.text, pres[i]));
         qsi_vocab_free(v);
     }
 }
@@ -131,6 +148,7 @@ static void says_what_is_known(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(guesses_without_a_text),
+        cmocka_unit_test(guesses_nothing_for_others),
         cmocka_unit_test(knows_its_own_texts),
         cmocka_unit_test(reads_what_is_written),
         cmocka_unit_test(says_what_is_known),

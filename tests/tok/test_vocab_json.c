@@ -4,9 +4,11 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "tok/vocab.h"
 #include "tok_golden.h"
@@ -90,9 +92,26 @@ static void refuses_what_it_does_not_do(void **state) {
     refuse("\"use_regex\":false", "\"use_regex\":true", QS_E_UNSUPPORTED, "ByteLevel");
     refuse("\"ignore_merges\":false", "\"ignore_merges\":true", QS_E_UNSUPPORTED, "ignore_merges");
     refuse("\"dropout\":null", "\"dropout\":0.1", QS_E_UNSUPPORTED, "dropout");
-    refuse("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}", QS_E_UNSUPPORTED, "NFC");
+    refuse("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFKC\"}", QS_E_UNSUPPORTED, "NFKC");
     refuse("\"type\":\"BPE\"", "\"type\":\"Unigram\"", QS_E_UNSUPPORTED, "Unigram");
     refuse("\"type\":\"Sequence\"", "\"type\":\"Metaspace\"", QS_E_UNSUPPORTED, "Metaspace");
+}
+
+static char logged[256];
+static void keep_log(void *user, qsi_log_level level, const char *text) {
+    snprintf(logged, sizeof logged, "%s", text);
+}
+
+/* A normaliser that leaves nearly every text alone is left out, and that is said. */
+static void says_what_it_leaves_out(void **state) {
+    char *json = edited("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}");
+    qsi_vocab *v = NULL;
+    qsi_log_set(keep_log, NULL);
+    assert_int_equal(load(&v, json, NULL, NULL), QS_OK);
+    qsi_log_set(NULL, NULL);
+    assert_non_null(strstr(logged, "NFC"));
+    qsi_vocab_free(v);
+    free(json);
 }
 
 static void refuses_broken_vocabularies(void **state) {
@@ -171,6 +190,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(reads_the_golden_one),
         cmocka_unit_test(compares_classes_by_their_set),
         cmocka_unit_test(refuses_what_it_does_not_do),
+        cmocka_unit_test(says_what_it_leaves_out),
         cmocka_unit_test(refuses_broken_vocabularies),
         cmocka_unit_test(reads_merges_as_strings),
         cmocka_unit_test(configuration_decides_special_ids),
