@@ -266,7 +266,8 @@ static qs_status read_arch(qsi_config *c, const qsi_gguf *g, qs_err *err) {
     }
     printable(name, shown, sizeof shown);
     QS_FAIL(err, QS_E_UNSUPPORTED,
-            "architecture '%s' is not supported: llama, deepseek, deepseek2, qwen2 and qwen3 are", shown);
+            "architecture '%s' is not supported: llama, deepseek, deepseek2, qwen2 and qwen3 are",
+            shown);
 done:
     return st;
 }

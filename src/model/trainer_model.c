@@ -295,8 +295,8 @@ qs_status qsi_tm_create(qsi_trainer_model **out, const qsi_config *c, const qsi_
         QS_FAIL(err, QS_E_UNSUPPORTED, "training of architecture deepseek2 (latent attention) is not "
                 "built: such models can be run, llama and deepseek ones trained too");
     if (qsi_config_qkv_bias(c) || qsi_config_qk_norm(c) || c->rope_freqs)
-        QS_FAIL(err, QS_E_UNSUPPORTED, "training of %s is not built: such models can be run, llama (with "
-                "plain rotary positions) and deepseek ones trained too",
+        QS_FAIL(err, QS_E_UNSUPPORTED, "training of %s is not built: such models can be run, llama "
+                "(with plain rotary positions) and deepseek ones trained too",
                 c->rope_freqs ? "a llama with a tensor rope_freqs" : qsi_arch_name(c->arch));
     if (o->max_rows < 1)
         QS_FAIL(err, QS_E_ARG, "a micro-batch of %d rows", o->max_rows);

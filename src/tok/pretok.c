@@ -7,8 +7,8 @@
  * linear time. Text is decoded once, part by part, into an array of character classes; parts end
  * where no step can join two pieces.
  *
- * Source: deepseek-facts 3.1 and docs/distills.md (the patterns), Hugging Face tokenizers (what a pattern means: class
- * tables in unicode_table.c; `$` is the end of the current piece).
+ * Source: deepseek-facts 3.1 and docs/distills.md (the patterns), Hugging Face tokenizers (what a
+ * pattern means: class tables in unicode_table.c; `$` is the end of the current piece).
  * Invariant: the pieces, joined, are the text. */
 #include <string.h>
 
