@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/str.h"
 #include "fmt/gguf.h"
 #include "qiusuo/tokenizer.h"
 #include "sys/file.h"
@@ -16,16 +17,11 @@ typedef struct reader {
     int64_t n_bytes, n_files;
 } reader;
 
-static bool ends_with(const char *path, const char *end) {
-    size_t n = strlen(path), k = strlen(end);
-    return n >= k && strcmp(path + n - k, end) == 0;
-}
-
 /* In a folder only these are taken; a file that is named is always read. */
 static bool is_text_name(const char *path) {
     static const char *const ends[] = {".txt", ".text", ".md", ".jsonl"};
     for (size_t i = 0; i < QSI_COUNT(ends); i++)
-        if (ends_with(path, ends[i])) return true;
+        if (qsi_ends_with(path, ends[i])) return true;
     return false;
 }
 
@@ -78,7 +74,7 @@ static qs_status add_file(reader *r, const char *path, qs_err *err) {
     const char *text;
     QS_TRY(qsi_map_open(&m, path, err));
     text = m.data == NULL ? "" : (const char *)m.data;
-    st = ends_with(path, ".jsonl") ? add_jsonl(r, text, m.size, err)
+    st = qsi_ends_with(path, ".jsonl") ? add_jsonl(r, text, m.size, err)
                                    : qsi_bpe_trainer_add(r->trainer, text, m.size, err);
     if (st != QS_OK) {
         qsi_err_prefix(err, "cannot learn from '%s'", path);

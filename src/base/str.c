@@ -7,6 +7,11 @@
 
 #include "base/mem.h"
 
+bool qsi_ends_with(const char *z, const char *tail) {
+    size_t n = strlen(z), k = strlen(tail);
+    return n >= k && memcmp(z + n - k, tail, k) == 0;
+}
+
 char *qsi_size_text(char buf[QSI_SIZE_TEXT], uint64_t bytes) {
     static const char *const units[] = {"kB", "MB", "GB", "TB", "PB", "EB"};
     double v = (double)bytes / 1000;

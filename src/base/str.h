@@ -1,4 +1,4 @@
-/* Growing byte string, and UTF-8. Thread: owner. */
+/* Growing byte string, small questions to strings, and UTF-8. Thread: owner. */
 #ifndef QSI_BASE_STR_H
 #define QSI_BASE_STR_H
 
@@ -23,6 +23,8 @@ qs_status qsi_str_putc(qsi_str *s, char c) QS_MUST_CHECK;
 qs_status qsi_str_printf(qsi_str *s, const char *fmt, ...) QS_PRINTF(2, 3) QS_MUST_CHECK;
 /* JSON string literal with quotes; bytes must be UTF-8. */
 qs_status qsi_str_json(qsi_str *s, const char *p, size_t n) QS_MUST_CHECK;
+
+bool qsi_ends_with(const char *z, const char *tail);
 
 enum { QSI_SIZE_TEXT = 32 };
 /* "512 bytes", "7.4 MB", "1.3 GB" (powers of 1000, as disks are sold) in buf; returns buf. */

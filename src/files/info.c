@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/str.h"
 #include "fmt/json.h"
 #include "files/vocab_file.h"
 #include "sys/file.h"
@@ -164,11 +165,6 @@ static void read_gguf_vocab(qsi_info *x) {
 
 /* ---- opening ---- */
 
-static bool ends_with(const char *z, const char *tail) {
-    size_t n = strlen(z), k = strlen(tail);
-    return n >= k && strcmp(z + n - k, tail) == 0;
-}
-
 static qs_status open_folder(qsi_info *x, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str file = {0}, text = {0};
@@ -233,11 +229,12 @@ qs_status qsi_info_open(qsi_info **out, const char *path, qs_err *err) {
     }
     if (qsi_path_is_dir(path)) {
         QS_TRY(open_folder(x, err));
-    } else if (ends_with(path, ".safetensors") || ends_with(path, ".safetensors.index.json")) {
+    } else if (qsi_ends_with(path, ".safetensors") ||
+               qsi_ends_with(path, ".safetensors.index.json")) {
         x->kind = QSI_INFO_SAFETENSORS;
         QS_TRY(qsi_st_open(&x->st, path, err));
         x->bytes = qsi_st_bytes(x->st);
-    } else if (ends_with(path, ".json")) {
+    } else if (qsi_ends_with(path, ".json")) {
         QS_TRY(open_tokenizer(x, err));
     } else {
         QS_TRY(open_gguf(x, err));

@@ -11,6 +11,7 @@
 
 #include "base/cursor.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "fmt/json.h"
 #include "fmt/names.h"
 #include "fmt/torchzip.h"
@@ -383,11 +384,6 @@ done:
     return st;
 }
 
-static bool ends_with(const char *z, const char *tail) {
-    size_t n = strlen(z), k = strlen(tail);
-    return n >= k && strcmp(z + n - k, tail) == 0;
-}
-
 static qs_status open_folder(qsi_st *s, const char *folder, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str path = {0};
@@ -417,7 +413,7 @@ static qs_status open_any(qsi_st *s, const char *path, qs_err *err) {
     qsi_str folder = {0};
     const char *slash = strrchr(path, '/');
     if (qsi_path_is_dir(path)) return open_folder(s, path, err);
-    if (!ends_with(path, ".json")) return open_shard(s, path, slash ? slash + 1 : path, err);
+    if (!qsi_ends_with(path, ".json")) return open_shard(s, path, slash ? slash + 1 : path, err);
     size_t n = slash != NULL ? (size_t)(slash - path) : 1;
     if (qsi_str_append(&folder, slash != NULL ? path : ".", n) != QS_OK) QS_TRY(no_memory(err));
     if (n == 0 && qsi_str_putc(&folder, '/') != QS_OK) QS_TRY(no_memory(err));

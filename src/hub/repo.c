@@ -13,11 +13,6 @@
 
 #define LIST_LIMITS ((qsi_json_limits){(size_t)16 << 20, (size_t)QSI_HUB_MAX_FILES * 20})
 
-static bool ends_with(const char *z, const char *tail) {
-    size_t n = strlen(z), k = strlen(tail);
-    return n >= k && strcmp(z + n - k, tail) == 0;
-}
-
 /* ---- names ---- */
 
 static bool name_char(char c) {
@@ -170,7 +165,7 @@ static bool has_type(const char *path, const char *type) {
 
 static bool wants(const qsi_hub_file *f, const char *what) {
     if (what[0] != '\0' && strcmp(f->path, what) == 0) return true;
-    return ends_with(f->path, ".gguf") && (what[0] == '\0' || has_type(f->path, what));
+    return qsi_ends_with(f->path, ".gguf") && (what[0] == '\0' || has_type(f->path, what));
 }
 
 /* Lists groups of GGUF files. */
@@ -178,7 +173,7 @@ static qs_status list_groups(const qsi_hub_repo *r, qsi_str *out, qs_err *err) {
     qs_status st = QS_OK;
     int listed = 0;
     for (size_t i = 0; i < r->n_files; i++) {
-        bool first = ends_with(r->files[i].path, ".gguf");
+        bool first = qsi_ends_with(r->files[i].path, ".gguf");
         for (size_t k = 0; first && k < i; k++) first = !same_group(&r->files[i], &r->files[k]);
         if (!first) continue;
         if (++listed > 12) {
@@ -193,8 +188,8 @@ static qs_status list_groups(const qsi_hub_repo *r, qsi_str *out, qs_err *err) {
 
 static bool is_weights(const char *path, bool safetensors) {
     if (strchr(path, '/') != NULL) return false;
-    return safetensors ? ends_with(path, ".safetensors")
-                       : strncmp(path, "pytorch_model", 13) == 0 && ends_with(path, ".bin");
+    return safetensors ? qsi_ends_with(path, ".safetensors")
+                       : strncmp(path, "pytorch_model", 13) == 0 && qsi_ends_with(path, ".bin");
 }
 
 /* A folder to run: weights, their index, and every configuration in JSON. */
@@ -208,7 +203,7 @@ static bool choose_folder(qsi_hub_repo *r) {
     if (!config || (!safetensors && !torch)) return false;
     for (size_t i = 0; i < r->n_files; i++) {
         qsi_hub_file *f = &r->files[i];
-        bool text = strchr(f->path, '/') == NULL && ends_with(f->path, ".json");
+        bool text = strchr(f->path, '/') == NULL && qsi_ends_with(f->path, ".json");
         f->chosen = text || is_weights(f->path, safetensors);
     }
     return true;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/str.h"
 #include "sys/file.h"
 
 #define MAX_DEPTH 32    /* folders in folders */
@@ -17,11 +18,6 @@ typedef struct reader {
     qsi_doc_fn *fn;
     void *user;
 } reader;
-
-static bool ends_with(const char *s, const char *suffix) {
-    size_t n = strlen(s), k = strlen(suffix);
-    return n >= k && strcmp(s + n - k, suffix) == 0;
-}
 
 static int64_t line_of(const char *data, size_t at) {
     int64_t line = 1;
@@ -203,7 +199,7 @@ qs_status qsi_source_each(const qsi_source_files *f, const qsi_source_opts *o, q
     for (size_t i = 0; i < f->n; i++) {
         qsi_map m = {.fd = -1};
         QS_TRY(qsi_map_open(&m, f->v[i].path, err));
-        st = qsi_source_parse(f->v[i].path, ends_with(f->v[i].path, ".jsonl"),
+        st = qsi_source_parse(f->v[i].path, qsi_ends_with(f->v[i].path, ".jsonl"),
                               (const char *)m.data, m.size, f->v[i].source, o, fn, user, err);
         qsi_map_close(&m);
         if (st != QS_OK) goto done;
@@ -221,7 +217,7 @@ static qs_status add_file(qsi_source_files *f, const char *path, uint32_t source
     if (copy == NULL || qsi_grow((void **)&f->v, &f->cap, f->n + 1, sizeof(*f->v)) != QS_OK)
         QS_FAIL(err, QS_E_NOMEM, "out of memory for the list of files");
     QS_TRY(qsi_map_open(&m, path, err));
-    uint64_t kind = ends_with(path, ".jsonl") ? 1 : 0;
+    uint64_t kind = qsi_ends_with(path, ".jsonl") ? 1 : 0;
     f->hash = qsi_hash_seed(m.data != NULL ? m.data : (const uint8_t *)"", m.size,
                             f->hash * 31 + source * 2 + kind);
     f->bytes += (int64_t)m.size;
@@ -248,8 +244,8 @@ static qs_status add_folder(qsi_source_files *f, const char *dir, uint32_t sourc
         if (qsi_path_is_loop(path.data)) continue;
         if (qsi_path_is_dir(path.data))
             QS_TRY(add_folder(f, path.data, source, depth + 1, err));
-        else if (ends_with(names[i], ".txt") || ends_with(names[i], ".md") ||
-                 ends_with(names[i], ".jsonl"))
+        else if (qsi_ends_with(names[i], ".txt") || qsi_ends_with(names[i], ".md") ||
+                 qsi_ends_with(names[i], ".jsonl"))
             QS_TRY(add_file(f, path.data, source, err));
     }
 done:

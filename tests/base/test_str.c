@@ -48,6 +48,14 @@ static void json(void **state) {
     json_is("😀", 4, "\"😀\"");
 }
 
+static void ends(void **state) {
+    (void)state;
+    assert_true(qsi_ends_with("a.gguf", ".gguf") && qsi_ends_with(".gguf", ".gguf"));
+    assert_true(qsi_ends_with("诗.txt", ".txt") && qsi_ends_with("x", "") && qsi_ends_with("", ""));
+    assert_false(qsi_ends_with("gguf", ".gguf") || qsi_ends_with("a.gguf.part", ".gguf"));
+    assert_false(qsi_ends_with("", "x") || qsi_ends_with("a.GGUF", ".gguf"));
+}
+
 static void sizes_that_overflow(void **state) {
     (void)state;
     qsi_str s = {0};
@@ -99,6 +107,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(building),
         cmocka_unit_test(json),
+        cmocka_unit_test(ends),
         cmocka_unit_test(sizes_that_overflow),
         cmocka_unit_test(size_text),
 #ifdef QS_DEBUG
