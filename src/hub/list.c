@@ -88,13 +88,14 @@ static qs_status describe(void *user, const char *name, const qsi_stored *s, qs_
     for (size_t i = 0; i < s->n_files; i++) {
         const qsi_stored_file *f = &s->files[i];
         const char *state = "";
+        char size[QSI_SIZE_TEXT];
         QS_TRY(state_of(l, s, f, &state, err));
         bool ok = strcmp(state, "ok") == 0;
         qsi_str_clear(&l->text);
         if (l->o->json) st = json_line(&l->text, name, s, f, state, l->n == 0);
         else
-            st = qsi_str_printf(&l->text, "%s:%s  %.2f GB%s%s\n", name, f->path, (double)f->size / 1e9,
-                                ok ? "" : "  ", ok ? "" : state);
+            st = qsi_str_printf(&l->text, "%s:%s  %s%s%s\n", name, f->path,
+                                qsi_size_text(size, f->size), ok ? "" : "  ", ok ? "" : state);
         if (st != QS_OK) QS_FAIL(err, QS_E_NOMEM, "out of memory");
         l->o->out(l->o->out_user, l->text.data, l->text.len);
         l->n++;

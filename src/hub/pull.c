@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "base/mem.h"
+#include "base/str.h"
 #include "fmt/json.h"
 #include "hub/digest.h"
 #include "hub/http.h"
@@ -192,8 +193,9 @@ done:
 static qs_status check_room(const pulling *p, qs_err *err) {
     uint64_t need = p->total - p->done, room = qsi_disk_free(p->dir.data);
     if (need + SPARE_BYTES <= room) return QS_OK;
-    return qsi_err_set(err, QS_E_IO, "%.1f GB are missing and '%s' has room for %.1f GB",
-                       (double)need / 1e9, p->dir.data, (double)room / 1e9);
+    char more[QSI_SIZE_TEXT], have[QSI_SIZE_TEXT];
+    return qsi_err_set(err, QS_E_IO, "%s are needed and '%s' has room for %s",
+                       qsi_size_text(more, need + SPARE_BYTES), p->dir.data, qsi_size_text(have, room));
 }
 
 static qs_status open_parts(pulling *p, qs_err *err) {
