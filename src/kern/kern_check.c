@@ -33,11 +33,14 @@ static const qsi_type types[] = {
 };
 
 /* Any bytes, but in each row with one bit of a half's exponent cleared in all of them, so that
- * whatever is read as a scale is finite. */
-static void fill_weights(qsi_rng *r, size_t row) {
+ * whatever is read as a scale is finite. MXFP4's scale, 2^(byte - 128), is between 1/16 and 8. */
+static void fill_weights(qsi_rng *r, const qsi_type_info *ti, size_t row) {
     for (int j = 0; j < N; j++)
-        for (size_t i = 0; i < row; i++)
-            scratch.w[(size_t)j * row + i] = (char)(qsi_rng_below(r, 256) & ~(4u << j % 5));
+        for (size_t i = 0; i < row; i++) {
+            bool scale = ti->type == QSI_MXFP4 && i % (size_t)ti->bytes == 0;
+            scratch.w[(size_t)j * row + i] =
+                (char)(scale ? 124 + j % 8 : (int)(qsi_rng_below(r, 256) & ~(4u << j % 5)));
+        }
 }
 
 static void fill_activations(qsi_rng *r, const qsi_kern *k, bool k256, size_t lda) {
@@ -87,7 +90,7 @@ static const char *difference(const qsi_kern *t, const qsi_kern *base) {
         int64_t k = k256 ? K256 : K32;
         size_t row = (size_t)(k / ti->block) * (size_t)ti->bytes;
         size_t lda = k256 ? K256 / 256 * sizeof(qsi_actk) : K32 / 32 * sizeof(qsi_act8);
-        fill_weights(&r, row);
+        fill_weights(&r, ti, row);
         fill_activations(&r, base, k256, lda);
         if (!same(&t->mm[QSI_MM_QUANT + i], &base->mm[QSI_MM_QUANT + i], k, (int64_t)row, lda))
             return names[i];
