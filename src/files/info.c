@@ -75,7 +75,14 @@ void qsi_info_tensor_at(const qsi_info *x, size_t i, qsi_info_tensor *out) {
     for (int d = 0; d < t->n_dims; d++) out->ne[d] = t->shape[t->n_dims - 1 - d];
 }
 
+/* A row that its neighbours' blocks of 256 do not fit is stored in a type that does (qsi_fit_type). */
+static bool has_short_blocks(const qsi_info_tensor *t) {
+    if (t->type == NULL || t->n_dims < 2 || t->ne[0] % 256 == 0) return false;
+    return t->type->block == 32 || t->type->type == QSI_F16;
+}
+
 static void count_types(qsi_info *x) {
+    bool k256 = false;
     for (size_t i = 0; i < qsi_info_n_tensors(x); i++) {
         qsi_info_tensor t;
         size_t k = 0;
@@ -87,7 +94,13 @@ static void count_types(qsi_info *x) {
         x->types[k].values += t.values;
         x->types[k].bytes += t.bytes;
         x->values += t.values;
+        k256 = k256 || (t.type != NULL && t.type->block == 256);
+        if (!has_short_blocks(&t)) continue;
+        bool other = x->types[k].short_blocks > 0 && x->types[k].short_row != t.ne[0];
+        x->types[k].short_row = other ? 0 : t.ne[0];
+        x->types[k].short_blocks++;
     }
+    for (size_t k = 0; k < x->n_types && !k256; k++) x->types[k].short_blocks = 0;
 }
 
 /* ---- configuration against tensors (GGUF) ---- */

@@ -16,6 +16,9 @@ typedef struct qsi_info_type {
     const char *name;
     int64_t tensors, values;
     uint64_t bytes;
+    /* Matrices in a type of smaller blocks, or F16, whose rows are no multiple of 256, in a file that
+     * has types with blocks of 256; the length of such rows, 0 where they have several. */
+    int64_t short_blocks, short_row;
 } qsi_info_type;
 
 /* A tensor of either format. */

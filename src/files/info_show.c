@@ -132,6 +132,11 @@ static qs_status text_types(const qsi_info *x, qsi_str *s) {
         QS_TRY(qsi_str_printf(s, " values in %" PRId64 " tensor%s, ", t->tensors,
                               t->tensors == 1 ? "" : "s"));
         QS_TRY(put_size(s, t->bytes));
+        if (t->short_blocks > 0) {
+            QS_TRY(qsi_str_printf(s, "; %" PRId64 " of them with rows ", t->short_blocks));
+            if (t->short_row > 0) QS_TRY(qsi_str_printf(s, "of %" PRId64 " values, ", t->short_row));
+            QS_TRY(qsi_str_puts(s, "that blocks of 256 do not fit"));
+        }
         QS_TRY(qsi_str_putc(s, '\n'));
     }
 done:
@@ -448,8 +453,9 @@ qs_status qsi_info_json(const qsi_info *x, unsigned show, qsi_str *s) {
     for (size_t i = 0; i < x->n_types; i++) {
         const qsi_info_type *t = &x->types[i];
         QS_TRY(qsi_str_printf(s, "%s{\"type\":\"%s\",\"tensors\":%" PRId64 ",\"values\":%" PRId64
-                              ",\"bytes\":%" PRIu64 "}", i > 0 ? "," : "", t->name, t->tensors,
-                              t->values, t->bytes));
+                              ",\"bytes\":%" PRIu64 ",\"not_of_256\":%" PRId64 "}",
+                              i > 0 ? "," : "", t->name, t->tensors, t->values, t->bytes,
+                              t->short_blocks));
     }
     QS_TRY(qsi_str_putc(s, ']'));
     QS_TRY(json_vocab(x, s));

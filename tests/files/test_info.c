@@ -97,6 +97,41 @@ static void a_sound_model(void **state) {
     remove(TEMP);
 }
 
+/* Rows that blocks of 256 do not fit are told apart, with the type that holds them; in a file without
+ * such blocks nothing is. */
+static void rows_of_no_256(void **state) {
+    static const qsi_type asked[] = {QSI_Q4_K, QSI_Q8_0};
+    qsi_config c = tiny();
+    c.d_model = 256;
+    c.d_expert = 96;
+    for (size_t i = 0; i < QSI_COUNT(asked); i++) {
+        qsi_str text = {0};
+        write_model(&c, asked[i]);
+        qsi_info *x = open_info();
+        qsi_json *j = show(x, &text);
+        int64_t told = 0, n = 0, want = 0, row = 0;
+        qs_err err = {0};
+        for (size_t k = 0; k < qsi_json_size(qsi_json_get(j, "types")); k++) {
+            const qsi_json *t = qsi_json_at(qsi_json_get(j, "types"), k);
+            assert_int_equal(qsi_json_i64(t, "not_of_256", &n, &err), QS_OK);
+            told += n;
+        }
+        for (size_t k = 0; k < qsi_info_n_tensors(x); k++) {
+            qsi_info_tensor t;
+            qsi_info_tensor_at(x, k, &t);
+            if (strcmp(t.type_name, "Q5_0") == 0) want++, row = t.ne[0];
+        }
+        assert_int_equal(told, want);
+        assert_true((want > 0) == (asked[i] == QSI_Q4_K));
+        assert_true((strstr(text.data, "blocks of 256") != NULL) == (want > 0));
+        if (want > 0) assert_true(row % 256 != 0);
+        qsi_json_free(&j);
+        qsi_str_release(&text);
+        qsi_info_close(&x);
+        remove(TEMP);
+    }
+}
+
 /* Overwrites bytes of one tensor in the file. */
 static void damage(const char *tensor, size_t at, const void *p, size_t n) {
     qs_err err = {0};
@@ -292,6 +327,7 @@ static void vocabularies_and_others(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sound_model),
+        cmocka_unit_test(rows_of_no_256),
         cmocka_unit_test(damaged_values_are_found),
         cmocka_unit_test(contradictions_are_named),
         cmocka_unit_test(vocabularies_and_others),
