@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "files/open_model.h"
+#include "quant/fit.h"
 #include "sys/file.h"
 #include "sys/pool.h"
 
@@ -146,7 +147,7 @@ static void run_round(const qsi_worker *wk, void *arg) {
         int64_t piece = j->first + i, n = piece_values(j, piece);
         QS_CHECK(qsi_row_bytes(j->from, piece * PIECE, &from));
         j->from->decode(j->t->data + from, values, n);
-        j->to->encode(values, j->x->encoded + (size_t)i * PIECE * sizeof(float), n);
+        qsi_quant_fit(j->to, values, NULL, j->x->encoded + (size_t)i * PIECE * sizeof(float), n);
     }
 }
 

@@ -116,13 +116,19 @@ static float encode_signed(const float *x, int half, uint8_t q[BLOCK]) {
     return d;
 }
 
+void qsi_pack_q4_0(const qsi_parts *p, void *dst) {
+    qsi_q4_0 b;
+    qsi_store16(&b.d, p->d);
+    put_nibbles(b.qs, p->q);
+    memcpy(dst, &b, sizeof b);
+}
+
 void qsi_encode_q4_0(const float *src, void *dst, int64_t n) {
-    uint8_t *out = dst, q[BLOCK];
+    uint8_t *out = dst;
     for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_q4_0)) {
-        qsi_q4_0 b;
-        qsi_store16(&b.d, qsi_f32_to_f16(encode_signed(src + i, 8, q)));
-        put_nibbles(b.qs, q);
-        memcpy(out, &b, sizeof b);
+        qsi_parts p;
+        p.d = qsi_f32_to_f16(encode_signed(src + i, 8, p.q));
+        qsi_pack_q4_0(&p, out);
     }
 }
 
@@ -138,14 +144,20 @@ void qsi_decode_q4_0(const void *src, float *dst, int64_t n) {
     }
 }
 
+void qsi_pack_q5_0(const qsi_parts *p, void *dst) {
+    qsi_q5_0 b;
+    qsi_store16(&b.d, p->d);
+    put_fifth_bits(b.qh, p->q);
+    put_nibbles(b.qs, p->q);
+    memcpy(dst, &b, sizeof b);
+}
+
 void qsi_encode_q5_0(const float *src, void *dst, int64_t n) {
-    uint8_t *out = dst, q[BLOCK];
+    uint8_t *out = dst;
     for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_q5_0)) {
-        qsi_q5_0 b;
-        qsi_store16(&b.d, qsi_f32_to_f16(encode_signed(src + i, 16, q)));
-        put_fifth_bits(b.qh, q);
-        put_nibbles(b.qs, q);
-        memcpy(out, &b, sizeof b);
+        qsi_parts p;
+        p.d = qsi_f32_to_f16(encode_signed(src + i, 16, p.q));
+        qsi_pack_q5_0(&p, out);
     }
 }
 
@@ -164,24 +176,31 @@ void qsi_decode_q5_0(const void *src, float *dst, int64_t n) {
 
 /* ---- Q4_1, Q5_1: m = min x, d = (max - min) / top, q = trunc((x - m) / d + 0.5) ---- */
 
-static void encode_affine(const float *x, int top, uint16_t *d16, uint16_t *m16, uint8_t q[BLOCK]) {
+static void encode_affine(const float *x, int top, qsi_parts *p) {
     float min, max;
     bool finite = range_of(x, &min, &max);
     float d = (max - min) / (float)top;
     float id = reciprocal(d);
-    qsi_store16(d16, qsi_f32_to_f16(d));
-    qsi_store16(m16, qsi_f32_to_f16(min));
+    p->d = qsi_f32_to_f16(d);
+    p->dmin = qsi_f32_to_f16(min);
     for (int j = 0; j < BLOCK; j++)
-        q[j] = finite ? quant_of((x[j] - min) * id, 0.5f, top) : 0;
+        p->q[j] = finite ? quant_of((x[j] - min) * id, 0.5f, top) : 0;
+}
+
+void qsi_pack_q4_1(const qsi_parts *p, void *dst) {
+    qsi_q4_1 b;
+    qsi_store16(&b.d, p->d);
+    qsi_store16(&b.m, p->dmin);
+    put_nibbles(b.qs, p->q);
+    memcpy(dst, &b, sizeof b);
 }
 
 void qsi_encode_q4_1(const float *src, void *dst, int64_t n) {
-    uint8_t *out = dst, q[BLOCK];
+    uint8_t *out = dst;
     for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_q4_1)) {
-        qsi_q4_1 b;
-        encode_affine(src + i, 15, &b.d, &b.m, q);
-        put_nibbles(b.qs, q);
-        memcpy(out, &b, sizeof b);
+        qsi_parts p;
+        encode_affine(src + i, 15, &p);
+        qsi_pack_q4_1(&p, out);
     }
 }
 
@@ -197,14 +216,21 @@ void qsi_decode_q4_1(const void *src, float *dst, int64_t n) {
     }
 }
 
+void qsi_pack_q5_1(const qsi_parts *p, void *dst) {
+    qsi_q5_1 b;
+    qsi_store16(&b.d, p->d);
+    qsi_store16(&b.m, p->dmin);
+    put_fifth_bits(b.qh, p->q);
+    put_nibbles(b.qs, p->q);
+    memcpy(dst, &b, sizeof b);
+}
+
 void qsi_encode_q5_1(const float *src, void *dst, int64_t n) {
-    uint8_t *out = dst, q[BLOCK];
+    uint8_t *out = dst;
     for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_q5_1)) {
-        qsi_q5_1 b;
-        encode_affine(src + i, 31, &b.d, &b.m, q);
-        put_fifth_bits(b.qh, q);
-        put_nibbles(b.qs, q);
-        memcpy(out, &b, sizeof b);
+        qsi_parts p;
+        encode_affine(src + i, 31, &p);
+        qsi_pack_q5_1(&p, out);
     }
 }
 
@@ -239,23 +265,29 @@ uint8_t qsi_iq4_step(float v) {
     return (uint8_t)q;
 }
 
+void qsi_pack_iq4_nl(const qsi_parts *p, void *dst) {
+    qsi_iq4_nl b;
+    qsi_store16(&b.d, p->d);
+    put_nibbles(b.qs, p->q);
+    memcpy(dst, &b, sizeof b);
+}
+
 void qsi_encode_iq4_nl(const float *src, void *dst, int64_t n) {
-    uint8_t *out = dst, q[BLOCK];
+    uint8_t *out = dst;
     for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_iq4_nl)) {
-        qsi_iq4_nl b;
+        qsi_parts p;
         float d = extreme_of(src + i) / -127.0f, xt = 0, tt = 0;
         float id = reciprocal(d);
         for (int j = 0; j < BLOCK; j++) {
             float v = isfinite(d) ? src[i + j] * id : 0.0f;
-            q[j] = qsi_iq4_step(v);
-            float t = (float)qsi_iq4_values[q[j]];
+            p.q[j] = qsi_iq4_step(v);
+            float t = (float)qsi_iq4_values[p.q[j]];
             xt += v * t;
             tt += t * t;
         }
         if (id != 0) d *= xt / tt; /* tt >= 1: no step is 0 */
-        qsi_store16(&b.d, qsi_f32_to_f16(d));
-        put_nibbles(b.qs, q);
-        memcpy(out, &b, sizeof b);
+        p.d = qsi_f32_to_f16(d);
+        qsi_pack_iq4_nl(&p, out);
     }
 }
 
@@ -285,7 +317,7 @@ float qsi_mxfp4_scale(uint8_t e) {
     return f;
 }
 
-static uint8_t mxfp4_step(float x, float d) {
+uint8_t qsi_mxfp4_step(float x, float d) {
     static const float half_way[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10};
     int q = 0;
     for (int i = 0; i < 7; i++) q += fabsf(x) > half_way[i] * d; /* exact: d is a power of two */
@@ -303,19 +335,24 @@ static int mxfp4_exponent(const float *x) {
     return e < 0 ? 0 : e;
 }
 
+void qsi_pack_mxfp4(const qsi_parts *p, void *dst) {
+    qsi_mxfp4 b = {.e = (uint8_t)p->d};
+    put_nibbles(b.qs, p->q);
+    memcpy(dst, &b, sizeof b);
+}
+
 void qsi_encode_mxfp4(const float *src, void *dst, int64_t n) {
-    uint8_t *out = dst, q[BLOCK];
+    uint8_t *out = dst;
     for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_mxfp4)) {
-        qsi_mxfp4 b = {.e = 255};
+        qsi_parts p = {.d = 255};
         int e = mxfp4_exponent(src + i);
-        memset(q, 7, sizeof q);
+        memset(p.q, 7, BLOCK);
         if (e >= 0) {
-            b.e = (uint8_t)e;
-            float d = qsi_mxfp4_scale(b.e);
-            for (int j = 0; j < BLOCK; j++) q[j] = mxfp4_step(src[i + j], d);
+            p.d = (uint16_t)e;
+            float d = qsi_mxfp4_scale((uint8_t)e);
+            for (int j = 0; j < BLOCK; j++) p.q[j] = qsi_mxfp4_step(src[i + j], d);
         }
-        put_nibbles(b.qs, q);
-        memcpy(out, &b, sizeof b);
+        qsi_pack_mxfp4(&p, out);
     }
 }
 

@@ -33,7 +33,32 @@ QSI_CODEC(q5_k);
 QSI_CODEC(q6_k);
 QSI_CODEC(iq4_xs);
 
+/* What a block is made of, before it is packed: a type uses what it has. q is the code as stored
+ * (signed steps plus half, an index of a table); dmin of Q4_1 and Q5_1 is what is stored as m, d of
+ * MXFP4 the exponent. */
+enum { QSI_PARTS_MOST = 256 };
+typedef struct qsi_parts {
+    uint16_t d, dmin;
+    int8_t sc[16];
+    uint8_t mn[16], q[QSI_PARTS_MOST];
+} qsi_parts;
+#define QSI_PACK(name) void qsi_pack_##name(const qsi_parts *p, void *dst)
+QSI_PACK(q4_0);
+QSI_PACK(q4_1);
+QSI_PACK(q5_0);
+QSI_PACK(q5_1);
+QSI_PACK(iq4_nl);
+QSI_PACK(mxfp4);
+QSI_PACK(q2_k);
+QSI_PACK(q3_k);
+QSI_PACK(q4_k);
+QSI_PACK(q5_k);
+QSI_PACK(q6_k);
+QSI_PACK(iq4_xs);
+
 /* The step of qsi_iq4_values next to v. */
 uint8_t qsi_iq4_step(float v);
+/* The code of the value next to x for the scale d, a power of two. */
+uint8_t qsi_mxfp4_step(float x, float d);
 
 #endif

@@ -2,8 +2,8 @@
  * small integer scales, and the block one or two binary16 factors for them.
  *
  * The encoders are plain: a group's scale spans its values, the block's factors span the scales,
- * every value takes the nearest step of what was stored. ggml searches for better scales; a file
- * written here decodes the same way everywhere, with somewhat larger errors. A NaN or infinity in a
+ * every value takes the nearest step of what was stored. They are fast, and random weights need no more;
+ * fit.c searches for better scales. A NaN or infinity in a
  * block makes its factors NaN, values too large for them make them infinite: damage stays visible.
  * Source: block layouts of ggml (deepseek-facts 4.2). */
 #include <math.h>
@@ -24,7 +24,7 @@ void qsi_q4k_scales(const uint8_t s[12], uint8_t sc[8], uint8_t mn[8]) {
     }
 }
 
-static void put_q4k_scales(uint8_t s[12], const uint8_t sc[8], const uint8_t mn[8]) {
+static void put_q4k_scales(uint8_t s[12], const int8_t sc[8], const uint8_t mn[8]) {
     for (int j = 0; j < 4; j++) {
         s[j] = (uint8_t)(sc[j] | sc[j + 4] >> 4 << 6);
         s[j + 4] = (uint8_t)(mn[j] | mn[j + 4] >> 4 << 6);
@@ -70,9 +70,8 @@ static float reciprocal(float d) {
 
 /* The stored factor, as it will be read: NaN for damaged blocks. */
 static float put_factor(uint16_t *where, float d, bool finite) {
-    uint16_t h = finite ? qsi_f32_to_f16(d) : 0x7e00;
-    qsi_store16(where, h);
-    return qsi_f16_to_f32(h);
+    *where = finite ? qsi_f32_to_f16(d) : 0x7e00;
+    return qsi_f16_to_f32(*where);
 }
 
 /* The whole number next to v, within lo .. hi. */
@@ -91,9 +90,9 @@ static void steps(const float *x, int n, float id, float zero, int top, uint8_t 
 }
 
 /* Groups of `group` values between -min and top * scale - min, min >= 0; scales of 0 .. scale_top.
- * Writes the block's factors d and dmin, the groups' sc and mn, the values' q. */
-static void encode_affine(const float x[BLOCK], int group, int top, int scale_top, uint16_t *d16,
-                          uint16_t *dmin16, uint8_t *sc, uint8_t *mn, uint8_t q[BLOCK]) {
+ * Writes
+ * all of p. */
+static void encode_affine(const float x[BLOCK], int group, int top, int scale_top, qsi_parts *p) {
     float scale[BLOCK / 16], min[BLOCK / 16], most = 0, deepest = 0;
     int n_groups = BLOCK / group;
     bool finite = all_finite(x);
@@ -108,23 +107,23 @@ static void encode_affine(const float x[BLOCK], int group, int top, int scale_to
         most = scale[g] > most ? scale[g] : most;
         deepest = min[g] > deepest ? min[g] : deepest;
     }
-    float d = put_factor(d16, most / (float)scale_top, finite);
-    float dmin = put_factor(dmin16, deepest / (float)scale_top, finite);
+    float d = put_factor(&p->d, most / (float)scale_top, finite);
+    float dmin = put_factor(&p->dmin, deepest / (float)scale_top, finite);
     float id = reciprocal(d), idmin = reciprocal(dmin);
     bool sound = isfinite(d) && isfinite(dmin);
     for (int g = 0; g < n_groups; g++) {
-        sc[g] = (uint8_t)(sound ? nearest(scale[g] * id, 0, scale_top) : 0);
-        mn[g] = (uint8_t)(sound ? nearest(min[g] * idmin, 0, scale_top) : 0);
-        float back = sound ? reciprocal(d * (float)sc[g]) : 0;
-        if (back == 0) memset(q + g * group, 0, (size_t)group);
-        else steps(x + g * group, group, back, dmin * (float)mn[g] * back, top, q + g * group);
+        p->sc[g] = (int8_t)(sound ? nearest(scale[g] * id, 0, scale_top) : 0);
+        p->mn[g] = (uint8_t)(sound ? nearest(min[g] * idmin, 0, scale_top) : 0);
+        float back = sound ? reciprocal(d * (float)p->sc[g]) : 0;
+        uint8_t *q = p->q + g * group;
+        if (back == 0) memset(q, 0, (size_t)group);
+        else steps(x + g * group, group, back, dmin * (float)p->mn[g] * back, top, q);
     }
 }
 
 /* Groups of 16 values of -half .. half - 1 steps, scales of -scale_half .. scale_half - 1; q is the
  * step plus half. The value of largest magnitude decides a group's scale, and gets step -half. */
-static void encode_signed(const float x[BLOCK], int half, int scale_half, uint16_t *d16,
-                          int8_t sc[16], uint8_t q[BLOCK]) {
+static void encode_signed(const float x[BLOCK], int half, int scale_half, qsi_parts *p) {
     float scale[16], most = 0, mag = 0;
     bool finite = all_finite(x);
     for (int g = 0; g < 16; g++) {
@@ -140,13 +139,13 @@ static void encode_signed(const float x[BLOCK], int half, int scale_half, uint16
             most = scale[g];
         }
     }
-    float d = put_factor(d16, most / -(float)scale_half, finite), id = reciprocal(d);
+    float d = put_factor(&p->d, most / -(float)scale_half, finite), id = reciprocal(d);
     bool sound = isfinite(d);
     for (int g = 0; g < 16; g++) {
-        sc[g] = (int8_t)(sound ? nearest(scale[g] * id, -scale_half, scale_half - 1) : 0);
-        float back = sound ? reciprocal(d * (float)sc[g]) : 0;
-        if (back == 0) memset(q + 16 * g, half, 16);
-        else steps(x + 16 * g, 16, back, (float)half, 2 * half - 1, q + 16 * g);
+        p->sc[g] = (int8_t)(sound ? nearest(scale[g] * id, -scale_half, scale_half - 1) : 0);
+        float back = sound ? reciprocal(d * (float)p->sc[g]) : 0;
+        if (back == 0) memset(p->q + 16 * g, half, 16);
+        else steps(x + 16 * g, 16, back, (float)half, 2 * half - 1, p->q + 16 * g);
     }
 }
 
@@ -172,14 +171,21 @@ static void get_pairs(uint8_t q[BLOCK], const uint8_t qs[64]) {
     }
 }
 
+void qsi_pack_q2_k(const qsi_parts *p, void *dst) {
+    qsi_q2_k b;
+    for (int g = 0; g < 16; g++) b.scales[g] = (uint8_t)(p->sc[g] | p->mn[g] << 4);
+    put_pairs(b.qs, p->q);
+    qsi_store16(&b.d, p->d);
+    qsi_store16(&b.dmin, p->dmin);
+    memcpy(dst, &b, sizeof b);
+}
+
 void qsi_encode_q2_k(const float *src, void *dst, int64_t n) {
-    uint8_t *out = dst, q[BLOCK], sc[16], mn[16];
+    uint8_t *out = dst;
     for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_q2_k)) {
-        qsi_q2_k b;
-        encode_affine(src + i, 16, 3, 15, &b.d, &b.dmin, sc, mn, q);
-        for (int g = 0; g < 16; g++) b.scales[g] = (uint8_t)(sc[g] | mn[g] << 4);
-        put_pairs(b.qs, q);
-        memcpy(out, &b, sizeof b);
+        qsi_parts p;
+        encode_affine(src + i, 16, 3, 15, &p);
+        qsi_pack_q2_k(&p, out);
     }
 }
 
@@ -200,20 +206,25 @@ void qsi_decode_q2_k(const void *src, float *dst, int64_t n) {
 
 /* ---- Q3_K ---- */
 
+void qsi_pack_q3_k(const qsi_parts *p, void *dst) {
+    qsi_q3_k b;
+    put_q3k_scales(b.scales, p->sc);
+    put_pairs(b.qs, p->q);
+    for (int l = 0; l < 32; l++) {
+        unsigned bits = 0;
+        for (int s = 0; s < 8; s++) bits |= (unsigned)(p->q[32 * s + l] >> 2) << s;
+        b.hmask[l] = (uint8_t)bits;
+    }
+    qsi_store16(&b.d, p->d);
+    memcpy(dst, &b, sizeof b);
+}
+
 void qsi_encode_q3_k(const float *src, void *dst, int64_t n) {
-    uint8_t *out = dst, q[BLOCK];
-    int8_t sc[16];
+    uint8_t *out = dst;
     for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_q3_k)) {
-        qsi_q3_k b;
-        encode_signed(src + i, 4, 32, &b.d, sc, q);
-        put_q3k_scales(b.scales, sc);
-        put_pairs(b.qs, q);
-        for (int l = 0; l < 32; l++) {
-            unsigned bits = 0;
-            for (int s = 0; s < 8; s++) bits |= (unsigned)(q[32 * s + l] >> 2) << s;
-            b.hmask[l] = (uint8_t)bits;
-        }
-        memcpy(out, &b, sizeof b);
+        qsi_parts p;
+        encode_signed(src + i, 4, 32, &p);
+        qsi_pack_q3_k(&p, out);
     }
 }
 
@@ -266,14 +277,21 @@ static void decode_affine32(const uint8_t q[BLOCK], float d, float dmin, const u
     }
 }
 
+void qsi_pack_q4_k(const qsi_parts *p, void *dst) {
+    qsi_q4_k b;
+    put_q4k_scales(b.scales, p->sc, p->mn);
+    put_nibbles(b.qs, p->q);
+    qsi_store16(&b.d, p->d);
+    qsi_store16(&b.dmin, p->dmin);
+    memcpy(dst, &b, sizeof b);
+}
+
 void qsi_encode_q4_k(const float *src, void *dst, int64_t n) {
-    uint8_t *out = dst, q[BLOCK], sc[8], mn[8];
+    uint8_t *out = dst;
     for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_q4_k)) {
-        qsi_q4_k b;
-        encode_affine(src + i, 32, 15, 63, &b.d, &b.dmin, sc, mn, q);
-        put_q4k_scales(b.scales, sc, mn);
-        put_nibbles(b.qs, q);
-        memcpy(out, &b, sizeof b);
+        qsi_parts p;
+        encode_affine(src + i, 32, 15, 63, &p);
+        qsi_pack_q4_k(&p, out);
     }
 }
 
@@ -289,19 +307,26 @@ void qsi_decode_q4_k(const void *src, float *dst, int64_t n) {
     }
 }
 
+void qsi_pack_q5_k(const qsi_parts *p, void *dst) {
+    qsi_q5_k b;
+    put_q4k_scales(b.scales, p->sc, p->mn);
+    put_nibbles(b.qs, p->q);
+    for (int l = 0; l < 32; l++) {
+        unsigned bits = 0;
+        for (int g = 0; g < 8; g++) bits |= (unsigned)(p->q[32 * g + l] >> 4) << g;
+        b.qh[l] = (uint8_t)bits;
+    }
+    qsi_store16(&b.d, p->d);
+    qsi_store16(&b.dmin, p->dmin);
+    memcpy(dst, &b, sizeof b);
+}
+
 void qsi_encode_q5_k(const float *src, void *dst, int64_t n) {
-    uint8_t *out = dst, q[BLOCK], sc[8], mn[8];
+    uint8_t *out = dst;
     for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_q5_k)) {
-        qsi_q5_k b;
-        encode_affine(src + i, 32, 31, 63, &b.d, &b.dmin, sc, mn, q);
-        put_q4k_scales(b.scales, sc, mn);
-        put_nibbles(b.qs, q);
-        for (int l = 0; l < 32; l++) {
-            unsigned bits = 0;
-            for (int g = 0; g < 8; g++) bits |= (unsigned)(q[32 * g + l] >> 4) << g;
-            b.qh[l] = (uint8_t)bits;
-        }
-        memcpy(out, &b, sizeof b);
+        qsi_parts p;
+        encode_affine(src + i, 32, 31, 63, &p);
+        qsi_pack_q5_k(&p, out);
     }
 }
 
@@ -320,21 +345,28 @@ void qsi_decode_q5_k(const void *src, float *dst, int64_t n) {
 
 /* ---- Q6_K ---- */
 
-void qsi_encode_q6_k(const float *src, void *dst, int64_t n) {
-    uint8_t *out = dst, q[BLOCK];
-    for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_q6_k)) {
-        qsi_q6_k b;
-        encode_signed(src + i, 32, 128, &b.d, b.scales, q);
-        for (int h = 0; h < 2; h++) {
-            const uint8_t *v = q + 128 * h;
-            for (int l = 0; l < 32; l++) {
-                b.ql[64 * h + l] = (uint8_t)((v[l] & 15) | (v[64 + l] & 15) << 4);
-                b.ql[64 * h + 32 + l] = (uint8_t)((v[32 + l] & 15) | (v[96 + l] & 15) << 4);
-                b.qh[32 * h + l] = (uint8_t)(v[l] >> 4 | v[32 + l] >> 4 << 2 |
-                                             v[64 + l] >> 4 << 4 | v[96 + l] >> 4 << 6);
-            }
+void qsi_pack_q6_k(const qsi_parts *p, void *dst) {
+    qsi_q6_k b;
+    memcpy(b.scales, p->sc, sizeof b.scales);
+    for (int h = 0; h < 2; h++) {
+        const uint8_t *v = p->q + 128 * h;
+        for (int l = 0; l < 32; l++) {
+            b.ql[64 * h + l] = (uint8_t)((v[l] & 15) | (v[64 + l] & 15) << 4);
+            b.ql[64 * h + 32 + l] = (uint8_t)((v[32 + l] & 15) | (v[96 + l] & 15) << 4);
+            b.qh[32 * h + l] = (uint8_t)(v[l] >> 4 | v[32 + l] >> 4 << 2 | v[64 + l] >> 4 << 4 |
+                                         v[96 + l] >> 4 << 6);
         }
-        memcpy(out, &b, sizeof b);
+    }
+    qsi_store16(&b.d, p->d);
+    memcpy(dst, &b, sizeof b);
+}
+
+void qsi_encode_q6_k(const float *src, void *dst, int64_t n) {
+    uint8_t *out = dst;
+    for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_q6_k)) {
+        qsi_parts p;
+        encode_signed(src + i, 32, 128, &p);
+        qsi_pack_q6_k(&p, out);
     }
 }
 
@@ -400,33 +432,41 @@ static float group_scale(const float x[32]) {
     return found;
 }
 
+void qsi_pack_iq4_xs(const qsi_parts *p, void *dst) {
+    qsi_iq4_xs b = {0};
+    unsigned high = 0;
+    for (int g = 0; g < 8; g++) {
+        int sc = p->sc[g] + 32;
+        b.scales_l[g / 2] |= (uint8_t)(sc % 16 << 4 * (g & 1));
+        high |= (unsigned)(sc / 16) << 2 * g;
+        const uint8_t *q = p->q + 32 * g;
+        for (int j = 0; j < 16; j++) b.qs[16 * g + j] = (uint8_t)(q[j] | q[j + 16] << 4);
+    }
+    qsi_store16(&b.d, p->d);
+    qsi_store16(&b.scales_h, (uint16_t)high);
+    memcpy(dst, &b, sizeof b);
+}
+
 void qsi_encode_iq4_xs(const float *src, void *dst, int64_t n) {
     uint8_t *out = dst;
     for (int64_t i = 0; i < n; i += BLOCK, out += sizeof(qsi_iq4_xs)) {
-        qsi_iq4_xs b = {0};
+        qsi_parts p;
         float scale[8] = {0}, most = 0;
         bool finite = all_finite(src + i);
-        unsigned high = 0;
         for (int g = 0; g < 8 && finite; g++) {
             scale[g] = group_scale(src + i + 32 * g);
             if (fabsf(scale[g]) > fabsf(most)) most = scale[g];
         }
-        float d = put_factor(&b.d, most / -32, finite), id = isfinite(d) ? reciprocal(d) : 0;
+        float d = put_factor(&p.d, most / -32, finite), id = isfinite(d) ? reciprocal(d) : 0;
         for (int g = 0; g < 8; g++) {
-            int sc = id != 0 ? nearest(scale[g] * id, -32, 31) : 0;
-            float back = reciprocal(d * (float)sc);
+            p.sc[g] = (int8_t)(id != 0 ? nearest(scale[g] * id, -32, 31) : 0);
+            float back = reciprocal(d * (float)p.sc[g]);
             const float *x = src + i + 32 * g;
             if (!isfinite(back) || !finite) back = 0;
-            b.scales_l[g / 2] |= (uint8_t)((sc + 32) % 16 << 4 * (g & 1));
-            high |= (unsigned)((sc + 32) / 16) << 2 * g;
-            for (int j = 0; j < 16; j++) {
-                uint8_t lo = qsi_iq4_step(back != 0 ? x[j] * back : 0);
-                uint8_t hi = qsi_iq4_step(back != 0 ? x[j + 16] * back : 0);
-                b.qs[16 * g + j] = (uint8_t)(lo | hi << 4);
-            }
+            for (int j = 0; j < 32; j++)
+                p.q[32 * g + j] = qsi_iq4_step(back != 0 ? x[j] * back : 0);
         }
-        qsi_store16(&b.scales_h, (uint16_t)high);
-        memcpy(out, &b, sizeof b);
+        qsi_pack_iq4_xs(&p, out);
     }
 }
 
