@@ -130,9 +130,10 @@ static void print_option(const qsa_opt *o) {
     char left[96];
     bool both = o->letter != 0 && o->name != NULL;
     char letter[3] = {'-', o->letter, '\0'};
-    snprintf(left, sizeof(left), "  %s%s%s%s%s%s", o->letter != 0 ? letter : "    ",
+    snprintf(left, sizeof(left), "  %s%s%s%s%s%s%s", o->letter != 0 ? letter : "    ",
              both ? ", " : "", o->name != NULL ? "--" : "", o->name != NULL ? o->name : "",
-             o->value != NULL ? " " : "", o->value != NULL ? o->value : "");
+             o->bare != NULL ? "[=" : o->value != NULL ? " " : "", o->value != NULL ? o->value : "",
+             o->bare != NULL ? "]" : "");
     if (strlen(left) + 2 > HELP_COLUMN) printf("%s\n%*s", left, HELP_COLUMN, "");
     else printf("%-*s", HELP_COLUMN, left);
     print_wrapped(o->help);
@@ -298,6 +299,7 @@ static int parse_option(const qsa_cmd *cmd, int argc, char **argv, int *i) {
         return set_option(cmd, o, shown, NULL);
     }
     if (*rest != '\0') return set_option(cmd, o, shown, is_long ? rest + 1 : rest);
+    if (o->bare != NULL) return set_option(cmd, o, shown, o->bare);
     if (*i + 1 >= argc) {
         return qsa_usage(cmd, "%s needs a value (%s)", shown,
                          o->value != NULL ? o->value : "VALUE");

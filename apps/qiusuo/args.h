@@ -1,7 +1,8 @@
 /* Declarative command line: a command lists its options once; parsing, checking of values and
  * --help follow from the list.
  *
- * Forms: `-m FILE`, `-mFILE`, `--model FILE`, `--model=FILE`, flags without a value. `-` is a
+ * Forms: `-m FILE`, `-mFILE`, `--model FILE`, `--model=FILE`, flags without a value, and options that
+ * mean something without one, whose value stands behind `=` alone. `-` is a
  * positional (standard input), `--` ends the options. A value is taken as it stands, even when it
  * starts with a dash. An option given twice counts with its last value, a list collects. */
 #ifndef QSA_ARGS_H
@@ -46,6 +47,7 @@ typedef struct qsa_opt {
     int64_t min, max;    /* INT and COUNT; not checked when both are 0 */
     double lo, hi;       /* NUM; not checked when both are 0 */
     const char *choices; /* STR: "a|b|c"; NULL: anything */
+    const char *bare;    /* STR: what the option means without =VALUE; NULL: it needs a value */
     bool *given;         /* set when the option occurs; may be NULL */
 } qsa_opt;
 
@@ -55,6 +57,9 @@ typedef struct qsa_opt {
     {.letter = (l), .name = (n), .help = (text), .kind = QSA_UNSET, .out = (ptr)}
 #define QSA_OPT_STR(l, n, val, ptr, text)                                                          \
     {.letter = (l), .name = (n), .value = (val), .help = (text), .kind = QSA_STR, .out = (ptr)}
+#define QSA_OPT_BARE(l, n, val, ptr, without, text)                                                \
+    {.letter = (l), .name = (n), .value = (val), .help = (text), .kind = QSA_STR, .out = (ptr),    \
+     .bare = (without)}
 #define QSA_OPT_CHOICE(l, n, list, ptr, text)                                                      \
     {.letter = (l), .name = (n), .value = (list), .help = (text), .kind = QSA_STR, .out = (ptr),   \
      .choices = (list)}

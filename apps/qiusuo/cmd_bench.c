@@ -165,7 +165,7 @@ static int bench_kernels(const qs_bench_opts *o, form *f) {
 }
 
 int cmd_bench(int argc, char **argv) {
-    const char *model = NULL, *isa = NULL, *kv = NULL;
+    const char *model = NULL, *isa = NULL, *kv = NULL, *repack = NULL;
     int64_t prompt = 512, gen = 64, depth = 0, batch = 1, threads = 0, repeats = 5, train = 2048;
     uint64_t memory = 0;
     bool numa = false, mlock = false, exact = false;
@@ -182,6 +182,7 @@ int cmd_bench(int argc, char **argv) {
         QSA_OPT_UNSET(0, "no-train", &trained, "leave the training test out"),
         QSA_MACHINE_OPTS(threads, isa, numa, mlock, memory),
         QSA_EXACT_OPT(exact),
+        QSA_REPACK_OPT(repack),
         QSA_OPT_INT('r', "repeats", "N", &repeats, 1, 101, "of each test; the median counts (5)"),
         QSA_OPT_FLAG(0, "kernels", &kernels, "the kernels one by one, at every level"),
         QSA_OPT_FLAG(0, "json", &f.json, "print one JSON object"),
@@ -207,7 +208,7 @@ int cmd_bench(int argc, char **argv) {
     if (model == NULL && pos.n == 1) model = pos.v[0];
     else if (pos.n == 1) return qsa_usage(&cmd, "the model is named twice");
     if (f.json && f.csv) return qsa_usage(&cmd, "--json or --csv, not both");
-    char path[4096];
+    char path[4096], copies[4096 + 16];
     qs_err err;
     if (model == NULL && qs_default_model(path, sizeof path, NULL) == QS_OK) model = path;
     qs_bench_opts o;
@@ -226,6 +227,7 @@ int cmd_bench(int argc, char **argv) {
     o.mlock = mlock;
     o.memory_bytes = memory;
     o.exact = exact;
+    o.repack_cache = qsa_repack_dir(repack, copies, sizeof copies);
     qs_log_set(qsa_log, NULL);
     qsa_interrupt_catch(true);
     if (kernels) return bench_kernels(&o, &f);

@@ -27,9 +27,16 @@ int32_t qsa_kv_type(const char *name) {
     return name != NULL && strcmp(name, "f32") == 0 ? QS_KV_F32 : QS_KV_F16;
 }
 
+const char *qsa_repack_dir(const char *given, char *buf, size_t cap) {
+    char cache[4096];
+    if (given == NULL || given[0] != '\0') return given;
+    int n = snprintf(buf, cap, "%s/repacked", qsa_cache_dir(cache, sizeof cache));
+    return n > 0 && (size_t)n < cap ? buf : NULL;
+}
+
 int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     qs_err err = { 0 };
-    char path[4096];
+    char path[4096], copies[4096 + 16];
     const char *file = a->model;
     qs_model_opts mo;
     qs_session_opts so;
@@ -53,6 +60,7 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     mo.chat_template = a->chat_template;
     mo.rope_factor = a->rope_factor;
     mo.exact = a->exact;
+    mo.repack_cache = qsa_repack_dir(a->repack_cache, copies, sizeof copies);
     mo.progress = qsa_on_progress;
     mo.user = &progress;
     qsa_progress_begin(&progress, "loading", "B", 0);

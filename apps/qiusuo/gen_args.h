@@ -14,6 +14,7 @@ typedef struct qsa_model_args {
     double rope_factor;       /* 0: the context by the trained one */
     uint64_t memory;          /* 0: as much as the weights take */
     bool numa, mlock, exact;
+    const char *repack_cache; /* NULL: none; "": the program's own */
 } qsa_model_args;
 
 typedef struct qsa_gen_args {
@@ -53,6 +54,11 @@ typedef struct qsa_gen_args {
 #define QSA_EXACT_OPT(exact)                                                                       \
     QSA_OPT_FLAG(0, "exact", &(exact), "no activations of 8 bits: slower, a little more precise")
 
+#define QSA_REPACK_OPT(dir)                                                                        \
+    QSA_OPT_BARE(0, "repack-cache", "DIR", &(dir), "",                                             \
+                 "keep a copy of the weights as the CPU wants them, about as large as the file, in " \
+                 "DIR (the program's cache folder): the next start maps it and repacks nothing")
+
 #define QSA_MODEL_OPTS(a)                                                                          \
     QSA_OPT_STR('m', "model", "FILE", &(a).model, "the model (GGUF file or Hugging Face folder)"), \
     QSA_OPT_INT('c', "ctx-size", "N", &(a).ctx, 0, 16777216,                                       \
@@ -64,7 +70,7 @@ typedef struct qsa_gen_args {
     QSA_OPT_NUM(0, "rope-scale", "N", &(a).rope_factor, 1, 1e6,                                    \
                 "factor of --rope-scaling (0: the context by the trained one)"),                   \
     QSA_MACHINE_OPTS((a).threads, (a).isa, (a).numa, (a).mlock, (a).memory),                       \
-    QSA_EXACT_OPT((a).exact),                                                                      \
+    QSA_EXACT_OPT((a).exact), QSA_REPACK_OPT((a).repack_cache),                                    \
     QSA_KV_OPT((a).kv)
 
 #define QSA_GEN_NUM(n, val, a, field, from, to, text)                                              \
@@ -103,6 +109,9 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s);
 int qsa_gen_opts(const qsa_cmd *cmd, qsa_gen_args *a, const qs_model *m, qs_gen_opts *o);
 void qsa_gen_args_release(qsa_gen_args *a);
 
+/* Folder of repacked copies that --repack-cache asks for, in buf where it is the program's own; NULL:
+ * none. */
+const char *qsa_repack_dir(const char *given, char *buf, size_t cap);
 /* QS_KV_* of one of QSA_KV_TYPES; NULL: the default. */
 int32_t qsa_kv_type(const char *name);
 /* The library's notes and warnings as messages of the program (a qs_log_fn). */

@@ -33,6 +33,7 @@ typedef struct qs_bench_opts {
     uint64_t memory_bytes;
     int32_t kv_type;       /* QS_KV_* of qiusuo.h */
     int32_t exact;         /* as in qs_model_opts; the limit is then that of float arithmetic */
+    const char *repack_cache; /* as in qs_model_opts */
 } qs_bench_opts;
 QS_API void qs_bench_opts_init(qs_bench_opts *o, size_t size);
 

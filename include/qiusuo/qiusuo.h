@@ -42,11 +42,19 @@ QS_API int64_t qs_utf8_check(const char *text, size_t n);
 typedef void qs_log_fn(void *user, int level, const char *text);
 QS_API void qs_log_set(qs_log_fn *fn, void *user);
 
-/* A mapped file that becomes shorter while it is in use, or whose disk fails, raises SIGBUS. After
- * this call the library catches that for its own mappings (a handler of the whole process; other
- * faults go to the handler before it), and the call that used the file fails with QS_E_IO. */
+/* A mapped file that becomes shorter while it is in use, or whose disk fails, raises SIGBUS, which
+ * ends a process that does not catch it. After this call the library does, for mappings of its own
+ * (models, repacked copies, shards): what cannot be read counts as zeros, and the call that used the
+ * file (qs_generate, qs_chat_answer, ...) fails with QS_E_IO and the file's name; that model can only
+ * be closed. Faults of other mappings go to the handler that was there before.
+ * When: once, early, before the program installs a SIGBUS handler of its own (which would replace this
+ * one) and before it opens files that others may change; files that are open already are covered too.
+ * Further calls do nothing; it cannot be undone. Threads: any; the handler is the process's, and works
+ * in whichever thread meets the fault, without locks or allocation. A library that is loaded into a
+ * program leaves the call to that program. QS_E_IO: the system refused the handler. */
 QS_API qs_status qs_catch_file_faults(qs_err *err) QS_MUST_CHECK;
-/* QS_E_IO when any file failed that way since; for a program to ask before it believes a result. */
+/* QS_E_IO, naming a file, when any failed that way since, closed ones included; for a program to ask
+ * before it believes a result. Thread: any. */
 QS_API qs_status qs_files_intact(qs_err *err) QS_MUST_CHECK;
 
 /* The default model that belongs to the running program, found from the program's own real path: in
@@ -65,7 +73,8 @@ typedef struct qs_model_opts {
     const char *isa;         /* cap of the kernels' level: "ref", "avx2", ...; NULL: the highest */
     int32_t vocab_only;      /* non-zero: only the vocabulary is loaded; also works for a file
                                 without weights, which otherwise is QS_E_UNSUPPORTED */
-    /* Called while weights are prepared, if not NULL; a return other than 0 cancels. */
+    /* Called with bytes done and of all, by the calling thread, after every tensor that was
+     * prepared, if not NULL; a return other than 0 cancels. */
     int (*progress)(void *user, int64_t done, int64_t of);
     void *user;
     int32_t numa;            /* non-zero: threads are bound to NUMA nodes and weights lie near those
@@ -88,6 +97,11 @@ typedef struct qs_model_opts {
                                 at most 256 values. F32, F16 and BF16 weights are not concerned */
     const char *chat_template; /* its name, instead of the file's; NULL: the file's. An unknown one
                                 fails with the first answer, and lists the known */
+    /* A folder (made when missing) that keeps a copy of the weights as the kernels want them, about
+     * as large as the file: written by the first opening, mapped by later ones, which then prepare
+     * nothing. A copy that does not fit (the model's file changed, another CPU, a newer program) or
+     * is damaged is written anew; what prevents one is a note in the log, no error. NULL: none */
+    const char *repack_cache;
 } qs_model_opts;
 QS_API void qs_model_opts_init(qs_model_opts *o, size_t size);
 

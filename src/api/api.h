@@ -70,6 +70,10 @@ void qsi_api_opts(void *full, size_t full_size, const void *o);
 qs_status qsi_api_kv_type(int32_t public_type, qsi_type *out, qs_err *err) QS_MUST_CHECK;
 /* The pool of a model; with numa its workers are bound, and one node is worth a note. */
 qs_status qsi_api_pool(qsi_pool **pool, int32_t threads, bool numa, qs_err *err) QS_MUST_CHECK;
+/* Appends the path of a model's repacked copy; nothing, with a note, when the model is a folder, and
+ * nothing without a folder for copies. */
+qs_status qsi_api_packed_path(qsi_str *out, const char *folder, const char *model, bool exact,
+                              qs_err *err) QS_MUST_CHECK;
 /* Generates after the session's sequence was set to the prompt (n_cached of it in the cache). With
  * `answer` (may be NULL) the text goes there instead of to on_text. */
 qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space,

@@ -86,6 +86,7 @@ qs_status qs_bench(const qs_bench_opts *opts, qs_bench_report *out, qs_err *err)
     double least = INFINITY, moved = INFINITY;
     qsi_gguf *g = NULL;
     qsi_pool *pool = NULL;
+    qsi_str copy = {0};
     qsi_isa isa;
     qsi_api_opts(&o, sizeof o, opts);
     qsi_bench_opts in = inner(&o);
@@ -93,6 +94,9 @@ qs_status qs_bench(const qs_bench_opts *opts, qs_bench_report *out, qs_err *err)
     QS_TRY(qsi_isa_parse(o.isa != NULL ? o.isa : "auto", &isa, err));
     if (o.mlock && o.memory_bytes > 0)
         QS_FAIL(err, QS_E_ARG, "--mlock keeps all weights in memory, --memory does not: give one");
+    if (o.model != NULL)
+        QS_TRY(qsi_api_packed_path(&copy, o.repack_cache, o.model, o.exact != 0, err));
+    in.packed_path = copy.data;
     QS_TRY(qsi_api_pool(&pool, o.threads, o.numa != 0, err));
     if (o.model != NULL) QS_TRY(qsi_files_open_model(o.model, &g, err));
     /* from disk each try takes minutes, and memory's rate matters little */
@@ -108,6 +112,7 @@ qs_status qs_bench(const qs_bench_opts *opts, qs_bench_report *out, qs_err *err)
 done:
     qsi_gguf_close(&g);
     qsi_pool_free(pool);
+    qsi_str_release(&copy);
     return st;
 }
 

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "files/open_model.h"
+#include "model/packed.h"
 #include "sys/cpu.h"
 #include "sys/file.h"
 #include "sys/mapguard.h"
@@ -156,17 +157,28 @@ done:
     return st;
 }
 
+qs_status qsi_api_packed_path(qsi_str *out, const char *folder, const char *model, bool exact,
+                              qs_err *err) {
+    if (folder == NULL) return QS_OK;
+    if (!qsi_path_is_dir(model)) return qsi_packed_path(out, folder, model, exact, err);
+    qsi_log(QSI_LOG_NOTE, "no repacked copy of a folder is kept: convert it to a GGUF file first "
+            "(qiusuo convert)");
+    return QS_OK;
+}
+
 static qs_status load_weights(qs_model *m, const qs_model_opts *o, qs_err *err) {
     qs_status st = QS_OK;
+    qsi_str copy = {0};
     if (qsi_gguf_n_tensors(m->g) == 0)
         QS_FAIL(err, QS_E_UNSUPPORTED, "'%s' is a vocabulary without weights: it can be described "
                 "(info) and can tokenize, but not run", m->path);
+    QS_TRY(qsi_api_packed_path(&copy, o->repack_cache, m->path, o->exact != 0, err));
     QS_TRY(qsi_api_pool(&m->pool, o->threads, o->numa != 0, err));
     qsi_model_opts mo = { .pool = m->pool, .isa = m->isa, .progress = o->progress, .user = o->user,
                           .max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_ROWS,
                           .memory_bytes = o->memory_bytes, .n_ctx = o->n_ctx,
                           .rope_scaling = o->rope_scaling, .rope_factor = o->rope_factor,
-                          .exact = o->exact != 0 };
+                          .exact = o->exact != 0, .packed_path = copy.data };
     st = qsi_model_open(&m->model, m->g, &mo, err);
     if (st != QS_OK) {
         qsi_err_prefix(err, "cannot run '%s'", m->path);
@@ -177,6 +189,7 @@ static qs_status load_weights(qs_model *m, const qs_model_opts *o, qs_err *err) 
         QS_FAIL(err, QS_E_FORMAT, "cannot run '%s': its vocabulary has %d tokens, its weights only "
                 "%d rows for them", m->path, (int)n_vocab, (int)n_model);
 done:
+    qsi_str_release(&copy);
     return st;
 }
 

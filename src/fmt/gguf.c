@@ -671,6 +671,11 @@ void qsi_gguf_drop_bytes(const qsi_gguf *g, const void *p, size_t n) {
 int qsi_gguf_fd(const qsi_gguf *g) { return g->mapped && g->n_parts == 0 ? g->map.fd : -1; }
 const uint8_t *qsi_gguf_data(const qsi_gguf *g) { return g->data; }
 
+const qsi_map *qsi_gguf_map(const qsi_gguf *g, size_t i) {
+    if (i > 0) return i <= g->n_parts ? qsi_gguf_map(g->parts[i - 1], 0) : NULL;
+    return g->mapped ? &g->map : NULL;
+}
+
 void qsi_gguf_random(const qsi_gguf *g) {
     if (g->mapped) qsi_map_random(&g->map);
     for (size_t i = 0; i < g->n_parts; i++) qsi_gguf_random(g->parts[i]);

@@ -86,6 +86,8 @@ void qsi_gguf_drop_bytes(const qsi_gguf *g, const void *p, size_t n);
  * byte. */
 int qsi_gguf_fd(const qsi_gguf *g);
 const uint8_t *qsi_gguf_data(const qsi_gguf *g);
+/* The mapping of the model's i-th file; NULL: there are no more, or it is bytes in memory. */
+const struct qsi_map *qsi_gguf_map(const qsi_gguf *g, size_t i);
 /* Pages will be touched here and there: the system reads no others with them. */
 void qsi_gguf_random(const qsi_gguf *g);
 

@@ -9,8 +9,8 @@ static qs_status model_step(void *user, const qsi_step *s, qs_err *err) {
     step.kv = r->kv;
     qs_status st = qsi_model_step(r->model, &step, err);
     /* A file that failed explains whatever the step says. */
-    if (r->file != NULL && qsi_gguf_intact(r->file, NULL) != QS_OK)
-        return qsi_gguf_intact(r->file, err);
+    if (r->file != NULL && qsi_model_intact(r->model, NULL) != QS_OK)
+        return qsi_model_intact(r->model, err);
     return st;
 }
 

@@ -139,7 +139,7 @@ static qs_status subject_init(subject *s, const qsi_bench_opts *o, const qsi_ggu
                               qsi_isa isa, qs_err *err) {
     qs_status st = QS_OK;
     qsi_model_opts mo = {.pool = pool, .isa = isa, .memory_bytes = o->memory_bytes,
-                         .exact = o->exact};
+                         .exact = o->exact, .packed_path = o->packed_path};
     qsi_model_io io;
     qsi_config shape;
     *s = (subject){.o = o};

@@ -20,7 +20,8 @@ typedef struct qsi_bench_opts {
     bool mlock;
     double probe_s;                                    /* of measuring memory around repeats; 0: not */
     qsi_type kv_type;                                  /* of the cache */
-    bool exact;                                        /* as in qsi_model_opts */
+    bool exact;                                        /* as in qsi_model_opts, these two */
+    const char *packed_path;
 } qsi_bench_opts;
 
 /* Of a run whose weights come from disk (memory_bytes). */

@@ -1,6 +1,7 @@
 /* A model for inference: weights of a GGUF bound by name and shape and prepared, and the step.
  *
  * Weights are held once: when a tensor is prepared, the pages of the file it came from are given back.
+ * With a repacked copy (packed.h) they are its mapping, and nothing is prepared.
  * Only the embedding is read from the mapping, a row when a token needs it. All layers share one set
  * of buffers (one for dense layers, one for MoE layers); the residual stream is updated in place.
  * Nothing is allocated inside a step. */
@@ -8,8 +9,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "model/layer.h"
+#include "model/packed.h"
 #include "model/residency.h"
 #include "model/rope_scaling.h"
 #include "sys/file.h"
@@ -43,7 +46,11 @@ struct qsi_model {
     int part;
     qsi_weight *preparing;
     const uint8_t *rows; /* its rows in the file */
-    int64_t done, of; /* weights prepared */
+    int64_t done, of;    /* bytes of the file prepared */
+    uint64_t name;       /* hash of that of the tensor being bound */
+    size_t n_bound;
+    qsi_packed *packed;  /* the repacked copy in use; NULL: none */
+    qsi_packed_writer *packing; /* one being written */
     _Atomic int bad;
 };
 
@@ -55,7 +62,7 @@ static void name_of(char out[64], int32_t l, const char *part) {
         snprintf(out, 64, "blk.%d.%s.weight", l, part);
 }
 
-static qs_status find(const qsi_model *m, int32_t l, const char *part, int64_t n0, int64_t n1,
+static qs_status find(qsi_model *m, int32_t l, const char *part, int64_t n0, int64_t n1,
                       int64_t n2, const qsi_gguf_tensor **out, qs_err *err) {
     qs_status st = QS_OK;
     char name[64];
@@ -75,6 +82,7 @@ static qs_status find(const qsi_model *m, int32_t l, const char *part, int64_t n
         QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s has type %s (F32, F16, BF16, Q8_0, "
                 "Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, IQ4_XS, MXFP4 and Q2_K to Q6_K can be "
                 "run)", name, ti ? ti->name : "unknown");
+    m->name = qsi_hash(name, strlen(name));
     *out = x;
 done:
     return st;
@@ -98,22 +106,69 @@ static void prepare_part(const qsi_worker *wk, void *arg) {
     }
 }
 
+static qsi_packed_weight described(const qsi_model *m, const qsi_weight *w) {
+    return (qsi_packed_weight){.name = m->name, .kind = qsi_weight_mm(w), .n_out = qsi_weight_rows(w),
+                               .n_in = qsi_weight_cols(w), .bytes = qsi_weight_bytes(w)};
+}
+
+static qs_status take_packed(qsi_model *m, qsi_weight *w, qs_err *err) {
+    qs_status st = QS_OK;
+    const void *mem = NULL;
+    qsi_packed_weight want = described(m, w);
+    QS_TRY(qsi_packed_take(m->packed, m->n_bound++, &want, &mem, err));
+    qsi_weight_place(w, (void *)(uintptr_t)mem); /* only read */
+done:
+    return st;
+}
+
+/* A copy that cannot be written is no reason to fail. */
+static void keep_packed(qsi_model *m, const qsi_weight *w) {
+    qs_err why;
+    qsi_packed_weight x = described(m, w);
+    if (!m->packing || qsi_packed_put(m->packing, &x, qsi_weight_packed(w), &why) == QS_OK) return;
+    qsi_log(QSI_LOG_NOTE, "no repacked copy is kept: %s", why.text);
+    qsi_packed_abort(&m->packing);
+}
+
+/* data: NULL only with a repacked copy, where it is not looked at. */
 static qs_status make_weight(qsi_model *m, qsi_type type, const void *data, int64_t n_out,
                              int64_t n_in, qsi_weight **w, unsigned *form, qs_err *err) {
     qs_status st = QS_OK;
+    int64_t rows = 0;
+    size_t row = 0;
     bool apart = m->res && qsi_res_holds(m->res, data);
     QS_TRY(qsi_weight_create_kind(w, m->k, type, qsi_weight_kind(type, m->o.exact),
-                                  apart ? NULL : data, n_out, n_in, err));
+                                  apart || m->packed ? NULL : data, n_out, n_in, err));
     *form |= qsi_act_form(qsi_weight_mm(*w));
     if (apart) return qsi_res_add(m->res, *w, data, m->group, m->expert, m->part, err);
+    if (m->packed) return take_packed(m, *w, err);
     m->preparing = *w;
     m->rows = data;
     qsi_pool_run(m->o.pool, prepare_part, m);
-    m->done += n_out * n_in;
-    if (m->o.progress && m->o.progress(m->o.user, m->done, m->of))
-        QS_FAIL(err, QS_E_CANCELLED, "cancelled while weights were prepared");
+    keep_packed(m, *w);
+    (void)qsi_weight_panels(*w, &rows, &row);
+    m->done += n_out * (int64_t)row;
 done:
     return st;
+}
+
+/* After every tensor. */
+static qs_status tell(const qsi_model *m, qs_err *err) {
+    if (!m->o.progress || m->res || m->packed) return QS_OK;
+    if (!m->o.progress(m->o.user, qsi_min64(m->done, m->of), m->of)) return QS_OK;
+    return qsi_err_set(err, QS_E_CANCELLED, "cancelled while weights were prepared");
+}
+
+/* What prepared weights are made of: matrices of the file, an embedding that is no head left out. */
+static int64_t bytes_to_prepare(const qsi_gguf *g) {
+    int64_t n = 0;
+    bool head = qsi_gguf_tensor_find(g, "output.weight") != NULL;
+    for (size_t i = 0; i < qsi_gguf_n_tensors(g); i++) {
+        const qsi_gguf_tensor *x = qsi_gguf_tensor_at(g, i);
+        if (x->n_dims < 2 || (head && strcmp(x->name, "token_embd.weight") == 0)) continue;
+        n += (int64_t)x->bytes;
+    }
+    return n;
 }
 
 static qs_status bind_matrix(qsi_model *m, int32_t l, const char *part, int64_t n_out,
@@ -124,6 +179,7 @@ static qs_status bind_matrix(qsi_model *m, int32_t l, const char *part, int64_t 
     st = make_weight(m, x->type, x->data, n_out, n_in, w, form, err);
     if (st != QS_OK) qsi_err_prefix(err, "tensor %s", x->name);
     qsi_gguf_drop(m->g, x);
+    if (st == QS_OK) QS_TRY(tell(m, err));
 done:
     return st;
 }
@@ -143,6 +199,7 @@ static qs_status bind_experts(qsi_model *m, int32_t l, const char *part, int64_t
     }
     qsi_gguf_drop(m->g, x);
     m->part++;
+    QS_TRY(tell(m, err));
 done:
     m->expert = -1;
     return st;
@@ -154,6 +211,7 @@ static qs_status bind_router(qsi_model *m, int32_t l, qsi_weight **w, qs_err *er
     const qsi_gguf_tensor *x = NULL;
     int64_t d = m->c.d_model, E = m->c.n_expert;
     QS_TRY(find(m, l, "ffn_gate_inp", d, E, 1, &x, err));
+    if (m->packed) return make_weight(m, QSI_F32, NULL, E, d, w, &m->masks.a2, err);
     float *rows = qsi_arena_alloc(&m->ar, (size_t)(d * E), sizeof(float));
     if (!rows) QS_FAIL(err, QS_E_NOMEM, "no memory for tensor %s", x->name);
     qsi_type_get(x->type)->decode(x->data, rows, d * E);
@@ -193,6 +251,7 @@ static qs_status make_turned(qsi_model *m, qsi_type type, const void *data, int6
     qsi_type to = turned_type(m, type);
     const qsi_type_info *ti = qsi_type_get(to);
     size_t n = (size_t)(n_in * n_out);
+    if (m->packed) return make_weight(m, to, NULL, n_out, n_in, w, form, err);
     float *x = qsi_alloc(n, sizeof *x), *y = qsi_alloc(n, sizeof *y);
     if (!x || !y) QS_FAIL(err, QS_E_NOMEM, "no memory for a matrix of %zu values", n);
     qsi_type_get(type)->decode(data, x, n_in * n_out);
@@ -226,6 +285,7 @@ static qs_status bind_kv_b(qsi_model *m, int32_t l, qsi_mla_weights *w, qs_err *
     }
     if (st != QS_OK) qsi_err_prefix(err, "tensor %s", x->name);
     qsi_gguf_drop(m->g, x);
+    if (st == QS_OK) QS_TRY(tell(m, err));
 done:
     return st;
 }
@@ -248,6 +308,7 @@ static qs_status bind_k_b_v_b(qsi_model *m, int32_t l, qsi_mla_weights *w, qs_er
     if (st != QS_OK) qsi_err_prefix(err, "layer %d, tensors attn_k_b and attn_v_b", l);
     qsi_gguf_drop(m->g, kb);
     qsi_gguf_drop(m->g, vb);
+    if (st == QS_OK) QS_TRY(tell(m, err));
 done:
     return st;
 }
@@ -483,6 +544,71 @@ done:
     return st;
 }
 
+/* ---- the repacked copy ---- */
+
+/* A copy to be written, where that is possible; else a note. */
+static void begin_packing(qsi_model *m, const qsi_packed_id *id) {
+    qs_err why;
+    uint64_t need = (uint64_t)m->of + (uint64_t)m->of / 16 + ((uint64_t)16 << 20);
+    if (qsi_packed_writer_open(&m->packing, m->o.packed_path, id, need, &why) != QS_OK)
+        qsi_log(QSI_LOG_NOTE, "no repacked copy is kept in '%s': %s", m->o.packed_path, why.text);
+}
+
+/* Opens the copy that is wanted, or begins to write it. */
+static void open_packed(qsi_model *m, qsi_packed_id *id) {
+    qs_err why;
+    if (!m->o.packed_path) return;
+    if (qsi_packed_id_of(id, m->g, m->k, m->o.exact, &why) != QS_OK) {
+        qsi_log(QSI_LOG_NOTE, "no repacked copy: %s", why.text);
+        return;
+    }
+    qs_status st = qsi_packed_open(&m->packed, m->o.packed_path, id, &why);
+    if (st == QS_OK) {
+        qsi_gguf_random(m->g); /* norms and rows of the embedding alone: no reading ahead */
+        return;
+    }
+    if (st != QS_E_NOTFOUND) qsi_log(QSI_LOG_NOTE, "the repacked copy is made anew: %s", why.text);
+    begin_packing(m, id);
+}
+
+static void finish_packing(qsi_model *m) {
+    qs_err why;
+    if (m->packing && qsi_packed_finish(&m->packing, &why) != QS_OK)
+        qsi_log(QSI_LOG_NOTE, "no repacked copy is kept: %s", why.text);
+}
+
+static qs_status bind_packed(qsi_model *m, unsigned *head_form, qs_err *err) {
+    qs_status st = QS_OK;
+    m->n_bound = 0;
+    QS_TRY(bind_all(m, head_form, err));
+    if (m->n_bound != qsi_packed_count(m->packed))
+        QS_FAIL(err, QS_E_CORRUPT, "'%s' is damaged: it holds more weights than the model",
+                m->o.packed_path);
+    QS_TRY(qsi_packed_load(m->packed, m->o.pool, m->o.progress, m->o.user, err));
+done:
+    return st;
+}
+
+/* All weights in memory: a copy's, or prepared. */
+static qs_status bind_here(qsi_model *m, unsigned *head_form, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_packed_id id;
+    m->done = 0;
+    open_packed(m, &id);
+    if (m->packed) {
+        st = bind_packed(m, head_form, err);
+        if (st != QS_E_CORRUPT) goto done;
+        qsi_log(QSI_LOG_NOTE, "the repacked copy is made anew: %s", err ? err->text : "it is damaged");
+        qsi_weights_release(&m->w, &m->c);
+        qsi_packed_close(&m->packed);
+        begin_packing(m, &id);
+    }
+    QS_TRY(bind_all(m, head_form, err));
+    finish_packing(m);
+done:
+    return st;
+}
+
 /* Binds and prepares the weights, all of them or by a plan, and makes the buffers. */
 static qs_status load(qsi_model *m, qs_err *err) {
     qs_status st = QS_OK;
@@ -490,11 +616,14 @@ static qs_status load(qsi_model *m, qs_err *err) {
     uint64_t room = m->o.weight_room;
     bool apart = room || m->o.memory_bytes;
     if (apart) QS_TRY(qsi_res_create(&m->res, &m->c, m->g, err));
-    QS_TRY(bind_all(m, &head_form, err));
+    QS_TRY(apart ? bind_all(m, &head_form, err) : bind_here(m, &head_form, err));
     QS_TRY(buffers_init(m, head_form, err));
     if (!apart) goto done;
     if (!room) QS_TRY(weight_room(m, &room, err));
     if (qsi_res_bytes(m->res) > room) {
+        if (m->o.packed_path)
+            qsi_log(QSI_LOG_NOTE, "no repacked copy is used: the weights do not fit the memory allowed "
+                    "and are read from the model's file");
         QS_TRY(qsi_res_start(m->res, room, m->o.max_rows, &m->o, err));
         m->f.res = m->res;
         goto done;
@@ -503,8 +632,7 @@ static qs_status load(qsi_model *m, qs_err *err) {
     qsi_res_free(m->res);
     m->res = NULL;
     qsi_weights_release(&m->w, &m->c);
-    m->done = 0;
-    QS_TRY(bind_all(m, &head_form, err));
+    QS_TRY(bind_here(m, &head_form, err));
 done:
     return st;
 }
@@ -540,7 +668,7 @@ qs_status qsi_model_open(qsi_model **out, const qsi_gguf *g, const qsi_model_opt
     QS_TRY(qsi_config_check(&m->c, err));
     QS_TRY(stretch(&m->c, o, err));
     QS_TRY(qsi_shard_init(&m->shard, &m->c, m->o.comm, err));
-    m->of = qsi_config_params(&m->c, NULL);
+    m->of = bytes_to_prepare(g);
     QS_TRY(load(m, err));
     *out = m;
     m = NULL;
@@ -553,6 +681,8 @@ void qsi_model_close(qsi_model **m) {
     if (!*m) return;
     qsi_res_free((*m)->res);
     qsi_weights_release(&(*m)->w, &(*m)->c);
+    qsi_packed_abort(&(*m)->packing);
+    qsi_packed_close(&(*m)->packed);
     qsi_arena_release(&(*m)->ar);
     qsi_free(*m);
     *m = NULL;
@@ -560,6 +690,11 @@ void qsi_model_close(qsi_model **m) {
 
 const qsi_config *qsi_model_config(const qsi_model *m) { return &m->c; }
 int qsi_model_max_rows(const qsi_model *m) { return m->o.max_rows; }
+
+qs_status qsi_model_intact(const qsi_model *m, qs_err *err) {
+    qs_status st = qsi_gguf_intact(m->g, err);
+    return st == QS_OK && m->packed ? qsi_packed_intact(m->packed, err) : st;
+}
 
 void qsi_model_io_stats(qsi_model *m, qsi_model_io *out, bool reset) {
     *out = (qsi_model_io){0};

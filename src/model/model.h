@@ -154,7 +154,12 @@ typedef struct qsi_model_opts {
     int64_t n_ctx;
     uint64_t weight_room;    /* instead of memory_bytes: bytes for weights alone; 0: computed */
     bool exact;              /* quantised weights meet float activations, not int8 ones */
-    /* called while weights are prepared; may be NULL; non-zero cancels */
+    /* A repacked copy of the weights (packed.h), used when it fits, else written anew while weights
+     * are prepared; borrowed. What prevents either is a note, no error. Without use when weights do
+     * not all fit. NULL: none */
+    const char *packed_path;
+    /* called after every tensor that was prepared, or piece of a copy that was read, with bytes, by
+     * the owner's thread; may be NULL; non-zero cancels */
     int (*progress)(void *user, int64_t done, int64_t of);
     void *user;
 } qsi_model_opts;
@@ -165,6 +170,8 @@ qs_status qsi_model_open(qsi_model **m, const qsi_gguf *g, const qsi_model_opts 
     QS_MUST_CHECK;
 void qsi_model_close(qsi_model **m);
 const qsi_config *qsi_model_config(const qsi_model *m);
+/* QS_E_IO when a file it is mapped from changed meanwhile. */
+qs_status qsi_model_intact(const qsi_model *m, qs_err *err) QS_MUST_CHECK;
 int qsi_model_max_rows(const qsi_model *m);
 
 /* Running from disk (memory_bytes), since the last reset. */

@@ -105,6 +105,11 @@ int64_t qsi_weight_panels(const qsi_weight *w, int64_t *rows, size_t *src_bytes)
 /* Packs panels [p0, p1) into the block at mem (NULL: the weight's own); rows: bytes of the file from
  * the first row of panel p0 on. Thread: any, for different panels. */
 void qsi_weight_pack(const qsi_weight *w, const void *rows, int64_t p0, int64_t p1, void *mem);
+/* The packed form; NULL while there is none. */
+const void *qsi_weight_packed(const qsi_weight *w);
+/* What k's packing makes of a fixed pattern in every kind, as a hash: tables of equal layout pack
+ * alike. QS_E_NOMEM. */
+qs_status qsi_weight_layout(const qsi_kern *k, uint64_t *out, qs_err *err) QS_MUST_CHECK;
 /* From float32 masters, for training, in F32 or BF16; serves y = x Wt and dx = dy W. */
 qs_status qsi_weight_create_train(qsi_weight **w, const qsi_kern *k, qsi_mm kind,
                                   const float *master, int64_t n_out, int64_t n_in, qs_err *err)

@@ -2,6 +2,7 @@
  *
  * In training a weight W [n_out, n_in] is packed twice: as the right side of y = x Wt (columns are
  * rows of W) and of dx = dy W (columns are columns of W). */
+#include "base/hash.h"
 #include "op/op.h"
 #include "sys/file.h"
 
@@ -108,6 +109,38 @@ void qsi_weight_pack(const qsi_weight *w, const void *rows, int64_t p0, int64_t 
     char *dst = (char *)(mem ? mem : w->fwd) + (size_t)p0 * w->mm->panel_bytes(w->n_in);
     w->mm->pack(rows, w->src_row, 1, qsi_min64(w->n_out, p1 * w->mm->nr) - first, w->n_in, 0,
                 p1 - p0, dst);
+}
+
+const void *qsi_weight_packed(const qsi_weight *w) { return w->fwd; }
+
+qs_status qsi_weight_layout(const qsi_kern *k, uint64_t *out, qs_err *err) {
+    enum { COLUMNS = 5 * 256, ROWS = 19, ROW_BYTES = COLUMNS * 4 };
+    qs_status st = QS_OK;
+    uint64_t h = 0;
+    qsi_rng r;
+    char *src = qsi_alloc(ROWS, ROW_BYTES), *dst = NULL;
+    if (!src) QS_FAIL(err, QS_E_NOMEM, "out of memory");
+    qsi_rng_init(&r, 1);
+    for (size_t i = 0; i < ROWS * ROW_BYTES; i++) src[i] = (char)(qsi_rng_u64(&r) & 0x3f);
+    for (size_t i = 0; i < 2 * QSI_COUNT(kinds); i++) {
+        const qsi_type_info *ti = qsi_type_get(kinds[i / 2].type);
+        qsi_mm kind = qsi_weight_kind(kinds[i / 2].type, i % 2 != 0);
+        const qsi_kern_mm *mm = &k->mm[kind];
+        size_t row = 0, all = 0;
+        QS_CHECK(qsi_row_bytes(ti, COLUMNS, &row) && row <= ROW_BYTES);
+        QS_TRY(pack_size(mm, ROWS, COLUMNS, &all, err));
+        qsi_free(dst);
+        dst = qsi_calloc(all, 1);
+        if (!dst) QS_FAIL(err, QS_E_NOMEM, "out of memory");
+        mm->pack(src, ti->block > 1 ? (int64_t)row : COLUMNS, 1, ROWS, COLUMNS, 0, panels(mm, ROWS),
+                 dst);
+        h = qsi_hash_seed(dst, all, h + (uint64_t)mm->nr);
+    }
+    *out = h;
+done:
+    qsi_free(src);
+    qsi_free(dst);
+    return st;
 }
 
 void qsi_weight_prepare(const qsi_worker *wk, const qsi_kern *k, qsi_weight *w) {

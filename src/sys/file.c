@@ -89,6 +89,45 @@ void qsi_map_random(const qsi_map *m) {
     advise(m, 0, m->size, false, MADV_RANDOM);
 }
 
+void qsi_map_huge(const qsi_map *m) {
+#ifdef MADV_HUGEPAGE
+    advise(m, 0, m->size, false, MADV_HUGEPAGE);
+#else
+    (void)m;
+#endif
+}
+
+void qsi_map_populate(const qsi_map *m, size_t off, size_t n) {
+    if (m->data == NULL || off >= m->size) return;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t end = n < m->size - off ? off + n : m->size;
+    off = off / page * page;
+#ifdef MADV_POPULATE_READ
+    if (madvise((void *)(uintptr_t)(m->data + off), end - off, MADV_POPULATE_READ) == 0) return;
+#endif
+    for (const volatile uint8_t *p = m->data; off < end; off += page) (void)p[off];
+}
+
+int64_t qsi_map_mtime_ns(const qsi_map *m) {
+    struct stat sb;
+    if (fstat(m->fd, &sb) != 0) return 0;
+    return (int64_t)sb.st_mtim.tv_sec * 1000000000 + sb.st_mtim.tv_nsec;
+}
+
+qs_status qsi_map_peek(const qsi_map *m, size_t off, void *out, size_t n, qs_err *err) {
+    uint8_t *p = out;
+    while (n > 0) {
+        ssize_t k = pread(m->fd, p, n, (off_t)off);
+        if (k < 0 && errno == EINTR) continue;
+        if (k < 0) return qsi_err_errno(err, errno, "cannot read a mapped file");
+        if (k == 0) return qsi_err_set(err, QS_E_IO, "a mapped file became shorter");
+        p += k;
+        off += (size_t)k;
+        n -= (size_t)k;
+    }
+    return QS_OK;
+}
+
 /* Reads to the end of fd; more than max bytes is an error. */
 static qs_status read_all(int fd, const char *name, size_t max, qsi_str *out, qs_err *err) {
     qs_status st = QS_OK;

@@ -23,6 +23,15 @@ void qsi_map_drop(const qsi_map *m, size_t off, size_t n);
 void qsi_map_will_need(const qsi_map *m, size_t off, size_t n);
 /* Pages will be touched here and there: the system reads no others with them. */
 void qsi_map_random(const qsi_map *m);
+/* Pieces of the file that the system keeps as huge pages are mapped so, and reading from disk makes
+ * such pieces. A hint. */
+void qsi_map_huge(const qsi_map *m);
+/* Reads pages [off, off + n) into memory and the page table now; several threads may share a range. */
+void qsi_map_populate(const qsi_map *m, size_t off, size_t n);
+/* When the file was last changed, nanoseconds; 0 when the system does not say. */
+int64_t qsi_map_mtime_ns(const qsi_map *m);
+/* Copies n bytes at off without touching the mapping: nothing else is read with them. */
+qs_status qsi_map_peek(const qsi_map *m, size_t off, void *out, size_t n, qs_err *err) QS_MUST_CHECK;
 
 /* Reads a whole file (or standard input for "-") of at most `max` bytes into an owned string. */
 qs_status qsi_file_read(const char *path, size_t max, qsi_str *out, qs_err *err) QS_MUST_CHECK;
@@ -48,6 +57,8 @@ qs_status qsi_writer_take_map(qsi_writer **w, qsi_map *m, qs_err *err) QS_MUST_C
 
 bool qsi_path_exists(const char *path);
 bool qsi_path_is_dir(const char *path);
+/* Appends the absolute path without links. */
+qs_status qsi_path_real(const char *path, qsi_str *out, qs_err *err) QS_MUST_CHECK;
 /* True when folder `path` is also one of the folders that stand above it in `path`: a link leads in
  * a circle there. */
 bool qsi_path_is_loop(const char *path);

@@ -1,5 +1,5 @@
 /* Paths, folders and the place of the running program. */
-#define _GNU_SOURCE /* statvfs and fstatat under c11 */
+#define _GNU_SOURCE /* statvfs, fstatat and realpath(path, NULL) under c11 */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +21,14 @@ bool qsi_path_exists(const char *path) {
 bool qsi_path_is_dir(const char *path) {
     struct stat sb;
     return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
+}
+
+qs_status qsi_path_real(const char *path, qsi_str *out, qs_err *err) {
+    char *real = realpath(path, NULL);
+    if (real == NULL) return qsi_err_errno(err, errno, "cannot find '%s'", path);
+    qs_status st = qsi_str_puts(out, real);
+    free(real);
+    return st == QS_OK ? st : qsi_err_set(err, st, "out of memory");
 }
 
 bool qsi_path_is_loop(const char *path) {
