@@ -584,6 +584,8 @@ static qs_status bind_packed(qsi_model *m, unsigned *head_form, qs_err *err) {
     if (m->n_bound != qsi_packed_count(m->packed))
         QS_FAIL(err, QS_E_CORRUPT, "'%s' is damaged: it holds more weights than the model",
                 m->o.packed_path);
+    for (size_t i = 0; i < qsi_gguf_n_tensors(m->g); i++) /* norms were copied */
+        qsi_gguf_drop(m->g, qsi_gguf_tensor_at(m->g, i));
     QS_TRY(qsi_packed_load(m->packed, m->o.pool, m->o.progress, m->o.user, err));
 done:
     return st;

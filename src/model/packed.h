@@ -6,7 +6,7 @@
  *            u64 hash of the model's file, u64 hash of the kernels' layout, u64 offset of the table,
  *            u64 weights, u64 hash of the table, level of the CPU (16 bytes), 40 zeros,
  *            u64 hash of all this: 128 bytes
- *   2 MiB    the weights, one after another in the order in which a model is bound, each at a
+ *   4096     the weights, one after another in the order in which a model is bound, each at a
  *            multiple of 4096
  *   table    of each weight 56 bytes: u32 kind, u32 0, u64 rows, u64 columns, u64 offset, u64 bytes,
  *            u64 hash of its bytes, u64 hash of its name. The file ends with it
@@ -25,7 +25,7 @@
 #define QSI_PACKED_VERSION 1 /* also the order of binding (model.c): raise it when that changes */
 #define QSI_PACKED_SUFFIX ".qspacked"
 enum { QSI_PACKED_HEADER = 128, QSI_PACKED_ENTRY = 56, QSI_PACKED_ALIGN = 4096,
-       QSI_PACKED_DATA = 1 << 21 };
+       QSI_PACKED_DATA = 4096 };
 
 /* What a copy is made of and for. */
 typedef struct qsi_packed_id {

@@ -10,7 +10,7 @@
 #include "sys/file.h"
 #include "sys/runfile.h"
 
-enum { SAMPLES = 128, SAMPLE = 4096, PIECE = QSI_PACKED_DATA };
+enum { SAMPLES = 128, SAMPLE = 4096, PIECE = 2 << 20 };
 #define SPARE_BYTES ((uint64_t)64 << 20) /* left on the disk */
 
 /* ---- what a copy is made of ---- */

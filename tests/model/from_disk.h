@@ -98,12 +98,13 @@ static inline void run_close(run *r) {
     *r = (run){0};
 }
 
-static inline qs_status run_open(run *r, const char *path, int threads, uint64_t room, qs_err *err) {
+static inline qs_status run_open_packed(run *r, const char *path, int threads, uint64_t room,
+                                        const char *packed, qs_err *err) {
     *r = (run){0};
     assert_int_equal(qsi_pool_create(&r->pool, threads, err), QS_OK);
     if (qsi_gguf_open(&r->g, path, err) != QS_OK) fail_msg("%s", err->text);
     qsi_model_opts o = {.pool = r->pool, .isa = qsi_cpu_isa(), .max_rows = ROWS,
-                        .weight_room = room};
+                        .weight_room = room, .packed_path = packed};
     qs_status st = qsi_model_open(&r->m, r->g, &o, err);
     if (st != QS_OK) {
         run_close(r);
@@ -114,6 +115,10 @@ static inline qs_status run_open(run *r, const char *path, int threads, uint64_t
     assert_int_equal(qsi_kv_create(&r->kv, c, QSI_F16, 1, err), QS_OK);
     assert_int_equal(qsi_kv_reserve(r->kv, &r->t, PROMPT + STEPS, err), QS_OK);
     return QS_OK;
+}
+
+static inline qs_status run_open(run *r, const char *path, int threads, uint64_t room, qs_err *err) {
+    return run_open_packed(r, path, threads, room, NULL, err);
 }
 
 /* n rows from position `from`, all their logits; ids depend on the position alone. */
