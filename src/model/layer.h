@@ -57,6 +57,8 @@ typedef struct qsi_weights {
 } qsi_weights;
 qs_status qsi_weights_init(qsi_weights *w, const qsi_config *c, qs_err *err) QS_MUST_CHECK;
 void qsi_weights_release(qsi_weights *w, const qsi_config *c);
+/* Bytes of the file that are prepared: its matrices, an embedding that is no head left out. */
+int64_t qsi_weights_file_bytes(const qsi_gguf *g);
 
 /* ---- what a layer keeps ---- */
 typedef struct qsi_moe_save {

@@ -159,18 +159,6 @@ static qs_status tell(const qsi_model *m, qs_err *err) {
     return qsi_err_set(err, QS_E_CANCELLED, "cancelled while weights were prepared");
 }
 
-/* What prepared weights are made of: matrices of the file, an embedding that is no head left out. */
-static int64_t bytes_to_prepare(const qsi_gguf *g) {
-    int64_t n = 0;
-    bool head = qsi_gguf_tensor_find(g, "output.weight") != NULL;
-    for (size_t i = 0; i < qsi_gguf_n_tensors(g); i++) {
-        const qsi_gguf_tensor *x = qsi_gguf_tensor_at(g, i);
-        if (x->n_dims < 2 || (head && strcmp(x->name, "token_embd.weight") == 0)) continue;
-        n += (int64_t)x->bytes;
-    }
-    return n;
-}
-
 static qs_status bind_matrix(qsi_model *m, int32_t l, const char *part, int64_t n_out,
                              int64_t n_in, qsi_weight **w, unsigned *form, qs_err *err) {
     qs_status st = QS_OK;
@@ -670,7 +658,7 @@ qs_status qsi_model_open(qsi_model **out, const qsi_gguf *g, const qsi_model_opt
     QS_TRY(qsi_config_check(&m->c, err));
     QS_TRY(stretch(&m->c, o, err));
     QS_TRY(qsi_shard_init(&m->shard, &m->c, m->o.comm, err));
-    m->of = bytes_to_prepare(g);
+    m->of = qsi_weights_file_bytes(g);
     QS_TRY(load(m, err));
     *out = m;
     m = NULL;

@@ -1,4 +1,6 @@
 /* The table of a model's bound weights. */
+#include <string.h>
+
 #include "model/layer.h"
 
 static void free_list(qsi_weight **w, int32_t n) {
@@ -50,4 +52,15 @@ void qsi_weights_release(qsi_weights *w, const qsi_config *c) {
     qsi_free(w->layers);
     qsi_free(w->norms);
     *w = (qsi_weights){0};
+}
+
+int64_t qsi_weights_file_bytes(const qsi_gguf *g) {
+    int64_t n = 0;
+    bool head = qsi_gguf_tensor_find(g, "output.weight") != NULL;
+    for (size_t i = 0; i < qsi_gguf_n_tensors(g); i++) {
+        const qsi_gguf_tensor *x = qsi_gguf_tensor_at(g, i);
+        if (x->n_dims < 2 || (head && strcmp(x->name, "token_embd.weight") == 0)) continue;
+        n += (int64_t)x->bytes;
+    }
+    return n;
 }
