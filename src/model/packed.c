@@ -76,7 +76,8 @@ static qs_status check_header(const qsi_packed *p, const header *h, qs_err *err)
         QS_FAIL(err, QS_E_CORRUPT, "'%s' is damaged: it has %zu bytes, not %" PRIu64, name_of(p),
                 p->size, h->bytes);
     if (h->table < QSI_PACKED_DATA || h->table > p->size ||
-        h->n != (p->size - h->table) / QSI_PACKED_ENTRY || (p->size - h->table) % QSI_PACKED_ENTRY != 0)
+        h->n != (p->size - h->table) / QSI_PACKED_ENTRY ||
+        (p->size - h->table) % QSI_PACKED_ENTRY != 0)
         QS_FAIL(err, QS_E_CORRUPT, "'%s' is damaged: its table lies outside", name_of(p));
     if (h->table_hash != qsi_hash(p->data + h->table, p->size - (size_t)h->table))
         QS_FAIL(err, QS_E_CORRUPT, "'%s' is damaged: its table differs from its checksum", name_of(p));
@@ -93,8 +94,8 @@ static qs_status check_id(const qsi_packed *p, const header *h, const qsi_packed
     if (h->source != id->source)
         QS_FAIL(err, QS_E_STATE, "'%s' was made of another file: the model changed", name_of(p));
     if (h->layout != id->layout || (h->flags & 1) != (uint32_t)id->exact)
-        QS_FAIL(err, QS_E_STATE, "'%s' was made for other kernels (%s; these are %s)", name_of(p), h->isa,
-                id->isa);
+        QS_FAIL(err, QS_E_STATE, "'%s' was made for other kernels (%s; these are %s)", name_of(p),
+                h->isa, id->isa);
 done:
     return st;
 }
@@ -228,7 +229,8 @@ qs_status qsi_packed_load(const qsi_packed *p, qsi_pool *pool,
     int64_t all = (int64_t)qsi_packed_bytes(p);
     if (!p->mapped || (uint64_t)all > qsi_mem_available()) goto done; /* read as it is needed */
     for (int64_t at = 0; at < all; at += LOAD_PIECE) {
-        touching t = {.p = p, .off = QSI_PACKED_DATA + (uint64_t)at, .n = qsi_min64(LOAD_PIECE, all - at)};
+        touching t = {.p = p, .off = QSI_PACKED_DATA + (uint64_t)at,
+                      .n = qsi_min64(LOAD_PIECE, all - at)};
         qsi_pool_run(pool, touch, &t);
         if (progress != NULL && progress(user, at + t.n, all) != 0)
             QS_FAIL(err, QS_E_CANCELLED, "cancelled while weights were read");

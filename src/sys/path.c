@@ -1,8 +1,9 @@
 /* Paths, folders and the place of the running program. */
-#define _GNU_SOURCE /* statvfs, fstatat and realpath(path, NULL) under c11 */
+#define _GNU_SOURCE /* statvfs, fstatat and realpath under c11 */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -24,10 +25,9 @@ bool qsi_path_is_dir(const char *path) {
 }
 
 qs_status qsi_path_real(const char *path, qsi_str *out, qs_err *err) {
-    char *real = realpath(path, NULL);
-    if (real == NULL) return qsi_err_errno(err, errno, "cannot find '%s'", path);
+    char real[PATH_MAX];
+    if (realpath(path, real) == NULL) return qsi_err_errno(err, errno, "cannot find '%s'", path);
     qs_status st = qsi_str_puts(out, real);
-    free(real);
     return st == QS_OK ? st : qsi_err_set(err, st, "out of memory");
 }
 
