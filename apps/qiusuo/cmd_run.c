@@ -12,14 +12,23 @@
 #include "ui.h"
 
 #define MAX_PROMPT ((size_t)64 << 20)
+#define HOLE "<FILL_ME>" /* where --fim fills in, as in the libraries of others */
 
 typedef struct args {
     qsa_model_args model;
     qsa_gen_args gen;
     const char *prompt, *file, *system;
-    bool raw, json, no_special, stats;
+    const char *hole, *prefix, *suffix; /* of --fim; the last two are files */
+    bool raw, json, no_special, stats, fim;
     int64_t n_probs;
 } args;
+
+/* What is asked: a prompt, or for --fim what stands before the hole, and what behind it. */
+typedef struct question {
+    const char *text, *behind;
+    size_t n, n_behind;
+    char *owned[2];
+} question;
 
 static int print_part(void *user, qs_part part, const char *p, size_t n) {
     return qsa_show_part(user, part, p, n) || qsa_interrupted();
@@ -66,20 +75,21 @@ static void print_stats(const qs_gen_stats *st) {
             st->n_prompt, st->prompt_s, st->prompt_s > 0 ? fed / st->prompt_s : 0.0);
 }
 
-static qs_status generate(const args *a, qs_session *s, const char *prompt, size_t n,
-                          const qs_gen_opts *o, qs_gen_stats *stats, qs_err *err) {
+static qs_status generate(const args *a, qs_session *s, const question *q, const qs_gen_opts *o,
+                          qs_gen_stats *stats, qs_err *err) {
     qs_status st = QS_OK;
+    if (a->fim)
+        return qs_generate_fim(s, q->text, q->n, q->behind, q->n_behind, o, stats, err);
     if (a->raw)
-        return qs_generate(s, prompt, n, QS_ENCODE_BOS | (a->no_special ? 0 : QS_ENCODE_SPECIAL), o,
+        return qs_generate(s, q->text, q->n, QS_ENCODE_BOS | (a->no_special ? 0 : QS_ENCODE_SPECIAL), o,
                            stats, err);
     if (a->system != NULL) st = qs_chat_add(s, QS_SYSTEM, a->system, strlen(a->system), err);
-    if (st == QS_OK) st = qs_chat_add(s, QS_USER, prompt, n, err);
+    if (st == QS_OK) st = qs_chat_add(s, QS_USER, q->text, q->n, err);
     if (st == QS_OK) st = qs_chat_answer(s, o, stats, err);
     return st;
 }
 
-static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s, const char *prompt,
-                  size_t n) {
+static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s, const question *q) {
     qs_err err = { 0 };
     qs_gen_opts o;
     qs_gen_stats stats = { 0 };
@@ -92,20 +102,20 @@ static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s,
         o.top_logprobs = (int32_t)a->n_probs;
         o.user = tokens;
     } else {
-        bool plain = a->raw || o.show_special;
+        bool plain = a->raw || a->fim || o.show_special;
         qsa_show_begin(&show);
         if (plain) o.on_text = print_text;
         else o.on_part = print_part;
         o.user = &show;
     }
     qsa_cancel_on_interrupt(s, true);
-    qs_status st = generate(a, s, prompt, n, &o, &stats, &err);
+    qs_status st = generate(a, s, q, &o, &stats, &err);
     qsa_cancel_on_interrupt(s, false);
     if (st == QS_OK) {
         bool asked = stats.finish == QS_FINISH_LENGTH && a->gen.n_predict >= 0;
         const char *note = asked ? NULL : qsa_finish_note(stats.finish);
         if (a->json) print_json(s, &stats, tokens);
-        else qsa_show_end(&show, s, -1);
+        else if (!a->fim || isatty(STDOUT_FILENO)) qsa_show_end(&show, s, -1); /* a file wants no more */
         if (note != NULL) qsa_say("%s", note);
         if (a->stats) print_stats(&stats);
         rc = qsa_interrupted() ? QSA_EXIT_INTERRUPTED : QSA_EXIT_OK;
@@ -116,9 +126,8 @@ static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s,
     return rc;
 }
 
-/* The prompt from -p, the argument, -f or a pipe; *owned is to be freed. */
-static int read_prompt(const args *a, const qsa_cmd *cmd, const qsa_pos *pos, char **owned,
-                       const char **prompt, size_t *n) {
+/* The prompt from -p, the argument, -f or a pipe. */
+static int read_prompt(const args *a, const qsa_cmd *cmd, const qsa_pos *pos, question *q) {
     qs_err err = { 0 };
     const char *text = a->prompt != NULL ? a->prompt : pos->n > 0 ? pos->v[0] : NULL;
     const char *file = a->file;
@@ -131,19 +140,72 @@ static int read_prompt(const args *a, const qsa_cmd *cmd, const qsa_pos *pos, ch
         file = "-";
     }
     if (file == NULL) {
-        *prompt = text;
-        *n = strlen(text);
+        q->text = text;
+        q->n = strlen(text);
         return QSA_GO;
     }
-    qs_status st = qsa_read_text(file, MAX_PROMPT, owned, n, &err);
-    if (st == QS_OK && !a->raw && *n > 0 && (*owned)[*n - 1] == '\n') --*n;
-    if (st == QS_OK && *n == 0 && !a->raw) {
+    qs_status st = qsa_read_text(file, MAX_PROMPT, &q->owned[0], &q->n, &err);
+    q->text = q->owned[0];
+    if (st != QS_OK) return qsa_fail(st, &err);
+    if (a->raw || a->fim) return QSA_GO;
+    if (q->n > 0 && q->text[q->n - 1] == '\n') q->n--;
+    if (q->n == 0) {
         if (a->model.model == NULL || a->file != NULL) qsa_say("the prompt is empty");
         else qsa_say("the prompt is empty ('%s' is the model)", a->model.model);
         return QSA_EXIT_FAILED;
     }
-    *prompt = *owned;
+    return QSA_GO;
+}
+
+static const char *find_text(const char *p, size_t n, const char *word, size_t n_word) {
+    for (; n >= n_word; p++, n--)
+        if (memcmp(p, word, n_word) == 0) return p;
+    return NULL;
+}
+
+/* Cuts the prompt at its only hole. */
+static int cut_at_hole(const args *a, const qsa_cmd *cmd, question *q) {
+    const char *hole = a->hole != NULL ? a->hole : HOLE;
+    size_t n = strlen(hole);
+    const char *at = n > 0 ? find_text(q->text, q->n, hole, n) : NULL;
+    if (at == NULL)
+        return qsa_usage(cmd, "the prompt has no hole: write %s where text is "
+                         "missing", hole);
+    q->behind = at + n;
+    q->n_behind = q->n - (size_t)(q->behind - q->text);
+    q->n = (size_t)(at - q->text);
+    if (find_text(q->behind, q->n_behind, hole, n) != NULL)
+        return qsa_usage(cmd, "the prompt has more than one hole (%s)", hole);
+    return QSA_GO;
+}
+
+static int read_around(const args *a, const qsa_cmd *cmd, const qsa_pos *pos, question *q) {
+    qs_err err = { 0 };
+    qs_status st = QS_OK;
+    if (pos->n > 0 || a->prompt != NULL || a->file != NULL || a->hole != NULL)
+        return qsa_usage(cmd, "--prefix and --suffix exclude another prompt");
+    if (a->prefix != NULL && a->suffix != NULL && strcmp(a->prefix, "-") == 0 &&
+        strcmp(a->suffix, "-") == 0)
+        return qsa_usage(cmd, "only one of --prefix and --suffix can be standard input");
+    if (a->prefix != NULL) st = qsa_read_text(a->prefix, MAX_PROMPT, &q->owned[0], &q->n, &err);
+    if (st == QS_OK && a->suffix != NULL)
+        st = qsa_read_text(a->suffix, MAX_PROMPT, &q->owned[1], &q->n_behind, &err);
+    q->text = q->owned[0] != NULL ? q->owned[0] : "";
+    q->behind = q->owned[1] != NULL ? q->owned[1] : "";
     return st == QS_OK ? QSA_GO : qsa_fail(st, &err);
+}
+
+static int read_asked(args *a, const qsa_cmd *cmd, const qsa_pos *pos, question *q) {
+    if (pos->n > 1 || (pos->n == 1 && a->prompt != NULL))
+        return qsa_usage(cmd, "more than one prompt: put the text in quotes");
+    if (a->raw && a->system != NULL) return qsa_usage(cmd, "--raw has no system text");
+    bool around = a->prefix != NULL || a->suffix != NULL;
+    if (a->hole != NULL || around) a->fim = true;
+    if (a->fim && (a->raw || a->system != NULL || a->no_special))
+        return qsa_usage(cmd, "--fim excludes --raw, --system and --no-special");
+    if (around) return read_around(a, cmd, pos, q);
+    int rc = read_prompt(a, cmd, pos, q);
+    return rc == QSA_GO && a->fim ? cut_at_hole(a, cmd, q) : rc;
 }
 
 int cmd_run(int argc, char **argv) {
@@ -155,6 +217,10 @@ int cmd_run(int argc, char **argv) {
         QSA_OPT_STR(0, "system", "TEXT", &a.system, "system text in front of the conversation"),
         QSA_OPT_FLAG(0, "raw", &a.raw, "continue the text as it is, without the chat template"),
         QSA_OPT_FLAG(0, "no-special", &a.no_special, "with --raw: control tokens are plain text"),
+        QSA_OPT_FLAG(0, "fim", &a.fim, "fill in the middle: the prompt has a hole, " HOLE),
+        QSA_OPT_STR(0, "hole", "TEXT", &a.hole, "with --fim: what is written for the hole"),
+        QSA_OPT_STR(0, "prefix", "FILE", &a.prefix, "fill in what follows this file"),
+        QSA_OPT_STR(0, "suffix", "FILE", &a.suffix, "fill in what comes before this file"),
         QSA_GEN_OPTS(a.gen),
         QSA_OPT_FLAG(0, "json", &a.json, "print one JSON object with text, ids and log-probabilities"),
         QSA_OPT_INT(0, "top-logprobs", "K", &a.n_probs, 0, 1000, "with --json: K alternatives a token"),
@@ -169,27 +235,25 @@ int cmd_run(int argc, char **argv) {
                  "or standard input.\n",
         .examples = "  qiusuo run model.gguf \"Who was Li Bai?\"\n"
                     "  qiusuo run model.gguf --raw -n 50 --temp 0 -p \"床前明月光\"\n"
-                    "  cat question.txt | qiusuo run model.gguf --seed 7\n",
+                    "  cat question.txt | qiusuo run model.gguf --seed 7\n"
+                    "  qiusuo run coder.gguf --fim \"def add(a, b):\\n    <FILL_ME>\\n\" --temp 0\n"
+                    "  qiusuo run coder.gguf --prefix head.py --suffix tail.py -n 200\n",
         .opts = opts, .n_opts = sizeof opts / sizeof opts[0], .max_pos = 2,
     };
     qsa_pos pos;
     qs_model *m = NULL;
     qs_session *s = NULL;
-    char *owned = NULL;
-    const char *prompt = "";
-    size_t n = 0;
+    question q = { .text = "", .behind = "" };
     int rc = qsa_parse(&cmd, argc, argv, &pos);
     if (rc != QSA_GO) return rc;
     qsa_take_model(&a.model, &pos);
-    if (pos.n > 1 || (pos.n == 1 && a.prompt != NULL))
-        return qsa_usage(&cmd, "more than one prompt: put the text in quotes");
-    if (a.raw && a.system != NULL) return qsa_usage(&cmd, "--raw has no system text");
-    rc = read_prompt(&a, &cmd, &pos, &owned, &prompt, &n);
+    rc = read_asked(&a, &cmd, &pos, &q);
     if (rc == QSA_GO) rc = qsa_open(&a.model, &m, &s);
-    if (rc == QSA_GO) rc = answer(&a, &cmd, m, s, prompt, n);
+    if (rc == QSA_GO) rc = answer(&a, &cmd, m, s, &q);
     qs_session_free(s);
     qs_model_close(&m);
     qsa_gen_args_release(&a.gen);
-    free(owned);
+    free(q.owned[0]);
+    free(q.owned[1]);
     return rc;
 }

@@ -242,6 +242,11 @@ typedef struct qs_gen_stats {
  * QS_E_LIMIT. */
 QS_API qs_status qs_generate(qs_session *s, const char *text, size_t n, uint32_t flags,
                              const qs_gen_opts *o, qs_gen_stats *stats, qs_err *err) QS_MUST_CHECK;
+/* Fills in what is missing between two texts (QS_E_UNSUPPORTED: the model's vocabulary has no tokens for
+ * that). Nothing in the texts is taken for a token of that kind. */
+QS_API qs_status qs_generate_fim(qs_session *s, const char *before, size_t n_before,
+                                 const char *behind, size_t n_behind, const qs_gen_opts *o,
+                                 qs_gen_stats *stats, qs_err *err) QS_MUST_CHECK;
 QS_API qs_status qs_generate_ids(qs_session *s, const int32_t *ids, size_t n, const qs_gen_opts *o,
                                  qs_gen_stats *stats, qs_err *err) QS_MUST_CHECK;
 /* Text of the last generation. Owned by the session, valid until its next call. */

@@ -207,6 +207,17 @@ done:
     return st;
 }
 
+qs_status qs_generate_fim(qs_session *s, const char *before, size_t n_before, const char *behind,
+                          size_t n_behind, const qs_gen_opts *o, qs_gen_stats *stats, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_ids ids = { 0 };
+    QS_TRY(qsi_encode_fim(s->model->tok.vocab, before, n_before, behind, n_behind, &ids, err));
+    QS_TRY(qs_generate_ids(s, ids.data, ids.len, o, stats, err));
+done:
+    qsi_ids_release(&ids);
+    return st;
+}
+
 /* ---- scoring ---------------------------------------------------------------------------------- */
 
 typedef struct scoring {

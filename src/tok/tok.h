@@ -73,6 +73,16 @@ bool qsi_vocab_is_end(const qsi_vocab *v, int32_t id);
  * [PADn] never. */
 qs_status qsi_encode(const qsi_vocab *v, const char *text, size_t n, unsigned flags, qsi_ids *out,
                      qs_err *err) QS_MUST_CHECK;
+/* The tokens of fill-in-the-middle, by the file's keys or else by their usual names; false: none. */
+typedef struct qsi_fim {
+    int32_t begin, hole, end;
+} qsi_fim;
+bool qsi_vocab_fim(const qsi_vocab *v, qsi_fim *out);
+/* Appends the ids of a prompt that asks for what is missing between two texts, BOS first where the
+ * vocabulary wants it. Nothing in the texts becomes a marker. QS_E_UNSUPPORTED: no such tokens. */
+qs_status qsi_encode_fim(const qsi_vocab *v, const char *before, size_t n_before, const char *behind,
+                         size_t n_behind, qsi_ids *out, qs_err *err) QS_MUST_CHECK;
+
 /* Appends the bytes of ids; control tokens are skipped unless `special`. */
 qs_status qsi_decode(const qsi_vocab *v, const int32_t *ids, size_t n, bool special, qsi_str *out)
     QS_MUST_CHECK;

@@ -81,7 +81,8 @@ static qs_status check_spec(const qsi_vocab_spec *s, qs_err *err) {
     const struct {
         const char *name;
         int64_t id;
-    } ids[] = {{"bos", s->bos}, {"eos", s->eos}, {"padding", s->pad}};
+    } ids[] = {{"bos", s->bos}, {"eos", s->eos}, {"padding", s->pad}, {"fim_pre", s->fim[0] - 1},
+               {"fim_suf", s->fim[1] - 1}, {"fim_mid", s->fim[2] - 1}};
     if (!qsi_pretok_known(s->pre))
         QS_FAIL(err, QS_E_UNSUPPORTED,
                 "unknown pre-tokenizer '%.40s' (known: " QSI_PRETOK_NAMES ")", s->pre);
@@ -335,6 +336,7 @@ static qs_status fill_tables(qsi_vocab *v, const qsi_vocab_spec *s, qs_err *err)
     v->bos = (int32_t)s->bos;
     v->eos = (int32_t)s->eos;
     v->pad = (int32_t)s->pad;
+    for (int i = 0; i < 3; i++) v->fim[i] = (int32_t)(s->fim[i] - 1);
     v->add_bos = s->add_bos && v->bos >= 0;
     v->add_eos = s->add_eos && v->eos >= 0;
     v->hash = hash_vocab(v);
@@ -384,7 +386,8 @@ static qs_status copy_spec(const qsi_vocab *v, size_t n, qsi_arena *a, qsi_vocab
     }
     *s = (qsi_vocab_spec){tokens,   types,  (int64_t)n,  left,      right,     v->n_merges,
                           v->bos,   v->eos, v->pad,      v->add_bos, v->add_eos, v->pre,
-                          v->chat_template};
+                          v->chat_template, {0}};
+    for (int i = 0; i < 3; i++) s->fim[i] = (int64_t)v->fim[i] + 1;
     return QS_OK;
 }
 

@@ -101,6 +101,24 @@ static qs_status optional_id(const qsi_gguf *g, const char *key, int64_t *out, q
     return qsi_gguf_i64(g, key, out, err);
 }
 
+static const char *const fim_keys[][2] = { /* and what they were called at first */
+    {KEY "fim_pre_token_id", KEY "prefix_token_id"},
+    {KEY "fim_suf_token_id", KEY "suffix_token_id"},
+    {KEY "fim_mid_token_id", KEY "middle_token_id"},
+};
+
+static qs_status load_fim(qsi_vocab_spec *spec, const qsi_gguf *g, qs_err *err) {
+    qs_status st = QS_OK;
+    for (int i = 0; i < 3; i++) {
+        int64_t id = -1;
+        QS_TRY(optional_id(g, fim_keys[i][1], &id, err));
+        QS_TRY(optional_id(g, fim_keys[i][0], &id, err));
+        spec->fim[i] = id < INT32_MAX ? id + 1 : id;
+    }
+done:
+    return st;
+}
+
 static qs_status optional_bool(const qsi_gguf *g, const char *key, bool *out, qs_err *err) {
     if (qsi_gguf_find(g, key) == NULL) return QS_OK;
     return qsi_gguf_bool(g, key, out, err);
@@ -159,6 +177,7 @@ static qs_status load_scalars(loader *l, const qsi_gguf *g, qs_err *err) {
     QS_TRY(optional_id(g, KEY "bos_token_id", &spec->bos, err));
     QS_TRY(optional_id(g, KEY "eos_token_id", &spec->eos, err));
     QS_TRY(optional_id(g, KEY "padding_token_id", &spec->pad, err));
+    QS_TRY(load_fim(spec, g, err));
     spec->add_bos = spec->bos >= 0;
     QS_TRY(optional_bool(g, KEY "add_bos_token", &spec->add_bos, err));
     QS_TRY(optional_bool(g, KEY "add_eos_token", &spec->add_eos, err));
@@ -234,6 +253,7 @@ qs_status qsi_vocab_save_gguf(const qsi_vocab *v, qsi_gguf_writer *w, qs_err *er
     QS_TRY(save_id(w, KEY "bos_token_id", v->bos));
     QS_TRY(save_id(w, KEY "eos_token_id", v->eos));
     QS_TRY(save_id(w, KEY "padding_token_id", v->pad));
+    for (int i = 0; i < 3; i++) QS_TRY(save_id(w, fim_keys[i][0], v->fim[i]));
     QS_TRY(qsi_gguf_put_bool(w, KEY "add_bos_token", v->add_bos));
     QS_TRY(qsi_gguf_put_bool(w, KEY "add_eos_token", v->add_eos));
     if (v->chat_template.n > 0)

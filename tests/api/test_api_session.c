@@ -154,6 +154,9 @@ static void test_limits(void **state) {
     assert_int_equal(qs_generate_ids(s, ids, 0, &o, &st, &err), QS_E_STATE);
     assert_int_equal(qs_generate(s, "ab\xff", 3, 0, &o, &st, &err), QS_E_FORMAT);
     assert_int_equal(err.offset, 2);
+    /* this vocabulary has no tokens for it */
+    assert_int_equal(qs_generate_fim(s, "a", 1, "b", 1, &o, &st, &err), QS_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "fill in the middle"));
     /* the whole context is used, and its end is told */
     o.ignore_end = 1;
     assert_int_equal(qs_generate_ids(s, ids, 3, &o, &st, &err), QS_OK);
