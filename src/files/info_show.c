@@ -135,7 +135,7 @@ static qs_status text_types(const qsi_info *x, qsi_str *s) {
         if (t->short_blocks > 0) {
             QS_TRY(qsi_str_printf(s, "; %" PRId64 " of them with rows ", t->short_blocks));
             if (t->short_row > 0) QS_TRY(qsi_str_printf(s, "of %" PRId64 " values, ", t->short_row));
-            QS_TRY(qsi_str_puts(s, "that blocks of 256 do not fit"));
+            QS_TRY(qsi_str_puts(s, "which blocks of 256 do not fit"));
         }
         QS_TRY(qsi_str_putc(s, '\n'));
     }
