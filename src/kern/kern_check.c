@@ -1,5 +1,5 @@
 /* The self-check of levels that no machine of the tests has: where one first runs, its products must
- * have the bits of the level below it, or it is left out. Half a millisecond, once a process. */
+ * have the bits of the level below it, or it is left out. Once a process: 0.8 ms (VNNI, Zen 4). */
 #include <string.h>
 
 #include "base/hash.h"
@@ -35,11 +35,13 @@ static const qsi_type types[] = {
 /* Any bytes, but in each row with one bit of a half's exponent cleared in all of them, so that
  * whatever is read as a scale is finite. MXFP4's scale, 2^(byte - 128), is between 1/16 and 8. */
 static void fill_weights(qsi_rng *r, const qsi_type_info *ti, size_t row) {
+    uint64_t bits = 0;
     for (int j = 0; j < N; j++)
-        for (size_t i = 0; i < row; i++) {
+        for (size_t i = 0; i < row; i++, bits >>= 8) {
             bool scale = ti->type == QSI_MXFP4 && i % (size_t)ti->bytes == 0;
+            if (i % 8 == 0) bits = qsi_rng_u64(r);
             scratch.w[(size_t)j * row + i] =
-                (char)(scale ? 124 + j % 8 : (int)(qsi_rng_below(r, 256) & ~(4u << j % 5)));
+                (char)(scale ? 124 + j % 8 : (int)(bits & 255 & ~(4u << j % 5)));
         }
 }
 
