@@ -38,8 +38,9 @@ static void finish_heads(const qsi_op *o, const qsi_fwd *f, float *x, int64_t n,
 static void rotate_and_store(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_layer_save *s) {
     const qsi_layer_weights *w = &f->w->layers[layer];
     int64_t hd = f->c->head_dim, hq = f->shard->n_head * hd, hk = f->shard->n_kv * hd;
-    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;) {
-        int64_t e = qsi_min64(i + QSI_OP_ROWS, f->n);
+    const int64_t step = qsi_op_rows(o, f->n);
+    for (int64_t i; (i = qsi_op_take(o) * step) < f->n;) {
+        int64_t e = qsi_min64(i + step, f->n);
         for (int64_t t = i; t < e; t++) {
             const float *cs = f->cs + t * hd;
             finish_heads(o, f, s->q + t * hq, hq, w->q_bias, w->q_norm, cs);
@@ -85,8 +86,9 @@ static void attend_blocks(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_
 void qsi_attention_out(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s,
                        int64_t n_out) {
     int64_t d = f->c->d_model;
-    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;) {
-        int64_t e = qsi_min64(i + QSI_OP_ROWS, f->n);
+    const int64_t step = qsi_op_rows(o, f->n);
+    for (int64_t i; (i = qsi_op_take(o) * step) < f->n;) {
+        int64_t e = qsi_min64(i + step, f->n);
         for (int64_t t = i; t < e; t++) qsi_act_put(o->k, &s->oa, t, s->out + t * n_out);
         if (s->x_mid != s->x_in)
             memcpy(s->x_mid + i * d, s->x_in + i * d, (size_t)((e - i) * d) * sizeof(float));

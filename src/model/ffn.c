@@ -12,8 +12,9 @@ void qsi_ffn_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save 
                         qsi_job_forward(w->up, &s->a2, 0, n, s->u, ff, false)};
     qsi_op_mm(o, in, 2);
     float *h = (float *)o->scratch;
-    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < n;) {
-        int64_t e = qsi_min64(i + QSI_OP_ROWS, n);
+    const int64_t step = qsi_op_rows(o, n);
+    for (int64_t i; (i = qsi_op_take(o) * step) < n;) {
+        int64_t e = qsi_min64(i + step, n);
         for (int64_t t = i; t < e; t++) {
             o->k->swiglu(s->g + t * ff, s->u + t * ff, h, ff);
             qsi_act_put(o->k, &s->h, t, h);

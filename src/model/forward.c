@@ -71,8 +71,9 @@ done:
 
 void qsi_rope_prepare(qsi_op *o, const qsi_fwd *f) {
     int64_t hd = qsi_config_rope_dim(f->c);
-    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;)
-        for (int64_t t = i; t < qsi_min64(i + QSI_OP_ROWS, f->n); t++) {
+    const int64_t step = qsi_op_rows(o, f->n);
+    for (int64_t i; (i = qsi_op_take(o) * step) < f->n;)
+        for (int64_t t = i; t < qsi_min64(i + step, f->n); t++) {
             if (f->pos[t] >= 0 && f->pos[t] < f->n_table)
                 memcpy(f->cs + t * hd, f->cs_table + f->pos[t] * hd, (size_t)hd * sizeof(float));
             else

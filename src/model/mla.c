@@ -298,8 +298,9 @@ static void latent_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t lay
     const qsi_mla_weights *w = &f->w->layers[layer].mla;
     const qsi_mla_save *m = &s->mla;
     int64_t qr = f->c->q_rank;
-    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;) {
-        for (int64_t t = i; t < qsi_min64(i + QSI_OP_ROWS, f->n); t++) {
+    const int64_t step = qsi_op_rows(o, f->n);
+    for (int64_t i; (i = qsi_op_take(o) * step) < f->n;) {
+        for (int64_t t = i; t < qsi_min64(i + step, f->n); t++) {
             float *c = m->c + t * z->lat, *a = m->qa + t * qr;
             o->k->rmsnorm(c, w->kv_norm, c, z->r, f->c->rms_eps);
             o->k->rope(c + z->r, f->cs + t * z->dr, z->dr, 1.0f);
@@ -314,8 +315,9 @@ static void latent_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t lay
 }
 
 static void rotate_queries(qsi_op *o, const qsi_fwd *f, const sizes *z, const qsi_layer_save *s) {
-    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;)
-        for (int64_t t = i; t < qsi_min64(i + QSI_OP_ROWS, f->n); t++)
+    const int64_t step = qsi_op_rows(o, f->n);
+    for (int64_t i; (i = qsi_op_take(o) * step) < f->n;)
+        for (int64_t t = i; t < qsi_min64(i + step, f->n); t++)
             for (int64_t h = 0; h < z->n_head; h++)
                 o->k->rope(s->q + (t * z->n_head + h) * z->dk + z->dn, f->cs + t * z->dr, z->dr,
                            1.0f);

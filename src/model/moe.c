@@ -38,16 +38,25 @@ void qsi_moe_route(const qsi_op *o, const qsi_config *c, const float *bias, floa
     }
 }
 
-/* Routes rows, finishes the shared experts' hidden rows, copies the residual stream. */
+/* With so many rows the shared experts compute while the routed ones, of 1 to 3 rows each, wait for
+ * memory: both are in one list of products. A single row gains nothing from that, and of more rows
+ * than a row block each list is arithmetic. */
+static bool shared_late(const qsi_fwd *f, const qsi_layer_weights *w) {
+    return w->gate && f->n > 4 && f->n <= QSI_OP_MM_ROWS;
+}
+
+/* Routes rows, finishes the shared experts' hidden rows if they are there, copies the stream. */
 static void route_rows(qsi_op *o, const qsi_fwd *f, const qsi_layer_weights *w,
                        const qsi_layer_save *s) {
     const qsi_moe_save *m = &s->moe;
     int64_t d = f->c->d_model, fs = f->shard->d_shared, E = f->c->n_expert, K = f->c->n_expert_used;
-    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < f->n;) {
-        int64_t e = qsi_min64(i + QSI_OP_ROWS, f->n);
+    const bool hidden = w->gate && !shared_late(f, w);
+    const int64_t step = qsi_op_rows(o, f->n);
+    for (int64_t i; (i = qsi_op_take(o) * step) < f->n;) {
+        int64_t e = qsi_min64(i + step, f->n);
         for (int64_t t = i; t < e; t++) {
             qsi_moe_route(o, f->c, w->gate_bias, m->s + t * E, m->idx + t * K, m->wt + t * K);
-            if (w->gate) swiglu_put(o->k, s->g, s->u, fs, t, (float *)o->scratch, &s->h);
+            if (hidden) swiglu_put(o->k, s->g, s->u, fs, t, (float *)o->scratch, &s->h);
         }
         if (s->x_out != s->x_mid)
             memcpy(s->x_out + i * d, s->x_mid + i * d, (size_t)((e - i) * d) * sizeof(float));
@@ -113,13 +122,40 @@ static int64_t block_rows(const qsi_moe_save *m, int64_t b) {
     return qsi_min64(QSI_OP_ROWS, m->off[e] + m->count[e] - b * QSI_OP_ROWS);
 }
 
+static int shared_in(const qsi_fwd *f, const qsi_layer_weights *w, const qsi_layer_save *s,
+                     qsi_mm_job *jobs) {
+    int64_t fs = f->shard->d_shared;
+    jobs[0] = qsi_job_forward(w->gate, &s->a2, 0, f->n, s->g, fs, false);
+    jobs[1] = qsi_job_forward(w->up, &s->a2, 0, f->n, s->u, fs, false);
+    return 2;
+}
+
+/* Hidden rows of experts with now[e] rows, and (late) of the shared ones. */
+static void hidden_rows(qsi_op *o, const qsi_fwd *f, const qsi_layer_save *s, const int32_t *now,
+                        bool late) {
+    const qsi_moe_save *m = &s->moe;
+    int64_t fe = f->c->d_expert, fs = f->shard->d_shared, rows = late ? f->n : 0;
+    for (int64_t i; (i = qsi_op_take(o)) < rows + m->n_blocks;) {
+        if (i < rows) {
+            swiglu_put(o->k, s->g, s->u, fs, i, (float *)o->scratch, &s->h);
+            continue;
+        }
+        int64_t b = i - rows;
+        if (!now[m->block_expert[b]]) continue;
+        int64_t t = b * QSI_OP_ROWS, end = t + block_rows(m, b);
+        for (; t < end; t++) swiglu_put(o->k, m->g, m->u, fe, t, (float *)o->scratch, &m->h);
+    }
+    qsi_op_end(o);
+}
+
 /* Experts with now[e] rows, and (shared not NULL) the last product of the shared ones, into it. */
 static void run_experts(qsi_op *o, const qsi_fwd *f, const qsi_layer_weights *w, qsi_layer_save *s,
                         const int32_t *now, float *shared) {
     qsi_moe_save *m = &s->moe;
     int64_t d = f->c->d_model, fe = f->c->d_expert, ne = f->shard->n_expert;
     qsi_mm_job *jobs = (qsi_mm_job *)o->scratch;
-    int nj = 0;
+    const bool late = shared && shared_late(f, w);
+    int nj = late ? shared_in(f, w, s, jobs) : 0;
     for (int64_t e = 0; e < ne; e++) {
         if (!now[e]) continue;
         int64_t at = m->off[e] * fe;
@@ -127,12 +163,7 @@ static void run_experts(qsi_op *o, const qsi_fwd *f, const qsi_layer_weights *w,
         jobs[nj++] = qsi_job_forward(w->eup[e], &m->x, m->off[e], now[e], m->u + at, fe, false);
     }
     qsi_op_mm(o, jobs, nj);
-    for (int64_t b; (b = qsi_op_take(o)) < m->n_blocks;) {
-        if (!now[m->block_expert[b]]) continue;
-        int64_t t = b * QSI_OP_ROWS, end = t + block_rows(m, b);
-        for (; t < end; t++) swiglu_put(o->k, m->g, m->u, fe, t, (float *)o->scratch, &m->h);
-    }
-    qsi_op_end(o);
+    hidden_rows(o, f, s, now, late);
     nj = 0;
     if (shared)
         jobs[nj++] = qsi_job_forward(w->down, &s->h, 0, f->n, shared, d, !f->partial);
@@ -148,15 +179,11 @@ bool qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
     const qsi_config *c = f->c;
     qsi_moe_save *m = &s->moe;
     int64_t d = c->d_model, E = c->n_expert, K = c->n_expert_used, n = f->n;
-    int64_t fs = f->shard->d_shared;
     qsi_norm_forward(o, s->x_mid, w->ffn_norm, n, d, c->rms_eps, s->r2, &s->a2);
     int nj = 0;
     qsi_mm_job first[3];
     first[nj++] = qsi_job_forward(w->router, &s->a2, 0, n, m->s, E, false);
-    if (w->gate) {
-        first[nj++] = qsi_job_forward(w->gate, &s->a2, 0, n, s->g, fs, false);
-        first[nj++] = qsi_job_forward(w->up, &s->a2, 0, n, s->u, fs, false);
-    }
+    if (w->gate && !shared_late(f, w)) nj += shared_in(f, w, s, first + nj);
     qsi_op_mm(o, first, nj);
     route_rows(o, f, w, s);
     if (o->w->index == 0) {
@@ -179,8 +206,9 @@ bool qsi_moe_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
         if (!qsi_res_wave(o->w, f->res, layer, m->count, &now, &left)) return false;
         run_experts(o, f, w, s, now, shared);
     }
-    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < n;) {
-        int64_t end = qsi_min64(i + QSI_OP_ROWS, n);
+    const int64_t step = qsi_op_rows(o, n);
+    for (int64_t i; (i = qsi_op_take(o) * step) < n;) {
+        int64_t end = qsi_min64(i + step, n);
         for (int64_t t = i; t < end; t++) {
             if (f->partial && !w->gate) memset(y + t * d, 0, (size_t)d * sizeof(float));
             for (int64_t j = t * K; j < (t + 1) * K; j++)

@@ -8,8 +8,9 @@
 void qsi_norm_forward(qsi_op *o, const float *x, const float *w, int64_t n, int64_t d, float eps,
                       float *r, const qsi_act *a) {
     float *tmp = (float *)o->scratch;
-    for (int64_t i; (i = qsi_op_take(o) * QSI_OP_ROWS) < n;) {
-        int64_t e = qsi_min64(i + QSI_OP_ROWS, n);
+    const int64_t step = qsi_op_rows(o, n);
+    for (int64_t i; (i = qsi_op_take(o) * step) < n;) {
+        int64_t e = qsi_min64(i + step, n);
         for (int64_t t = i; t < e; t++) {
             float *y = a->f32 ? a->f32 + t * a->ld : tmp;
             float rt = o->k->rmsnorm(x + t * d, w, y, d, eps);

@@ -50,6 +50,11 @@ static inline int64_t qsi_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / 
 static inline int64_t qsi_round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 static inline int64_t qsi_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t qsi_max64(int64_t a, int64_t b) { return a > b ? a : b; }
+/* Rows of an item where n rows are worked on row by row: QSI_OP_ROWS, or fewer so that all workers have
+ * some of a few rows. */
+static inline int64_t qsi_op_rows(const qsi_op *o, int64_t n) {
+    return qsi_max64(1, qsi_min64(QSI_OP_ROWS, qsi_ceil_div(n, 4 * (int64_t)o->w->count)));
+}
 
 /* Memory cut from one block in order; every worker cuts the same pieces. */
 typedef struct qsi_bump {

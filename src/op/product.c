@@ -38,46 +38,78 @@ static void run_tile(const qsi_op *o, const qsi_mm_job *jobs, int64_t rb, int64_
     }
 }
 
-/* The walk over the pieces of a list whose jobs are one row block each: all panels in order, a piece
- * being PARTS_LEFT-th part of what is left for a worker (guided self-scheduling, Polychronopoulos and
- * Kuck 1987), so that memory is read in long runs and all workers end at nearly the same time. A
- * piece lies within one job. Every worker walks the same pieces and runs those whose ticket it has. */
-enum { PARTS_LEFT = 2, PIECE_BYTES = 48 * 1024 };
+/* The walk over the pieces of a list whose jobs are one row block each: panels in order, a piece being
+ * PARTS_LEFT-th part of what is left for a worker (guided self-scheduling, Polychronopoulos and Kuck
+ * 1987), so that memory is read in long runs and all workers end at nearly the same time. A piece lies
+ * within one job. Every worker walks the same pieces and runs those whose ticket it has.
+ *
+ * Jobs of few rows wait for memory, those of more rows leave it idle: where a list has both, the walk
+ * takes from each kind as much of its whole as from the other, so that some workers read while others
+ * compute. */
+enum { PARTS_LEFT = 2, PIECE_BYTES = 48 * 1024, FEW_ROWS = 4 };
+
+typedef struct line { /* jobs of one kind, in order */
+    int i;            /* job; n_jobs: no more */
+    int64_t p;        /* its panels so far */
+    double all, left; /* cost of the line; from p on */
+} line;
 
 typedef struct walk {
+    line lines[2];   /* of jobs of more rows, of few rows */
     int i;           /* job */
     int64_t p0, p1;  /* its panels of this piece */
     int64_t ticket;  /* of this piece */
-    double left;     /* bytes from p0 on to the end of the list */
 } walk;
 
 static int64_t job_panels(const qsi_op *o, const qsi_mm_job *j) {
     return j->k > 0 && j->m > 0 ? qsi_ceil_div(j->n, o->k->mm[j->kind].nr) : 0;
 }
 
+static int line_of(const qsi_mm_job *j) { return j->m <= FEW_ROWS; }
+
+/* Of a panel: bytes, and where arithmetic decides as many as memory would give in that time. */
 static double panel_cost(const qsi_op *o, const qsi_mm_job *j) {
-    return (double)o->k->mm[j->kind].panel_bytes(j->k);
+    return (double)o->k->mm[j->kind].panel_bytes(j->k) * (double)qsi_max64(j->m, FEW_ROWS) / FEW_ROWS;
+}
+
+static void skip_done(const qsi_op *o, const qsi_mm_job *jobs, int n_jobs, line *l, int which) {
+    while (l->i < n_jobs && (line_of(&jobs[l->i]) != which || l->p == job_panels(o, &jobs[l->i])))
+        l->i++, l->p = 0;
+}
+
+static walk walk_start(const qsi_op *o, const qsi_mm_job *jobs, int n_jobs) {
+    walk w = {.ticket = -1};
+    for (int i = 0; i < n_jobs; i++)
+        w.lines[line_of(&jobs[i])].all += (double)job_panels(o, &jobs[i]) * panel_cost(o, &jobs[i]);
+    for (int i = 0; i < 2; i++) {
+        w.lines[i].left = w.lines[i].all;
+        skip_done(o, jobs, n_jobs, &w.lines[i], i);
+    }
+    return w;
 }
 
 /* To the next piece; false after the last. */
 static bool walk_on(const qsi_op *o, const qsi_mm_job *jobs, int n_jobs, walk *w) {
-    if (w->i < n_jobs) w->left -= (double)(w->p1 - w->p0) * panel_cost(o, &jobs[w->i]);
-    w->p0 = w->p1;
-    while (w->i < n_jobs && w->p0 == job_panels(o, &jobs[w->i])) w->i++, w->p0 = 0;
-    if (w->i == n_jobs) return false;
-    double bytes = w->left / (PARTS_LEFT * o->w->count), cost = panel_cost(o, &jobs[w->i]);
-    if (o->w->count == 1) bytes = w->left;
-    int64_t n = qsi_round_up((int64_t)((bytes < PIECE_BYTES ? PIECE_BYTES : bytes) / cost), 2);
+    line *a = &w->lines[0], *b = &w->lines[1];
+    if (a->i == n_jobs && b->i == n_jobs) return false;
+    bool few = a->i == n_jobs || (b->i < n_jobs && b->left * a->all > a->left * b->all);
+    line *l = few ? b : a;
+    const qsi_mm_job *j = &jobs[l->i];
+    double left = a->left + b->left, cost = panel_cost(o, j);
+    double part = o->w->count == 1 ? left : left / (PARTS_LEFT * o->w->count);
+    int64_t n = qsi_round_up((int64_t)((part < PIECE_BYTES ? PIECE_BYTES : part) / cost), 2);
     n = qsi_max64(n, 2); /* kernels take two */
-    w->p1 = qsi_min64(w->p0 + n, job_panels(o, &jobs[w->i]));
+    w->i = l->i;
+    w->p0 = l->p;
+    w->p1 = l->p = qsi_min64(w->p0 + n, job_panels(o, j));
     w->ticket++;
+    l->left -= (double)(w->p1 - w->p0) * cost;
+    skip_done(o, jobs, n_jobs, l, few);
     return true;
 }
 
 static void run_walk(qsi_op *o, const qsi_mm_job *jobs, int n_jobs) {
-    walk w = {.ticket = -1};
-    for (int i = 0; i < n_jobs; i++)
-        w.left += (double)job_panels(o, &jobs[i]) * panel_cost(o, &jobs[i]);
+    walk w = walk_start(o, jobs, n_jobs);
     for (int64_t t = qsi_op_take(o); walk_on(o, jobs, n_jobs, &w);) {
         if (w.ticket < t) continue;
         const qsi_mm_job *j = &jobs[w.i];

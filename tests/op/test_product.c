@@ -116,6 +116,49 @@ static void test_forward(void **s) {
     check_forward(qsi_kern_get(qsi_cpu_isa()), QSI_BF16, 5, 3, 7, 0.02);
 }
 
+/* Jobs of many, few and no rows in one list, which takes from both kinds by turns: every element is
+ * written once, with the bits that the job alone gives. */
+static void test_mixed(void **state) {
+    (void)state;
+    enum { N_JOBS = 7, K = 256, N = 500, ROWS = 40 };
+    static const int64_t rows[N_JOBS] = {1, 40, 2, 0, 17, 4, 3};
+    const qsi_kern *k = qsi_kern_get(qsi_cpu_isa());
+    const qsi_type_info *ti = qsi_type_get(QSI_Q4_0);
+    size_t yn = (size_t)N_JOBS * ROWS * N;
+    float *x = qsi_alloc((size_t)N * K, 4), *y = qsi_alloc(yn, 4), *want = qsi_alloc(yn, 4);
+    char *bytes = qsi_alloc((size_t)(N * K / ti->block), (size_t)ti->bytes);
+    qsi_mm_job jobs[N_JOBS];
+    qsi_arena ar;
+    qsi_act a;
+    qsi_arena_init(&ar);
+    fill(x, (int64_t)N * K, 1);
+    ti->encode(x, bytes, (int64_t)N * K);
+    run prepare = {.k = k};
+    assert_int_equal(qsi_weight_create(&prepare.w, k, QSI_Q4_0, bytes, N, K, NULL), QS_OK);
+    go(1, &prepare);
+    assert_int_equal(qsi_act_init(&a, &ar, ROWS, K, QSI_ACT_Q8, NULL), QS_OK);
+    for (int64_t i = 0; i < ROWS; i++) qsi_act_put(k, &a, i, x + i * K);
+    memset(want, 0, yn * 4);
+    for (int threads = 0; threads <= 3; threads++) {
+        float *c = threads ? y : want;
+        memset(y, 0, yn * 4);
+        for (int i = 0; i < N_JOBS; i++) {
+            jobs[i] = qsi_job_forward(prepare.w, &a, 0, rows[i], c + (size_t)i * ROWS * N, N, true);
+            if (!threads && rows[i]) qsi_job_run(k, &jobs[i]);
+        }
+        if (!threads) continue;
+        run r = {.k = k, .jobs = jobs, .n = N_JOBS};
+        go(threads, &r);
+        assert_memory_equal(y, want, yn * 4);
+    }
+    qsi_weight_free(prepare.w);
+    qsi_arena_release(&ar);
+    qsi_free(x);
+    qsi_free(y);
+    qsi_free(want);
+    qsi_free(bytes);
+}
+
 /* dx = dy1 W1 + dy2 W2 (a chain), dW1 += dy1T x, with m rows. */
 static void check_backward(const qsi_kern *k, qsi_mm kind, int64_t m, int64_t n_out, int64_t n_in,
                            double tolerance) {
@@ -194,7 +237,7 @@ static void test_backward(void **s) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_forward), cmocka_unit_test(test_mixed),
         cmocka_unit_test(test_backward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
