@@ -20,6 +20,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_ref_vec(t);
         qsi_kern_fill_ref_layer(t);
         qsi_kern_fill_ref_attn(t);
+        qsi_kern_fill_ref_attn16(t);
         qsi_kern_fill_ref_peak(t);
         break;
 #ifdef QSI_KERN_X86
@@ -57,6 +58,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
     case QSI_ISA_AVX512_BF16:
         qsi_kern_fill_avx512bf16_mm(t);
         qsi_kern_fill_avx512bf16_vec(t);
+        qsi_kern_fill_avx512bf16_attn(t);
         qsi_kern_fill_avx512bf16_peak(t);
         break;
 #if QSI_BUILD_AMX

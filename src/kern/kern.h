@@ -99,6 +99,12 @@ typedef struct qsi_kern_mm {
                 size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate);
 } qsi_kern_mm;
 
+/* Memory that will be read next: products that take it ask for [at, end), line by line as they go, and
+ * move at. */
+typedef struct qsi_ahead {
+    const char *at, *end;
+} qsi_ahead;
+
 typedef struct qsi_kern {
     qsi_isa isa;
     qsi_kern_mm mm[QSI_MM_COUNT];
@@ -169,6 +175,30 @@ typedef struct qsi_kern {
                     const void *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo);
     /* kt[i*64 + p] = k[p*ldk + i] as float (Q8_0: the integer), p < n; zero for the other p. */
     void (*attn_turn)(qsi_type t, int64_t n, int64_t d, const void *k, int64_t ldk, float *kt);
+
+    /* The same in bfloat16, worth it where bf16_native. Operands are rounded to bfloat16 (bytes are
+     * such numbers as they are), products are exact, sums are float; terms go in pairs (0, 1), (2, 3),
+     * ..., of each the second before the first, an addition a term. Denormals may count as zero. A row's
+     * bits are its own, whatever m and n are and whether its tile is of words or the cache's own.
+     * Words: two rows' elements of a column side by side, [rows / 2][columns][2]; missing rows are zero. */
+    /* y[(r / 2) * ldy + c] = word of rows r, r + 1 of x [n][ldx], c < d (written up to d rounded up
+     * to 16). Q8_0: integers without their scales. */
+    void (*attn16_pair)(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx, uint16_t *y,
+                        int64_t ldy);
+    /* From natural keys [n][ldk], Q8_0 with scales as above multiplied in: turned words
+     * kt [ceil(d/2)][64][2], written for p < n rounded up to 16, and words of their first dv elements
+     * as values into v (NULL: none) [n / 2][ldv][2]; ldv >= dv rounded up to 16. */
+    void (*attn16_turn)(qsi_type t, int64_t n, int64_t d, int64_t dv, const void *k, int64_t ldk,
+                        const uint16_t *scale, uint16_t *kt, uint16_t *v, int64_t ldv);
+    /* attn_qk and attn_pv. t: BF16 for words (ldv: words of a row; scale may be given, NULL else), else
+     * F16 or Q8_0, the cache's tile. q: bfloat16, one zero more where d is odd. ahead: NULL, or what
+     * to fetch meanwhile (words only). */
+    void (*attn16_qk)(qsi_type t, int64_t m, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,
+                      const void *kt, const uint16_t *scale, float *s, int64_t lds,
+                      qsi_ahead *ahead);
+    void (*attn16_pv)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
+                      const void *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo,
+                      qsi_ahead *ahead);
 
     /* ---- optimizer ---- */
     /* AdamW (Loshchilov and Hutter 2019), one element: g *= clip; m = b1 m + (1-b1) g;

@@ -57,6 +57,7 @@ static void look(walk *w) {
     bool cut = spans > 1 && w->o->w->count > 1 && few && w->used + n <= w->f->n_parts;
     p->items = a->n_kv;
     if (!cut) return;
+    p->view.stride = w->o->w->count;
     p->spans = spans;
     p->side = side_of(w, spans);
     p->items = spans * qsi_ceil_div(a->n_kv, p->side);

@@ -168,10 +168,13 @@ void qsi_kv_table_release(qsi_kv *kv, qsi_kv_table *t) {
     *t = (qsi_kv_table){0};
 }
 
-qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer) {
+bool qsi_kv_narrow(const qsi_kv *kv) { return kv->type != QSI_F32; }
+
+qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer, bool bf16) {
     const layer_place *p = &kv->layers[layer];
     return (qsi_kv_view){.type = kv->type, .hd_k = p->s.hd_k, .hd_v = p->s.hd_v,
-                         .v_in_k = p->s.v_in_k, .turned = !p->s.v_in_k, .k_off = p->k_off,
+                         .v_in_k = p->s.v_in_k, .turned = !p->s.v_in_k,
+                         .bf16 = bf16 && qsi_kv_narrow(kv), .k_off = p->k_off,
                          .v_off = p->v_off, .k_tile = p->k_tile, .v_tile = p->v_tile,
                          .page_mem = kv->mem, .pages = t->pages};
 }

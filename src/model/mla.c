@@ -42,6 +42,8 @@ typedef struct naive {
     qsi_act c;              /* [SPAN, r] latent rows as K and V take them */
     float *lat;             /* [SPAN, lat] */
     float *k, *kt, *v;      /* [TILE, dk]; [SPAN / TILE][dk, TILE]; [SPAN, dv] */
+    uint16_t *kw, *vw;      /* the same as words (kern.h), where products are in bfloat16 */
+    bool bf16;
     qsi_attend_state *st;   /* [heads, rows] */
     char *scratch;          /* of qsi_attend_add */
 } naive;
@@ -57,6 +59,8 @@ size_t qsi_mla_scratch(const qsi_config *c, int64_t rows) {
     size_t lat = (size_t)c->kv_rank + (size_t)c->d_rope, dk = (size_t)c->head_dim;
     size_t n = act_bytes(SPAN, c->kv_rank) + 16 * QSI_ALIGN;
     n += (SPAN * (lat + dk + (size_t)c->d_value) + TILE * dk) * sizeof(float);
+    n += SPAN / TILE * sizeof(uint16_t) *
+         (size_t)(qsi_kv_key_words(c->head_dim) + qsi_kv_value_words(c->d_value));
     n += (size_t)(rows * HEADS) * sizeof(qsi_attend_state);
     n += qsi_attend_scratch(1, c->head_dim, c->d_value);
     size_t absorbed = qsi_attend_scratch(c->n_head, (int64_t)lat, c->kv_rank);
@@ -78,6 +82,9 @@ static naive naive_init(const qsi_op *o, const sizes *z, unsigned form, int64_t 
     w.k = qsi_bump_take(&b, (size_t)(TILE * z->dk) * sizeof(float));
     w.kt = qsi_bump_take(&b, (size_t)(SPAN * z->dk) * sizeof(float));
     w.v = qsi_bump_take(&b, (size_t)(SPAN * z->dv) * sizeof(float));
+    int64_t tiles = SPAN / TILE;
+    w.kw = qsi_bump_take(&b, (size_t)(tiles * qsi_kv_key_words(z->dk)) * sizeof *w.kw);
+    w.vw = qsi_bump_take(&b, (size_t)(tiles * qsi_kv_value_words(z->dv)) * sizeof *w.vw);
     w.st = qsi_bump_take(&b, (size_t)states * sizeof *w.st);
     memset(w.st, 0, (size_t)states * sizeof *w.st);
     QS_CHECK(b.left >= qsi_attend_scratch(1, z->dk, z->dv));
@@ -95,7 +102,8 @@ static void load_span(const qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t
     }
 }
 
-/* Keys, turned (kern.h), and values of head h at n positions of a span. */
+/* Keys, turned (kern.h), and values of head h at n positions of a span, in the form that products
+ * take. */
 static void make_span(const qsi_op *o, const qsi_mla_weights *w, const sizes *z, int64_t h,
                       int64_t n, naive *x) {
     for (int64_t p = 0; p < n; p += TILE) {
@@ -105,10 +113,16 @@ static void make_span(const qsi_op *o, const qsi_mla_weights *w, const sizes *z,
         for (int64_t i = 0; i < m; i++)
             memcpy(x->k + i * z->dk + z->dn, x->lat + (p + i) * z->lat + z->r,
                    (size_t)z->dr * sizeof(float));
-        o->k->attn_turn(QSI_F32, m, z->dk, x->k, z->dk, x->kt + p * z->dk);
+        if (x->bf16)
+            o->k->attn16_turn(QSI_F32, m, z->dk, 0, x->k, z->dk, NULL,
+                              x->kw + p / TILE * qsi_kv_key_words(z->dk), NULL, 0);
+        else
+            o->k->attn_turn(QSI_F32, m, z->dk, x->k, z->dk, x->kt + p * z->dk);
     }
     qsi_mm_job j = qsi_job_forward(w->v[h], &x->c, 0, n, x->v, z->dv, false);
     qsi_job_run(o->k, &j);
+    if (x->bf16) /* tiles are a whole number of pairs */
+        o->k->attn16_pair(QSI_F32, n, z->dv, x->v, z->dv, x->vw, qsi_round_up(z->dv, 16));
 }
 
 typedef struct item {
@@ -123,6 +137,7 @@ static void attend_span(const qsi_op *o, const sizes *z, const qsi_layer_save *s
     qsi_kv_view v = qsi_kv_rows(x->kt, z->dk, z->dk, x->v, z->dv, z->dv);
     v.pos0 = span * SPAN;
     v.turned = true;
+    if (x->bf16) v = qsi_kv_words(x->kw, z->dk, x->vw, z->dv, span * SPAN);
     int64_t first = qsi_max64(t->r0, (v.pos0 - g->pos0) / TILE * TILE);
     for (int64_t i = qsi_max64(first, 0); i < t->r1; i += TILE) {
         int64_t row = g->row0 + i;
@@ -140,6 +155,7 @@ static void naive_item(const qsi_op *o, const qsi_fwd *f, const sizes *z, int32_
     const qsi_seg *g = t->seg;
     int64_t rows = t->r1 - t->r0, end = g->pos0 + t->r1;
     naive x = naive_init(o, z, s->mla.c_form, (t->h1 - t->h0) * rows);
+    x.bf16 = f->bf16 && qsi_kv_narrow(f->kv);
     for (int64_t p = 0; p < end; p += SPAN) {
         int64_t n = qsi_min64(SPAN, end - p);
         load_span(o, f, z, layer, &f->tables[g->table], p, n, &x);
@@ -210,7 +226,8 @@ static void absorbed_item(const qsi_op *o, const qsi_fwd *f, const sizes *z, int
                           const qsi_layer_save *s, int64_t row, int64_t i, int64_t h0,
                           int64_t h1) {
     const qsi_mla_save *m = &s->mla;
-    qsi_kv_view view = qsi_kv_layer(f->kv, &f->tables[f->segs[f->row_seg[row]].table], layer);
+    qsi_kv_view view = qsi_kv_layer(f->kv, &f->tables[f->segs[f->row_seg[row]].table], layer,
+                                    f->bf16);
     qsi_attend_rows r = {.n_rows = 1, .pos0 = f->pos[row],
                          .q = m->qc + (i * z->n_head + h0) * z->lat, .ldq = z->n_head * z->lat,
                          .out = m->o + (i * z->n_head + h0) * z->r, .ldo = z->n_head * z->r};
@@ -232,7 +249,8 @@ static void absorbed_block(const void *arg, int64_t i, qsi_kv_view *v, qsi_atten
     const absorbed *a = arg;
     const sizes *z = a->z;
     int64_t row = a->f->gen_rows[a->at + i], ldq = z->n_head * z->lat, ldo = z->n_head * z->r;
-    *v = qsi_kv_layer(a->f->kv, &a->f->tables[a->f->segs[a->f->row_seg[row]].table], a->layer);
+    *v = qsi_kv_layer(a->f->kv, &a->f->tables[a->f->segs[a->f->row_seg[row]].table], a->layer,
+                      a->f->bf16);
     *r = (qsi_attend_rows){.n_rows = 1, .pos0 = a->f->pos[row], .q = a->m->qc + i * ldq,
                            .ldq = ldq, .out = a->m->o + i * ldo, .ldo = ldo};
 }

@@ -469,6 +469,25 @@ done:
     return st;
 }
 
+/* Whether attention may multiply in bfloat16: no float weights of more bits take part in it, and
+ * nobody asked for float activations. */
+static bool bf16_attention(const qsi_model *m) {
+    if (!m->k->bf16_native || m->o.exact) return false;
+    for (int32_t l = 0; l < m->c.n_layer; l++) {
+        const qsi_layer_weights *w = &m->w.layers[l];
+        const qsi_weight *all[] = {w->q,         w->k,
+                                   w->v,         w->o,
+                                   w->mla.q_a,   w->mla.kv_a,
+                                   w->mla.k ? w->mla.k[0] : NULL, w->mla.v ? w->mla.v[0] : NULL};
+        for (size_t i = 0; i < QSI_COUNT(all); i++) {
+            if (!all[i]) continue;
+            qsi_mm mm = qsi_weight_mm(all[i]);
+            if (mm == QSI_MM_F32 || mm == QSI_MM_F16) return false;
+        }
+    }
+    return true;
+}
+
 static qs_status buffers_init(qsi_model *m, unsigned head_form, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_config *c = &m->c;
@@ -608,6 +627,7 @@ static qs_status load(qsi_model *m, qs_err *err) {
     if (apart) QS_TRY(qsi_res_create(&m->res, &m->c, m->g, err));
     QS_TRY(apart ? bind_all(m, &head_form, err) : bind_here(m, &head_form, err));
     QS_TRY(buffers_init(m, head_form, err));
+    m->f.bf16 = bf16_attention(m);
     if (!apart) goto done;
     if (!room) QS_TRY(weight_room(m, &room, err));
     if (qsi_res_bytes(m->res) > room) {

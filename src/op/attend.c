@@ -8,6 +8,9 @@
  * Query rows are those of a block times the heads of a group; keys and values of a tile stay in the
  * worker's cache for all of them. On the diagonal, rows are taken by FEW, so that positions none
  * of them sees are skipped.
+ * Where the view asks for bfloat16, both products are taken in it (kern.h: attn16_*), the softmax and
+ * the sums between spans stay float32. A tile becomes words once for all rows of a pass, or, where a
+ * pass has few rows and the cache its keys turned, on the way.
  * Backward: with p = exp(s - lse), dp = dout vT, D = dout . out,
  *     ds = scale p (dp - D), dq = ds k, dk = dsT q, dv = pT dout.
  * Rows are taken in blocks; sums over rows run in their order. */
@@ -16,13 +19,20 @@
 #include <math.h>
 #include <string.h>
 
-enum { TILE = QSI_ATTEND_TILE, SPAN = QSI_ATTEND_SPAN, FEW = 6, SOME = 30, SIDE = 16 };
+enum { TILE = QSI_ATTEND_TILE, SPAN = QSI_ATTEND_SPAN, FEW = 6, SOME = 30, SIDE = 16,
+       RAW = 3 /* rows of a pass up to which words are made on the way */ };
 
 qsi_kv_view qsi_kv_rows(const float *k, int64_t ld_k, int64_t hd_k, const float *v, int64_t ld_v,
                         int64_t hd_v) {
     return (qsi_kv_view){.type = QSI_F32, .hd_k = hd_k, .hd_v = hd_v, .v_in_k = !v, .ld_k = ld_k,
                          .ld_v = v ? ld_v : ld_k, .head_k = hd_k, .head_v = v ? hd_v : hd_k,
                          .k = k, .v = v ? v : k};
+}
+
+qsi_kv_view qsi_kv_words(const uint16_t *k, int64_t hd_k, const uint16_t *v, int64_t hd_v,
+                         int64_t pos0) {
+    return (qsi_kv_view){.type = QSI_BF16, .hd_k = hd_k, .hd_v = hd_v, .turned = true,
+                         .bf16 = true, .k16 = k, .v16 = v, .pos0 = pos0};
 }
 
 size_t qsi_kv_tile_scales(qsi_type type, int64_t hd) {
@@ -48,6 +58,11 @@ static tile tile_at(const qsi_kv_view *v, bool values, int64_t head, int64_t j) 
         page += values ? v->v_off + (size_t)head * v->v_tile : v->k_off + (size_t)head * v->k_tile;
         return (tile){page + scales, scales ? (const uint16_t *)(const void *)page : NULL, hd};
     }
+    if (v->type == QSI_BF16) {
+        int64_t at = j - v->pos0 / TILE, ld = qsi_round_up(v->hd_v, 16);
+        return values ? (tile){v->v16 + at * qsi_kv_value_words(v->hd_v), NULL, ld}
+                      : (tile){v->k16 + at * qsi_kv_key_words(v->hd_k), NULL, TILE};
+    }
     int64_t ld = values ? v->ld_v : v->ld_k;
     const float *base = values ? v->v : v->k;
     base += (j * TILE - v->pos0) * ld + head * (values ? v->head_v : v->head_k);
@@ -66,6 +81,9 @@ typedef struct pass {
     float *o;            /* [m, hd_v] of the span */
     qsi_attend_state *t; /* [m] of the span; l 0: the row sees none of it */
     float *wide;         /* [TILE, hd_k or hd_v]: keys turned, or a tile widened to floats */
+    /* bfloat16 */
+    uint16_t *q16, *kw, *vw; /* queries [m, hd_k rounded up to 2]; words of a tile's keys; of values:
+                                of a tile, or where they are in the keys of a span */
 } pass;
 
 /* Positions of [p0, p0 + n) that query row x sees. */
@@ -100,8 +118,83 @@ static void widen(const pass *a, qsi_type *type, tile *t, int64_t n) {
     *type = QSI_F32;
 }
 
+/* A tile as what products in bfloat16 are asked to fetch meanwhile. */
+static qsi_ahead ahead_of(const pass *a, const coming *c) {
+    const qsi_kv_view *kv = a->kv;
+    if (!c->there || !kv->page_mem) return (qsi_ahead){NULL, NULL};
+    const char *page = kv->page_mem[kv->pages[c->p0 / TILE]];
+    size_t size = c->values ? kv->v_tile : kv->k_tile;
+    page += (c->values ? kv->v_off : kv->k_off) + (size_t)c->kvh * size;
+    return (qsi_ahead){page, page + size};
+}
+
+/* Words of the tile's keys; of its values too where those are in the keys. */
+static tile key_words(const pass *a, int64_t p0, int64_t last) {
+    const qsi_kv_view *kv = a->kv;
+    tile t = tile_at(kv, false, a->kvh, p0 / TILE);
+    if (kv->type == QSI_BF16) return t;
+    if (kv->turned) {
+        a->k->attn16_pair(kv->type, kv->hd_k, last, t.data, TILE, a->kw, TILE);
+        return (tile){a->kw, t.scale, TILE};
+    }
+    int64_t slot = p0 / TILE % (SPAN / TILE);
+    a->k->attn16_turn(kv->type, last, kv->hd_k, kv->hd_v, t.data, t.ld, t.scale, a->kw,
+                      kv->v_in_k ? a->vw + slot * qsi_kv_value_words(kv->hd_v) : NULL,
+                      qsi_round_up(kv->hd_v, 16));
+    return (tile){a->kw, NULL, TILE};
+}
+
+static void scores16(const pass *a, int64_t p0, float *s, const coming *next) {
+    const qsi_kv_view *kv = a->kv;
+    int64_t d = kv->hd_k, ldq = qsi_round_up(d, 2), last = sees(a, a->m - 1, p0, TILE);
+    qsi_ahead ahead = ahead_of(a, next);
+    if (kv->type != QSI_BF16 && kv->turned && a->m <= RAW) {
+        tile t = tile_at(kv, false, a->kvh, p0 / TILE);
+        a->k->attn16_qk(kv->type, a->m, last, d, a->q16, ldq, t.data, t.scale, s, SPAN, NULL);
+        return;
+    }
+    tile t = key_words(a, p0, last);
+    bool all = sees(a, 0, p0, TILE) == TILE || a->group == a->m;
+    for (int64_t x = 0; x < a->m; x += FEW) {
+        int64_t few = qsi_min64(FEW, a->m - x), n = all ? last : sees(a, x + few - 1, p0, TILE);
+        if (n > 0)
+            a->k->attn16_qk(QSI_BF16, few, n, d, a->q16 + x * ldq, ldq, t.data, t.scale,
+                            s + x * SPAN, SPAN, &ahead);
+    }
+}
+
+static void values16(const pass *a, int64_t p0, const float *s, const coming *next) {
+    const qsi_kv_view *kv = a->kv;
+    int64_t d = kv->hd_v, ld = qsi_round_up(d, 16), last = sees(a, a->m - 1, p0, TILE);
+    qsi_ahead ahead = ahead_of(a, next);
+    tile t = {a->vw + p0 / TILE % (SPAN / TILE) * qsi_kv_value_words(d), NULL, ld};
+    if (!kv->v_in_k) {
+        t = tile_at(kv, true, a->kvh, p0 / TILE);
+        if (kv->type != QSI_BF16 && a->m <= RAW) {
+            a->k->attn16_pv(kv->type, a->m, last, d, s, SPAN, t.data, t.ld, t.scale, a->o, d,
+                            NULL);
+            return;
+        }
+        if (kv->type != QSI_BF16) {
+            a->k->attn16_pair(kv->type, last, d, t.data, t.ld, a->vw, ld);
+            t = (tile){a->vw, t.scale, ld};
+        }
+    }
+    bool all = sees(a, 0, p0, TILE) == TILE || a->group == a->m;
+    for (int64_t x = 0; x < a->m; x += FEW) {
+        int64_t few = qsi_min64(FEW, a->m - x), n = all ? last : sees(a, x + few - 1, p0, TILE);
+        if (n > 0)
+            a->k->attn16_pv(QSI_BF16, few, n, d, s + x * SPAN, SPAN, t.data, ld, t.scale,
+                            a->o + x * d, d, &ahead);
+    }
+}
+
 static void scores(const pass *a, int64_t p0, float *s, const coming *next) {
     const qsi_kv_view *kv = a->kv;
+    if (kv->bf16) {
+        scores16(a, p0, s, next);
+        return;
+    }
     int64_t d = kv->hd_k, last = sees(a, a->m - 1, p0, TILE);
     tile t = tile_at(kv, false, a->kvh, p0 / TILE);
     qsi_type type = kv->type;
@@ -130,6 +223,10 @@ static void scores(const pass *a, int64_t p0, float *s, const coming *next) {
 
 static void values(const pass *a, int64_t p0, const float *s, const coming *next) {
     const qsi_kv_view *kv = a->kv;
+    if (kv->bf16) {
+        values16(a, p0, s, next);
+        return;
+    }
     int64_t d = kv->hd_v, last = sees(a, a->m - 1, p0, TILE);
     tile t = tile_at(kv, true, a->kvh, p0 / TILE);
     qsi_type type = kv->type;
@@ -163,16 +260,29 @@ static void weigh(const pass *a, int64_t p0, int64_t seen) {
     memset(a->o, 0, (size_t)(a->m * a->kv->hd_v) * sizeof *a->o);
 }
 
+/* What follows a tile of keys. Where those hold the values too, these are words by then, and the next
+ * keys are the worker's next span's. */
+static coming after_keys(const pass *a, int64_t n, int64_t h, int64_t p0, int64_t p,
+                         int64_t seen) {
+    if (p + TILE < seen) return (coming){h == n - 1, false, p0 + p + TILE, a->kvh};
+    if (!a->kv->bf16 || !a->kv->v_in_k) return (coming){h == n - 1, true, p0, a->kvh};
+    int64_t to = p0 + SPAN * qsi_max64(1, a->kv->stride);
+    return (coming){h == n - 1 && sees(a, a->m - 1, to, 1) > 0, false, to, a->kvh};
+}
+
 /* One span for all rows of n passes, the same rows of neighbouring heads, into their t and o. Tiles
  * of neighbouring heads lie side by side: taken one after another they are one long stream. Weights
  * of positions that a row does not see are zero: on the diagonal it meets the values of the rows
  * after it, which must be finite (if one is not, no later row of the sequence is either). */
 static void span_of(const pass *a, int64_t n, int64_t span) {
     int64_t p0 = span * SPAN, seen = sees(a, a->m - 1, p0, SPAN);
+    if (n > 1 && a->kv->bf16 && a->kv->v_in_k) { /* the values' words have one place */
+        for (int64_t h = 0; h < n; h++) span_of(a + h, 1, span);
+        return;
+    }
     for (int64_t p = 0; p < seen; p += TILE)
         for (int64_t h = 0; h < n; h++) {
-            bool more = p + TILE < seen;
-            coming next = {h == n - 1, !more, more ? p0 + p + TILE : p0, a->kvh};
+            coming next = after_keys(a, n, h, p0, p, seen);
             scores(a + h, p0 + p, a[h].s + p, &next);
         }
     for (int64_t h = 0; h < n; h++) weigh(a + h, p0, seen);
@@ -181,6 +291,7 @@ static void span_of(const pass *a, int64_t n, int64_t span) {
             bool more = p + TILE < seen;
             coming next = {h == n - 1 && (more || sees(a, a->m - 1, p0 + SPAN, 1) > 0), more,
                            p0 + p + TILE, a->kvh};
+            if (a->kv->bf16 && a->kv->v_in_k) next.there = false; /* asked for already */
             values(a + h, p0 + p, a[h].s + p, &next);
         }
 }
@@ -211,8 +322,10 @@ static int64_t most_rows(int64_t group) { return qsi_max64(TILE, group); }
 
 size_t qsi_attend_scratch(int64_t group, int64_t hd_k, int64_t hd_v) {
     int64_t m = most_rows(group);
+    size_t words = (size_t)(m * (hd_k + 1) + qsi_kv_key_words(hd_k) +
+                            SPAN / TILE * qsi_kv_value_words(hd_v)) * sizeof(uint16_t);
     return (size_t)(m * (SPAN + hd_k + hd_v) + TILE * qsi_max64(hd_k, hd_v)) * sizeof(float) +
-           (size_t)(m + TILE * group) * sizeof(qsi_attend_state) + 6 * QSI_ALIGN;
+           (size_t)(m + TILE * group) * sizeof(qsi_attend_state) + words + 9 * QSI_ALIGN;
 }
 
 static pass pass_init(const qsi_kern *k, const qsi_kv_view *kv, int64_t kvh, int64_t group,
@@ -223,6 +336,11 @@ static pass pass_init(const qsi_kern *k, const qsi_kv_view *kv, int64_t kvh, int
     a.o = qsi_bump_take(b, (size_t)(m * kv->hd_v) * sizeof *a.o);
     a.t = qsi_bump_take(b, (size_t)m * sizeof *a.t);
     a.wide = qsi_bump_take(b, (size_t)(TILE * qsi_max64(kv->hd_k, kv->hd_v)) * sizeof *a.wide);
+    if (!kv->bf16) return a;
+    int64_t tiles = kv->v_in_k ? SPAN / TILE : 1;
+    a.q16 = qsi_bump_take(b, (size_t)(m * (kv->hd_k + 1)) * sizeof *a.q16);
+    a.kw = qsi_bump_take(b, (size_t)qsi_kv_key_words(kv->hd_k) * sizeof *a.kw);
+    a.vw = qsi_bump_take(b, (size_t)(tiles * qsi_kv_value_words(kv->hd_v)) * sizeof *a.vw);
     return a;
 }
 
@@ -234,6 +352,15 @@ static void pass_queries(pass *a, const qsi_attend_rows *r, int64_t i, int64_t n
     a->pos0 = r->pos0 + i;
     a->q = r->q + i * r->ldq + h;
     a->ldq = d;
+    if (a->kv->bf16) {
+        int64_t ld = qsi_round_up(d, 2);
+        for (int64_t x = 0; x < a->m; x++) {
+            const float *q = r->q + (i + x / a->group) * r->ldq + h + x % a->group * d;
+            a->k->f32_to_bf16(q, a->q16 + x * ld, d);
+            if (ld > d) a->q16[x * ld + d] = 0;
+        }
+        return;
+    }
     if (n == 1) return;
     for (int64_t j = 0; j < n; j++)
         memcpy(tmp + j * a->group * d, r->q + (i + j) * r->ldq + h,
@@ -344,6 +471,7 @@ void qsi_attend_part_side(const qsi_kern *k, const qsi_kv_view *kv, const qsi_at
         a[h].s += h * m * SPAN;
         a[h].o += h * m * kv->hd_v;
         a[h].t += h * m;
+        if (kv->bf16) a[h].q16 += h * m * (kv->hd_k + 1);
         pass_queries(&a[h], r, i, r->n_rows - i, tmp + h * m * kv->hd_k);
     }
     span_of(a, n_kvh, span);

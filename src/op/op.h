@@ -186,15 +186,18 @@ qsi_mm_job qsi_job_dw(const qsi_dy *dy, const qsi_xpack *x, float *dw);
 #define QSI_ATTEND_SPAN 256
 /* Keys and values of one sequence for all kv heads of a layer, by absolute position. Keys are hd_k
  * wide, values hd_v; values may be the first hd_v elements of the keys (v_in_k). Built by
- * qsi_kv_rows (rows of float32, one position after another) or by the cache (pages of 64 positions,
- * any cache type); the other fields are theirs. Borrows the memory. */
+ * qsi_kv_rows (rows of float32, one position after another), qsi_kv_words or by the cache (pages of
+ * 64 positions, any cache type); the other fields are theirs. Borrows the memory. */
 typedef struct qsi_kv_view {
     qsi_type type;
     int64_t hd_k, hd_v;
     bool v_in_k, turned;                /* keys of a tile are turned (kern.h) */
+    bool bf16;                          /* products in bfloat16; not with F32 */
+    int64_t stride;                     /* pages: spans to the worker's next, a guess; 0: one */
     int64_t ld_k, ld_v, head_k, head_v; /* rows: elements to the next position, the next head */
     const float *k, *v;
-    int64_t pos0;                       /* rows: position of the first, a multiple of a span */
+    const uint16_t *k16, *v16;          /* tiles of words */
+    int64_t pos0;                       /* rows, words: position of the first, a multiple of a span */
     void *const *page_mem;              /* pages; NULL: rows */
     const int32_t *pages;
     size_t k_off, v_off, k_tile, v_tile; /* bytes to the first head's tile; of a head's tile */
@@ -202,6 +205,16 @@ typedef struct qsi_kv_view {
 /* Row p of k and v is position p; kv heads side by side. v NULL: values are prefixes of the keys. */
 qsi_kv_view qsi_kv_rows(const float *k, int64_t ld_k, int64_t hd_k, const float *v, int64_t ld_v,
                         int64_t hd_v);
+/* Tiles of one head in bfloat16 as words (kern.h), one after another from position pos0 on: keys
+ * [hd_k / 2][64], values [32][hd_v rounded up to 16]. */
+qsi_kv_view qsi_kv_words(const uint16_t *k, int64_t hd_k, const uint16_t *v, int64_t hd_v,
+                         int64_t pos0);
+static inline int64_t qsi_kv_key_words(int64_t hd_k) { /* of a tile, in uint16_t */
+    return QSI_ATTEND_TILE * qsi_round_up(hd_k, 2);
+}
+static inline int64_t qsi_kv_value_words(int64_t hd_v) {
+    return QSI_ATTEND_TILE * qsi_round_up(hd_v, 16);
+}
 /* A head's tile of 64 positions in the cache: Q8_0 has its scales first, [ceil(hd/32)][64] half. */
 size_t qsi_kv_tile_bytes(qsi_type type, int64_t hd);
 size_t qsi_kv_tile_scales(qsi_type type, int64_t hd);

@@ -177,6 +177,170 @@ static void test_turn(void **state) {
     drop(&k);
 }
 
+/* ---- in bfloat16 ---- */
+static double narrow(double x) { return (double)qsi_bf16_to_f32(qsi_f32_to_bf16((float)x)); }
+
+static uint16_t *narrow_rows(const float *x, int64_t m, int64_t d, int64_t ld) {
+    uint16_t *y = guarded((size_t)(m * ld) * 2);
+    memset(y, 0, (size_t)(m * ld) * 2);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t c = 0; c < d; c++) y[i * ld + c] = qsi_f32_to_bf16(x[i * d + c]);
+    return y;
+}
+
+/* Words of a tile's n rows of `cols` elements, ld apart. */
+static uint16_t *pairs(const tile *t, int64_t n, int64_t cols, int64_t ld, int64_t ldy,
+                       size_t *bytes) {
+    *bytes = (size_t)((n + 1) / 2 * ldy) * 4;
+    uint16_t *y = guarded(*bytes);
+    kern->attn16_pair(t->type, n, cols, t->data, ld, y, ldy);
+    for (int64_t r = 0; r < (n + 1) / 2 * 2; r++)
+        for (int64_t c = 0; c < cols; c++) {
+            double want = r < n ? narrow(element(t, r * ld + c)) : 0.0;
+            uint16_t got = y[(r / 2 * ldy + c) * 2 + r % 2];
+            assert_true((double)qsi_bf16_to_f32(got) == want);
+        }
+    return y;
+}
+
+static void qk16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
+    int64_t ldq = (d + 1) / 2 * 2, lds = T + 5;
+    size_t ns = (size_t)((m - 1) * lds + T), nw = 0;
+    float *q = random_floats((size_t)(m * d)), *s = guarded(ns * 4), alone[3 * T];
+    uint16_t *q16 = narrow_rows(q, m, d, ldq);
+    tile t = make(type, true, T, d, 0);
+    uint16_t *w = pairs(&t, d, T, T, T, &nw);
+    qsi_ahead ahead = {(const char *)w, (const char *)w + 4096};
+    kern->attn16_qk(QSI_BF16, m, n, d, q16, ldq, w, t.scale, s, lds, m % 2 ? &ahead : NULL);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t p = 0; p < n; p++) {
+            double sum = 0, mag = 0;
+            for (int64_t c = 0; c < d; c++) {
+                double k = t.scale ? (double)qsi_f16_to_f32(t.scale[c / 32 * T + p]) : 1.0;
+                k *= narrow(element(&t, c * T + p)) * narrow((double)q[i * d + c]);
+                sum += k;
+                mag += fabs(k);
+            }
+            near_sum(s[i * lds + p], sum, mag, d, "qk16");
+        }
+    for (int64_t i = 0; i < m; i++) { /* alone; and few from the cache's own tile */
+        kern->attn16_qk(QSI_BF16, 1, T, d, q16 + i * ldq, ldq, w, t.scale, alone, T, NULL);
+        assert_memory_equal(alone, s + i * lds, (size_t)n * 4);
+        if (type == QSI_F32) continue;
+        int64_t few = m - i < 3 ? m - i : 3;
+        kern->attn16_qk(type, few, n, d, q16 + i * ldq, ldq, t.data, t.scale, alone, T, NULL);
+        for (int64_t j = 0; j < few; j++)
+            assert_memory_equal(alone + j * T, s + (i + j) * lds, (size_t)n * 4);
+    }
+    drop(&t);
+    guarded_free(w, nw);
+    guarded_free(q16, (size_t)(m * ldq) * 2);
+    floats_free(q, (size_t)(m * d));
+    guarded_free(s, ns * 4);
+}
+
+static void pv16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
+    int64_t ldw = T + 1, ldo = d + 2, ldv = d + 5, ldy = (d + 15) / 16 * 16;
+    size_t nw = (size_t)((m - 1) * ldw + n), no = (size_t)((m - 1) * ldo + d), ny = 0;
+    float *w = random_floats(nw), *o = random_floats(no);
+    float *o0 = malloc(no * 4), *few = malloc((size_t)(3 * d) * 4);
+    tile t = make(type, false, n, d, ldv);
+    uint16_t *y = pairs(&t, n, d, ldv, ldy, &ny);
+    memcpy(o0, o, no * 4);
+    kern->attn16_pv(QSI_BF16, m, n, d, w, ldw, y, ldy, t.scale, o, ldo, NULL);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t c = 0; c < d; c++) {
+            double sum = (double)o0[i * ldo + c], mag = fabs(sum);
+            for (int64_t p = 0; p < n; p++) {
+                float a = w[i * ldw + p];
+                if (t.scale) a *= qsi_f16_to_f32(t.scale[c / 32 * T + p]);
+                double x = narrow((double)a) * narrow(element(&t, p * ldv + c));
+                sum += x;
+                mag += fabs(x);
+            }
+            near_sum(o[i * ldo + c], sum, mag, n, "pv16");
+        }
+    for (int64_t i = 0; i < m && type != QSI_F32; i++) {
+        int64_t rows = m - i < 3 ? m - i : 3;
+        for (int64_t j = 0; j < rows; j++)
+            memcpy(few + j * d, o0 + (i + j) * ldo, (size_t)d * 4);
+        kern->attn16_pv(type, rows, n, d, w + i * ldw, ldw, t.data, ldv, t.scale, few, d, NULL);
+        for (int64_t j = 0; j < rows; j++)
+            assert_memory_equal(few + j * d, o + (i + j) * ldo, (size_t)d * 4);
+    }
+    drop(&t);
+    free(o0);
+    free(few);
+    guarded_free(y, ny);
+    floats_free(w, nw);
+    floats_free(o, no);
+}
+
+static void test_qk16(void **state) {
+    for (size_t a = 0; a < QSI_COUNT(ds); a++)
+        for (size_t b = 0; b < QSI_COUNT(ms); b++)
+            for (size_t t = 0; t < 3; t++)
+                qk16_case(types[t], ms[b], ns[(a + b + t) % QSI_COUNT(ns)], ds[a]);
+}
+
+static void test_pv16(void **state) {
+    for (size_t a = 0; a < QSI_COUNT(ds); a++)
+        for (size_t b = 0; b < QSI_COUNT(ms); b++)
+            for (size_t t = 0; t < 3; t++)
+                pv16_case(types[t], ms[b], ns[(a + b + t) % QSI_COUNT(ns)], ds[a]);
+}
+
+/* Keys turned and their first elements as values. */
+static void turn16_case(qsi_type type, int64_t n, int64_t d, int64_t dv) {
+    int64_t ld = d + 3, ldv = (dv + 15) / 16 * 16;
+    size_t nk = (size_t)((d + 1) / 2 * T) * 4, nv = (size_t)(T / 2 * ldv) * 4;
+    tile k = make(type, false, n, d, ld);
+    uint16_t *kt = guarded(nk), *v = guarded(nv);
+    kern->attn16_turn(type, n, d, dv, k.data, ld, k.scale, kt, dv ? v : NULL, ldv);
+    for (int64_t p = 0; p < n; p++)
+        for (int64_t i = 0; i < (d + 1) / 2 * 2; i++) {
+            float x = i < d ? (float)element(&k, p * ld + i) : 0.0f;
+            if (k.scale && i < d) x *= qsi_f16_to_f32(k.scale[i / 32 * T + p]);
+            uint16_t want = qsi_f32_to_bf16(x);
+            assert_int_equal(kt[(i / 2 * T + p) * 2 + i % 2], want);
+            if (i < dv) assert_int_equal(v[(p / 2 * ldv + i) * 2 + p % 2], want);
+        }
+    for (int64_t i = 0; i < dv && n % 2; i++) assert_int_equal(v[(n / 2 * ldv + i) * 2 + 1], 0);
+    drop(&k);
+    guarded_free(kt, nk);
+    guarded_free(v, nv);
+}
+
+static void test_turn16(void **state) {
+    for (size_t t = 0; t < 3; t++)
+        for (size_t i = 0; i < QSI_COUNT(ds); i++)
+            for (size_t j = 0; j < QSI_COUNT(ns); j++)
+                turn16_case(types[t], ns[j], ds[i], j % 3 ? ds[i] * 2 / 3 : 0);
+}
+
+/* The order of sums is the one stated: ref's bits. */
+static void test_order16(void **state) {
+    const qsi_kern *ref = qsi_kern_get(QSI_ISA_REF);
+    enum { D = 96, M = 5 };
+    uint16_t q[M * D];
+    float s[2][M * T], o[2][M * D], w[M * T];
+    for (size_t t = 1; t < 3; t++) {
+        tile k = make(types[t], true, T, D, 0), v = make(types[t], false, T, D, D);
+        for (int64_t i = 0; i < M * D; i++) q[i] = qsi_f32_to_bf16((float)qsi_rng_normal(&rng));
+        for (int64_t i = 0; i < M * T; i++) w[i] = fabsf((float)qsi_rng_normal(&rng));
+        memset(o, 0, sizeof o);
+        for (int i = 0; i < 2; i++) {
+            const qsi_kern *x = i ? ref : kern;
+            x->attn16_qk(types[t], M, T, D, q, D, k.data, k.scale, s[i], T, NULL);
+            x->attn16_pv(types[t], M, T, D, w, T, v.data, D, v.scale, o[i], D, NULL);
+        }
+        if (types[t] == QSI_F16) assert_memory_equal(s[0], s[1], sizeof s[0]);
+        assert_memory_equal(o[0], o[1], sizeof o[0]);
+        drop(&k);
+        drop(&v);
+    }
+}
+
 /* NaN and infinity come through. */
 static void test_not_finite(void **state) {
     static float q[2 * 32], kt[32 * T], s[2 * T], w[T], v[T * 32], o[32];
@@ -200,6 +364,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_qk),   cmocka_unit_test(test_pv),         cmocka_unit_test(test_runs),
         cmocka_unit_test(test_turn), cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_qk16), cmocka_unit_test(test_pv16), cmocka_unit_test(test_turn16),
+        cmocka_unit_test(test_order16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,7 +64,7 @@ enum { DEEP = 601, TILES = (DEEP + QSI_ATTEND_TILE - 1) / QSI_ATTEND_TILE, GROUP
 typedef struct shape {
     qsi_type type;
     int64_t hd_k, hd_v;
-    bool v_in_k;
+    bool v_in_k, bf16;
 } shape;
 
 typedef struct deep {
@@ -116,7 +116,7 @@ static void deep_init(deep *d, shape z) {
         d->pages[t] = (t * 7 + 3) % TILES;
     }
     d->paged = (qsi_kv_view){.type = z.type, .hd_k = z.hd_k, .hd_v = z.hd_v, .v_in_k = z.v_in_k,
-                             .turned = !z.v_in_k, .v_off = z.v_in_k ? 0 : KV * kt, .k_tile = kt,
+                             .bf16 = z.bf16, .stride = 2, .turned = !z.v_in_k, .v_off = z.v_in_k ? 0 : KV * kt, .k_tile = kt,
                              .v_tile = vt, .page_mem = d->mem, .pages = d->pages};
     for (int64_t p = 0; p < DEEP; p++)
         for (int64_t h = 0; h < KV; h++) {
@@ -174,12 +174,16 @@ static void deep_parts(const qsi_kern *k, const deep *d, int64_t from, float *ou
     qsi_free(scratch);
 }
 
-/* Against double, with the error that sums of this length may have. */
+/* Against double, with the error that sums of this length may have: 3e-5. In bfloat16 operands are
+ * off by up to 2^-9 of themselves, by 0.8e-3 in the mean square. A score here is 0.3 times a sum of up
+ * to 72 products of normal values, so it is off by 0.3 sqrt(72 * 2) 0.8e-3 = 2.9e-3, and so are the
+ * weights, relatively; weights and values (largest 4) are rounded too, which is all for a row that
+ * sees one position: 4 * 2^-9 = 7.8e-3. Allowed: four deviations of the first and the second. */
 static void deep_check(const deep *d, int64_t i, int64_t h, const float *out, float lse) {
     const shape *z = &d->z;
     static double s[DEEP];
     int64_t g = h / GROUP;
-    double m = -INFINITY, l = 0, most = 0;
+    double m = -INFINITY, l = 0, most = 0, allowed = z->bf16 ? 2e-2 : 3e-5;
     for (int64_t j = 0; j <= i; j++) {
         s[j] = 0;
         for (int64_t c = 0; c < z->hd_k; c++)
@@ -194,8 +198,8 @@ static void deep_check(const deep *d, int64_t i, int64_t h, const float *out, fl
             o += exp(s[j] - m) / l * (double)d->v[(j * KV + g) * z->hd_v + c];
         most = fmax(most, fabs(o - (double)out[c]));
     }
-    if (!(most < 3e-5)) fail_msg("row %ld head %ld: off by %g", (long)i, (long)h, most);
-    assert_true(fabs(m + log(l) - (double)lse) < 3e-5);
+    if (!(most < allowed)) fail_msg("row %ld head %ld: off by %g", (long)i, (long)h, most);
+    assert_true(fabs(m + log(l) - (double)lse) < allowed);
 }
 
 static void check_deep(const qsi_kern *k, shape z) {
@@ -219,7 +223,7 @@ static void check_deep(const qsi_kern *k, shape z) {
         size_t at = (size_t)(from * heads * z.hd_v);
         assert_memory_equal(a + at, b + at, ((size_t)no - at) * 4);
     }
-    if (z.type != QSI_Q8_0) {
+    if (z.type != QSI_Q8_0 && !z.bf16) {
         deep_run(k, &d, &d.rows, 64, b, lb);
         assert_memory_equal(a, b, (size_t)no * 4);
     }
@@ -228,6 +232,49 @@ static void check_deep(const qsi_kern *k, shape z) {
     qsi_free(la);
     qsi_free(lb);
     deep_release(&d);
+}
+
+/* Tiles of words as they come from floats: the bits of pages of bfloat16 values. */
+static void check_words(const qsi_kern *k) {
+    deep d;
+    shape z = {QSI_F16, 40, 24, false, true};
+    deep_init(&d, z);
+    int64_t kw = qsi_kv_key_words(z.hd_k), vw = qsi_kv_value_words(z.hd_v);
+    size_t no = DEEP * KV * GROUP * 24;
+    float *a = qsi_alloc(no, 4), *b = qsi_alloc(no, 4), *l = qsi_alloc(DEEP * KV * GROUP, 4);
+    uint16_t *w = qsi_alloc((size_t)(TILES * (kw + vw)), 2), *wv = w + TILES * kw;
+    char *scratch = qsi_alloc(qsi_attend_scratch(GROUP, z.hd_k, z.hd_v), 1);
+    deep_run(k, &d, &d.paged, 64, a, l);
+    for (int64_t h = 0; h < KV; h++) {
+        for (int64_t p = 0; p < DEEP; p += QSI_ATTEND_TILE) {
+            int64_t n = qsi_min64(QSI_ATTEND_TILE, DEEP - p), j = p / QSI_ATTEND_TILE;
+            k->attn16_turn(QSI_F32, n, z.hd_k, 0, d.k + (p * KV + h) * z.hd_k, KV * z.hd_k, NULL,
+                           w + j * kw, NULL, 0);
+            k->attn16_pair(QSI_F32, n, z.hd_v, d.v + (p * KV + h) * z.hd_v, KV * z.hd_v,
+                           wv + j * vw, 32);
+        }
+        qsi_kv_view v = qsi_kv_words(w, z.hd_k, wv, z.hd_v, 0);
+        for (int64_t at = 0; at < DEEP; at += 50) { /* one kv head at a time: its heads moved to 0 */
+            qsi_attend_rows r = deep_rows(&d, at, qsi_min64(50, DEEP - at), b, l);
+            r.q += h * GROUP * z.hd_k;
+            r.out += h * GROUP * z.hd_v;
+            r.lse = NULL;
+            qsi_attend(k, &v, &r, 0, GROUP, 0.3f, scratch);
+        }
+    }
+    assert_memory_equal(a, b, no * 4);
+    qsi_free(w);
+    qsi_free(scratch);
+    qsi_free(a);
+    qsi_free(b);
+    qsi_free(l);
+    deep_release(&d);
+}
+
+static void test_words(void **s) {
+    (void)s;
+    check_words(qsi_kern_get(QSI_ISA_REF));
+    check_words(qsi_kern_get(qsi_cpu_isa()));
 }
 
 /* One span's rows alone, as keys made on the way are given. */
@@ -321,7 +368,9 @@ static void test_forward(void **s) {
     (void)s;
     static const shape z[] = {{QSI_F32, 12, 12, false}, {QSI_F16, 40, 24, false},
                               {QSI_Q8_0, 48, 40, false}, {QSI_F16, 40, 32, true},
-                              {QSI_Q8_0, 72, 64, true}};
+                              {QSI_Q8_0, 72, 64, true},
+                              {QSI_F16, 41, 24, false, true}, {QSI_Q8_0, 48, 40, false, true},
+                              {QSI_F16, 40, 32, true, true}, {QSI_Q8_0, 72, 60, true, true}};
     for (size_t i = 0; i < QSI_COUNT(z); i++) {
         check_deep(qsi_kern_get(QSI_ISA_REF), z[i]);
         check_deep(qsi_kern_get(qsi_cpu_isa()), z[i]);
@@ -337,6 +386,7 @@ static void test_backward(void **s) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_words),
         cmocka_unit_test(test_add),
         cmocka_unit_test(test_backward),
     };
