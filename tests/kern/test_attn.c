@@ -205,8 +205,8 @@ static uint16_t *pairs(const tile *t, int64_t n, int64_t cols, int64_t ld, int64
 
 static void qk16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
     int64_t ldq = (d + 1) / 2 * 2, lds = T + 5;
-    size_t ns = (size_t)((m - 1) * lds + T), nw = 0;
-    float *q = random_floats((size_t)(m * d)), *s = guarded(ns * 4), alone[3 * T];
+    size_t n_s = (size_t)((m - 1) * lds + T), nw = 0;
+    float *q = random_floats((size_t)(m * d)), *s = guarded(n_s * 4), alone[3 * T];
     uint16_t *q16 = narrow_rows(q, m, d, ldq);
     tile t = make(type, true, T, d, 0);
     uint16_t *w = pairs(&t, d, T, T, T, &nw);
@@ -236,7 +236,7 @@ static void qk16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
     guarded_free(w, nw);
     guarded_free(q16, (size_t)(m * ldq) * 2);
     floats_free(q, (size_t)(m * d));
-    guarded_free(s, ns * 4);
+    guarded_free(s, n_s * 4);
 }
 
 static void pv16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
