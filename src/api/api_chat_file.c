@@ -147,7 +147,7 @@ qs_status qsi_api_parse_chat(qs_session *into, const char *text, size_t n, const
                              int32_t n_vocab, qs_err *err) {
     qs_status st = QS_OK;
     json_error_t je;
-    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
+    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
     if (!root) QS_FAIL(err, QS_E_FORMAT, "not JSON: line %d: %s", je.line, je.text);
     json_t *list = json_object_get(root, "messages");
     if (!json_is_array(list))

@@ -180,7 +180,7 @@ typedef struct qsi_kern {
      * such numbers as they are), products are exact, sums are float; terms go in pairs (0, 1), (2, 3),
      * ..., of each the second before the first, an addition a term. Denormals may count as zero. A row's
      * bits are its own, whatever m and n are and whether its tile is of words or the cache's own.
-     * Words: two rows' elements of a column side by side, [rows / 2][columns][2]; missing rows are zero. */
+     * Words: two rows' elements of a column side by side, [rows / 2][columns][2]; missing rows: zero. */
     /* y[(r / 2) * ldy + c] = word of rows r, r + 1 of x [n][ldx], c < d (written up to d rounded up
      * to 16). Q8_0: integers without their scales. */
     void (*attn16_pair)(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx, uint16_t *y,

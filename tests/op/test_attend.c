@@ -116,7 +116,8 @@ static void deep_init(deep *d, shape z) {
         d->pages[t] = (t * 7 + 3) % TILES;
     }
     d->paged = (qsi_kv_view){.type = z.type, .hd_k = z.hd_k, .hd_v = z.hd_v, .v_in_k = z.v_in_k,
-                             .bf16 = z.bf16, .stride = 2, .turned = !z.v_in_k, .v_off = z.v_in_k ? 0 : KV * kt, .k_tile = kt,
+                             .bf16 = z.bf16, .stride = 2, .turned = !z.v_in_k,
+                             .v_off = z.v_in_k ? 0 : KV * kt, .k_tile = kt,
                              .v_tile = vt, .page_mem = d->mem, .pages = d->pages};
     for (int64_t p = 0; p < DEEP; p++)
         for (int64_t h = 0; h < KV; h++) {
