@@ -57,17 +57,29 @@ static const struct {
     {QSI_MM_BF16, "mm_bf16", 256, 256, 2048}, {QSI_MM_BF16, "mm_bf16", 1, 2048, 2048},
     {QSI_MM_Q8_0, "mm_q8_0", 512, 256, 256},  {QSI_MM_Q8_0, "mm_q8_0", 1, 2048, 2048},
     {QSI_MM_Q4_0, "mm_q4_0", 512, 256, 256},  {QSI_MM_Q4_0, "mm_q4_0", 1, 2048, 2048},
+    {QSI_MM_Q4_K, "mm_q4_k", 512, 256, 256},  {QSI_MM_Q4_K, "mm_q4_k", 1, 2048, 2048},
 };
 
+static const qsi_type_info *quantised(qsi_mm t) {
+    static const qsi_type types[QSI_MM_N_QUANT] = {
+#define TYPE(name) QSI_##name,
+        QSI_MM_QUANT_LIST(TYPE)
+#undef TYPE
+    };
+    return t < QSI_MM_QUANT ? NULL : qsi_type_get(types[t - QSI_MM_QUANT]);
+}
+
 static size_t a_row(qsi_mm t, int64_t k) {
-    if (t >= QSI_MM_Q8_0) return (size_t)(k / 32) * sizeof(qsi_act8);
-    return (size_t)k * (t == QSI_MM_BF16 ? 2 : 4);
+    const qsi_type_info *ti = quantised(t);
+    if (ti == NULL) return (size_t)k * (t == QSI_MM_BF16 ? 2 : 4);
+    if (ti->block == 256) return (size_t)(k / 256) * sizeof(qsi_actk);
+    return (size_t)(k / 32) * sizeof(qsi_act8);
 }
 
 static size_t b_row(qsi_mm t, int64_t k) {
-    if (t == QSI_MM_Q8_0) return (size_t)(k / 32) * 34;
-    if (t == QSI_MM_Q4_0) return (size_t)(k / 32) * 18;
-    return (size_t)k * (t == QSI_MM_F32 ? 4 : 2);
+    const qsi_type_info *ti = quantised(t);
+    if (ti == NULL) return (size_t)k * (t == QSI_MM_F32 ? 4 : 2);
+    return (size_t)(k / ti->block) * (size_t)ti->bytes;
 }
 
 static void call_product(kernels *s) {
