@@ -76,6 +76,7 @@ MODELS = [
                                          prefill(None, None, 8192)]),
     rows_of("deepseek-v2-lite", "Q4_K", DEEP, 8),
 ]
+LARGE = rows_of("deepseek-llm-67b", "Q4_0", [], 25)  # of 10 GB, for the first token
 OUT_OF_CORE = [("deepseek-llm-67b", "Q4_0"), ("deepseek-moe-16b", "BF16")]
 MEMORY = 12 << 30
 
@@ -244,21 +245,70 @@ class Bench:
                        "prefill at 8192 to prefill at 0")
 
     def put_first_token(self, m, path):
-        first = self.first_token(path)
-        self.put(key=f"{SHORT[m['preset']]}-{m['type']}-first-token", model=m["preset"],
-                 type=m["type"], value=f"{first:.2f}", unit="s", must=2,
-                 ok="must" if first <= 2 else "below",
-                 note=f"{os.path.getsize(path) / GB:.1f} GB in the page cache")
+        """With the weights repacked, and from a repacked copy (docs/loading.md)."""
+        key = f"{SHORT[m['preset']]}-{m['type']}-first-token"
+        base = {"model": m["preset"], "type": m["type"], "unit": "s"}
+        size = os.path.getsize(path)
+        try:
+            first = self.first_token(path)
+            self.put(key=key, value=f"{first:.2f}",
+                     note=f"{size / GB:.1f} GB in the page cache, repacked", **base)
+            self.put_from_copy(key + "-copy", path, base)
+        except RuntimeError as e:
+            self.put(key=key, note=str(e), **base)
 
-    def first_token(self, path):
-        """Seconds to load and give one token, the file in the page cache."""
+    def put_from_copy(self, key, path, base):
+        folder = os.path.join(self.dir, "repacked")
+        option = "--repack-cache=" + folder
+        free = shutil.disk_usage(self.dir).free
+        try:
+            if os.path.getsize(path) * 1.1 + 1e9 > free:
+                self.put(key=key, note=f"left out: {free / GB:.0f} GB of disk are free", must=2, **base)
+                return
+            self.first_token(path, option, tries=1)
+            with open(path, "rb") as f:  # room in the page cache for the copy
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            copies = [os.path.join(folder, n) for n in os.listdir(folder) if n.endswith(".qspacked")]
+            if len(copies) != 1:
+                raise RuntimeError("no repacked copy was written")
+            first = self.first_token(path, option)
+            self.put(key=key, value=f"{first:.2f}", must=2, ok="must" if first <= 2 else "below",
+                     note=f"a repacked copy of {os.path.getsize(copies[0]) / GB:.1f} GB, mapped", **base)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def first_token(self, path, *options, tries=3):
+        """Seconds from the program's start to its end with one token; the best, so that the file is in
+        the page cache."""
         best = 1e9
-        for _ in range(3):
+        for _ in range(tries):
             t = time.monotonic()
-            subprocess.run([self.program, "run", path, "--raw", "-p", "1", "-n", "1", "--temp", "0"],
-                           capture_output=True, check=False)
+            p = subprocess.run([self.program, "run", path, "--raw", "-p", "1", "-n", "1", "--temp", "0",
+                                *options], capture_output=True, text=True, check=False)
             best = min(best, time.monotonic() - t)
+            if p.returncode != 0:
+                raise RuntimeError((p.stderr.strip().splitlines() or ["failed"])[-1])
         return best
+
+    def large_first_token(self):
+        m = LARGE
+        key = f"{SHORT[m['preset']]}-{m['type']}-first-token"
+        if not self.only.search(key):
+            return
+        why = self.room(m, True) or ("not in a quick run" if self.quick else None)
+        path = None
+        try:
+            if not why:
+                path = self.make(m)
+                self.put_first_token(m, path)
+        except RuntimeError as e:
+            why = str(e)
+        finally:
+            if path and os.path.exists(path):
+                os.unlink(path)
+        if why:
+            self.put(key=key + "-copy", model=m["preset"], type=m["type"], must=2,
+                     note="left out: " + why)
 
     def out_of_core(self):
         for preset, type_ in OUT_OF_CORE:
@@ -341,6 +391,7 @@ class Bench:
             self.default_model()
             for m in MODELS:
                 self.run_model(m)
+            self.large_first_token()
             self.out_of_core()
         finally:
             if self.own_dir:

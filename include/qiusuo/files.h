@@ -70,16 +70,17 @@ enum {
     QS_INFO_JSON = 1,    /* one JSON object instead of lines for people */
     QS_INFO_TENSORS = 2, /* every tensor */
     QS_INFO_KEYS = 4,    /* every key of a GGUF */
-    QS_INFO_VERIFY = 8   /* looks at every value: NaN and infinity */
+    QS_INFO_VERIFY = 8   /* looks at every value: NaN and infinity; of a repacked copy at checksums */
 };
 
 /* Receives text in pieces. */
 typedef void qs_text_fn(void *user, const char *text, size_t n);
 
-/* Describes a GGUF file, a safetensors file, a tokenizer.json or a Hugging Face folder, without
- * loading it. The description goes to `out` first (with QS_INFO_JSON also when the file is damaged:
- * {"ok":false,"file":..,"error":..}); then the result tells about the file: QS_E_FORMAT and others
- * when its structure is damaged or contradicts itself, QS_E_NUMERIC when a value is no number. */
+/* Describes a GGUF file, a safetensors file, a tokenizer.json, a Hugging Face folder or a
+ * repacked copy of weights (repack_cache), without loading it. The description goes to `out`
+ * first (with QS_INFO_JSON also when the file is damaged: {"ok":false,"file":..,"error":..});
+ * then the result tells about the file: QS_E_FORMAT and others when its structure is damaged or
+ * contradicts itself, QS_E_NUMERIC when a value is no number. */
 QS_API qs_status qs_info(const char *path, uint32_t flags, qs_text_fn *out, void *out_user,
                          qs_files_progress_fn *progress, void *progress_user, qs_err *err)
     QS_MUST_CHECK;

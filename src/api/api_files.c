@@ -7,6 +7,7 @@
 #include "files/init.h"
 #include "files/presets.h"
 #include "files/vocab_file.h"
+#include "model/packed.h"
 #include "qiusuo/files.h"
 
 const char *qs_preset_name(int32_t i) {
@@ -115,6 +116,37 @@ done:
     return st;
 }
 
+/* A repacked copy of weights: no model, but worth a word, and its checksums can be looked at. */
+static qs_status packed_info(const char *path, uint32_t flags, qsi_str *text,
+                             qs_files_progress_fn *progress, void *user, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_packed *p = NULL;
+    qsi_str clean = {0};
+    char size[QSI_SIZE_TEXT];
+    bool verify = (flags & QS_INFO_VERIFY) != 0;
+    QS_TRY(qsi_packed_open(&p, path, NULL, err));
+    if (verify) QS_TRY(qsi_packed_verify(p, progress, user, err));
+    QS_TRY(qsi_info_clean(&clean, path, strlen(path), 4096));
+    if (flags & QS_INFO_JSON) {
+        QS_TRY(qsi_str_puts(text, "{\"ok\":true,\"file\":"));
+        QS_TRY(qsi_str_json(text, clean.data, clean.len));
+        QS_TRY(qsi_str_printf(text, ",\"kind\":\"repacked copy\",\"isa\":\"%s\",\"weights\":%zu,"
+                              "\"bytes\":%llu,\"verified\":%s}\n", qsi_packed_isa(p),
+                              qsi_packed_count(p), (unsigned long long)qsi_packed_bytes(p),
+                              verify ? "true" : "false"));
+    } else {
+        QS_TRY(qsi_str_printf(text, "file          %s\nkind          repacked copy of a model's "
+                              "weights, for kernels of level %s\nweights       %zu, %s%s\n", clean.data,
+                              qsi_packed_isa(p), qsi_packed_count(p),
+                              qsi_size_text(size, qsi_packed_bytes(p)),
+                              verify ? ", all as their checksums say" : ""));
+    }
+done:
+    qsi_packed_close(&p);
+    qsi_str_release(&clean);
+    return st;
+}
+
 qs_status qs_info(const char *path, uint32_t flags, qs_text_fn *out, void *out_user,
                   qs_files_progress_fn *progress, void *progress_user, qs_err *err) {
     qs_status st = QS_OK, made = QS_OK;
@@ -123,15 +155,18 @@ qs_status qs_info(const char *path, uint32_t flags, qs_text_fn *out, void *out_u
     qs_err why = {0};
     unsigned show = (flags & QS_INFO_TENSORS ? QSI_INFO_SHOW_TENSORS : 0) |
                     (flags & QS_INFO_KEYS ? QSI_INFO_SHOW_KEYS : 0);
-    st = qsi_info_open(&x, path, &why);
-    if (st == QS_OK && (flags & QS_INFO_VERIFY)) {
+    bool packed = qsi_packed_is(path);
+    st = packed ? packed_info(path, flags, &text, progress, progress_user, &why)
+                : qsi_info_open(&x, path, &why);
+    if (x != NULL && (flags & QS_INFO_VERIFY)) {
         st = qsi_info_verify(x, progress, progress_user, &why);
         if (st != QS_OK) qsi_info_close(&x);
     }
     if (x != NULL) {
         made = flags & QS_INFO_JSON ? qsi_info_json(x, show, &text) : qsi_info_text(x, show, &text);
         st = judge(x, &why);
-    } else if (flags & QS_INFO_JSON) {
+    } else if (st != QS_OK && (flags & QS_INFO_JSON)) {
+        qsi_str_clear(&text);
         made = damaged_json(&text, path, &why);
     }
     if (made != QS_OK) st = qsi_err_set(&why, made, "out of memory describing '%s'", path);

@@ -93,6 +93,8 @@ static qs_status check_id(const qsi_packed *p, const header *h, const qsi_packed
     if (id == NULL) goto done;
     if (h->source != id->source)
         QS_FAIL(err, QS_E_STATE, "'%s' was made of another file: the model changed", name_of(p));
+    if (h->layout != id->layout && strcmp(h->isa, id->isa) == 0)
+        QS_FAIL(err, QS_E_STATE, "'%s' is of a program that packs weights otherwise", name_of(p));
     if (h->layout != id->layout || (h->flags & 1) != (uint32_t)id->exact)
         QS_FAIL(err, QS_E_STATE, "'%s' was made for other kernels (%s; these are %s)", name_of(p),
                 h->isa, id->isa);
@@ -186,6 +188,15 @@ void qsi_packed_close(qsi_packed **pp) {
     qsi_free(p);
 }
 
+bool qsi_packed_is(const char *path) {
+    qsi_map m = {.fd = -1};
+    if (qsi_path_is_dir(path) || qsi_map_open(&m, path, NULL) != QS_OK) return false;
+    bool is = m.size >= 8 && memcmp(m.data, "QSPACKED", 8) == 0;
+    qsi_map_close(&m);
+    return is;
+}
+
+const char *qsi_packed_isa(const qsi_packed *p) { return p->isa; }
 size_t qsi_packed_count(const qsi_packed *p) { return p->n; }
 uint64_t qsi_packed_bytes(const qsi_packed *p) { return p->table - QSI_PACKED_DATA; }
 

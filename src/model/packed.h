@@ -58,6 +58,9 @@ qs_status qsi_packed_open(qsi_packed **p, const char *path, const qsi_packed_id 
 qs_status qsi_packed_open_mem(qsi_packed **p, const void *data, size_t n, const qsi_packed_id *id,
                               qs_err *err) QS_MUST_CHECK;
 void qsi_packed_close(qsi_packed **p);
+/* Whether the file begins like a copy. */
+bool qsi_packed_is(const char *path);
+const char *qsi_packed_isa(const qsi_packed *p); /* level of the CPU it was made for */
 size_t qsi_packed_count(const qsi_packed *p);
 /* Bytes of weights. */
 uint64_t qsi_packed_bytes(const qsi_packed *p);

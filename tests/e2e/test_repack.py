@@ -1,5 +1,6 @@
 """Repacked copies of weights: --repack-cache writes one, later starts map it; results are the same, and
 whatever is wrong with a copy, the model runs."""
+import json
 import os
 import resource
 import shutil
@@ -135,6 +136,28 @@ class Repack(unittest.TestCase):
         self.assertEqual(p.returncode, 1, err)
         self.assertIn(b".qspacked", err)
         self.assertIn(b"changed while it was in use", err)
+
+    def test_info(self):
+        self.same(model("dense", "q8_0"), "--repack-cache=" + self.dir)
+        made = self.copies()[0]
+        rc, out, err = run("info", made, "--verify")
+        self.assertEqual((rc, err), (0, b""))
+        self.assertIn(b"repacked copy", out)
+        rc, out, _ = run("info", made, "--json")
+        self.assertEqual((rc, json.loads(out)["verified"]), (0, False))
+        with open(made, "r+b") as f:
+            f.seek(4096)
+            byte = f.read(1)
+            f.seek(4096)
+            f.write(bytes([byte[0] ^ 1]))
+        self.assertEqual(run("info", made)[0], 0)  # header and table are whole
+        rc, out, err = run("info", made, "--verify")
+        self.assertEqual((rc, out), (1, b""))
+        self.assertIn(b"weight 0", err)
+        rc, out, _ = run("info", made, "--verify", "--json")
+        self.assertEqual((rc, json.loads(out)["ok"]), (1, False))
+        rc, _, err = run("run", made, "--raw", "-p", "a")
+        self.assertEqual(rc, 1)
 
     def test_progress(self):
         args = ("score", "-m", model("dense", "q8_0"), "--ids", "1 2 3")
