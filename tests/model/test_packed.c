@@ -107,7 +107,10 @@ static void test_for_something_else(void **state) {
     other = id;
     other.layout++;
     assert_int_equal(qsi_packed_open(&p, path, &other, &err), QS_E_STATE);
-    assert_non_null(strstr(err.text, "other kernels"));
+    assert_non_null(strstr(err.text, "packs weights otherwise"));
+    memcpy(other.isa, "avx2", 5);
+    assert_int_equal(qsi_packed_open(&p, path, &other, &err), QS_E_STATE);
+    assert_non_null(strstr(err.text, "other kernels (ref; these are avx2)"));
     other = id;
     other.exact = true;
     assert_int_equal(qsi_packed_open(&p, path, &other, &err), QS_E_STATE);
