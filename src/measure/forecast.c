@@ -26,6 +26,7 @@
 #define FAR_BYTES (256 << 20) /* of weights at least: far beyond the caches */
 #define FAR_LAYERS 2
 #define FEW_IDS 8192          /* of the vocabulary: the head costs as a layer does */
+#define SAME_RATE 0.1         /* memory's rates that differ by no more are one state of the machine */
 #define CHUNK 65537           /* blocks of made-up weights, repeated; odd, so that rows differ */
 #define CHUNK_VALUES (1 << 20)
 
@@ -172,7 +173,7 @@ static double element_bytes(qsi_type t) {
 
 typedef struct timing {
     double s, limit; /* seconds; what the limits allow */
-    double read;     /* 10^9 bytes a second around it */
+    double read;     /* 10^9 bytes a second around it; 0 of a prefill, which memory does not decide */
 } timing;
 
 typedef struct point {
@@ -193,7 +194,7 @@ static qs_status tests(const qsi_forecast_opts *o, const qsi_gguf *g, qsi_pool *
     for (int32_t i = 0; i < r.n_runs; i++) {
         const qsi_bench_run *x = &r.runs[i];
         timing t = {1 / x->tok_s, 1 / x->limit_tok_s, x->read_gb_s};
-        if (strcmp(x->test, "prefill") == 0) *prefill = t;
+        if (strcmp(x->test, "prefill") == 0) *prefill = (timing){t.s, t.limit, .read = 0};
         else *decode = t;
     }
 done:
@@ -218,8 +219,9 @@ done:
     return st;
 }
 
-/* Seconds of the whole model, whose limit is `whole`. Rates of memory differ between the tests: what
- * is carried over is the share of the limit, which is brought to the machine's rate by the limit. */
+/* Seconds of the whole model, whose limit is `whole`, at the rate of memory that far met. Rates may
+ * differ between the tests, and a share of the limit holds near its own rate only (of a model .90 at 36
+ * GB/s and .70 at 65, where more of a step is arithmetic): near counts where its rate was the same. */
 static double extend(timing near, timing far, double whole_limit, double far_limit,
                      double near_limit, bool all) {
     double far_s = far.s / far.limit * far_limit; /* as if at the common rate */
@@ -227,6 +229,7 @@ static double extend(timing near, timing far, double whole_limit, double far_lim
     double near_s = near.s / near.limit * near_limit;
     double slope = (far_s - near_s) / (far_limit - near_limit);
     double plain = far.s / far.limit;
+    if (fabs(near.read - far.read) > SAME_RATE * far.read) slope = plain;
     if (!(slope > 0.5 * plain && slope < 2 * plain)) slope = plain; /* disturbed: fall back */
     return far_s + (whole_limit - far_limit) * slope;
 }
@@ -311,6 +314,7 @@ qs_status qsi_forecast_make(const qsi_forecast_opts *o, const qsi_gguf *g, qsi_p
     if (2.2 * n_far * layer < (double)qsi_mem_available()) {
         QS_TRY(measure(o, g, &c, n_far, pool, isa, &f.limits, true, &far, err));
         if (!all) QS_TRY(measure(o, g, &c, n_near, pool, isa, &f.limits, false, &near, err));
+        if (far.decode.read > 0) f.limits.read_gb_s = far.decode.read;
         speeds(&whole, &far, all ? &far : &near, all, &f);
     }
     *out = f;
