@@ -68,6 +68,7 @@ typedef struct qsi_cost {
     double expert_bytes;               /* all routed experts */
     double experts, experts_used;
     double attn_ops, attn_decode_ops;  /* for each position looked at */
+    bool attn_bf16;                    /* taken in bfloat16, where the CPU has it (model.h) */
     double cache_bytes;                /* for each position looked at */
     int64_t weight_bytes;
 } qsi_cost;

@@ -20,7 +20,8 @@ static double bytes_of(const qsi_tensor_spec *s, const qsi_gguf_tensor *t) {
 
 void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double cache) {
     bool tied = g != NULL && qsi_gguf_tensor_find(g, "output.weight") == NULL;
-    *out = (qsi_cost){.experts = c->n_expert, .experts_used = c->n_expert_used};
+    *out = (qsi_cost){.experts = c->n_expert, .experts_used = c->n_expert_used,
+                      .attn_bf16 = g != NULL && cache < sizeof(float)};
     for (size_t i = 0; i < qsi_config_n_tensors(c); i++) {
         qsi_tensor_spec s;
         qsi_config_tensor(c, i, &s);
@@ -31,6 +32,8 @@ void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double c
         for (int d = 0; d < s.n_dims; d++) n *= (double)s.ne[d];
         out->weight_bytes += (int64_t)bytes;
         bool product = s.role != QSI_ROLE_NORM && s.role != QSI_ROLE_BIAS && s.role != QSI_ROLE_FREQS;
+        bool wide = t != NULL && (t->type == QSI_F32 || t->type == QSI_F16);
+        if (product && wide && strstr(s.name, ".attn_") != NULL) out->attn_bf16 = false;
         bool embed = s.role == QSI_ROLE_EMBED && strcmp(s.name, "output.weight") != 0;
         if (embed && !tied) continue;
         if (embed || s.layer < 0) {
@@ -54,6 +57,7 @@ void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double c
 }
 
 void qsi_cost_exact(qsi_cost *c) {
+    c->attn_bf16 = false;
     c->layer_ops[QSI_PEAK_FP32] += c->layer_ops[QSI_PEAK_INT8];
     c->head_ops[QSI_PEAK_FP32] += c->head_ops[QSI_PEAK_INT8];
     c->layer_ops[QSI_PEAK_INT8] = c->head_ops[QSI_PEAK_INT8] = 0;
@@ -65,10 +69,16 @@ static double seconds(const double ops[3], const qsi_limits *l) {
            1e-9;
 }
 
+/* A level without the instruction has attention in float32, at the higher of the two rates. */
+static double attn_seconds(const qsi_cost *c, double ops, const qsi_limits *l) {
+    double rate = c->attn_bf16 ? fmax(l->bf16_gflop_s, l->fp32_gflop_s) : l->fp32_gflop_s;
+    return ops / rate * 1e-9;
+}
+
 double qsi_limit_prefill(const qsi_cost *c, const qsi_limits *l, int64_t n, int64_t depth) {
     double positions = (double)n * (double)depth + 0.5 * (double)n * (double)(n + 1);
-    double attn[3] = {c->attn_ops * positions, 0, 0};
-    return (double)n * seconds(c->layer_ops, l) + seconds(c->head_ops, l) + seconds(attn, l);
+    return (double)n * seconds(c->layer_ops, l) + seconds(c->head_ops, l) +
+           attn_seconds(c, c->attn_ops * positions, l);
 }
 
 /* Of E experts, B tokens that choose `used` each evenly at random touch E (1 - (1 - used/E)^B). */
@@ -80,8 +90,8 @@ static double touched(const qsi_cost *c, double batch) {
 double qsi_limit_decode(const qsi_cost *c, const qsi_limits *l, int64_t batch, int64_t depth) {
     double b = (double)batch, pos = (double)depth + 1;
     double bytes = c->shared_bytes + c->expert_bytes * touched(c, b) + c->cache_bytes * pos * b;
-    double attn[3] = {c->attn_decode_ops * pos, 0, 0};
-    double ops = b * (seconds(c->layer_ops, l) + seconds(c->head_ops, l) + seconds(attn, l));
+    double ops = b * (seconds(c->layer_ops, l) + seconds(c->head_ops, l) +
+                      attn_seconds(c, c->attn_decode_ops * pos, l));
     return fmax(bytes / (l->read_gb_s * 1e9), ops);
 }
 
