@@ -22,6 +22,7 @@ FORBIDDEN = {("serve", "model"), ("serve", "op"), ("doc", "quant")}
 
 # Third-party headers and who may include them ("apps" is apps/, "tests" is tests/ and fuzz/).
 THIRD_PARTY = {
+    "regex.h": {"files"},
     "jansson.h": {"fmt", "tok", "train", "files", "measure", "api", "apps", "tests"},
     "xxhash.h": {"base"},
     "histedit.h": {"apps"},

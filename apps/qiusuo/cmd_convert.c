@@ -1,4 +1,4 @@
-/* convert and quantize: models written anew, as one GGUF file or with weights in another type. */
+/* convert and merge: models written anew, as one GGUF file. */
 #include <stdio.h>
 
 #include "args.h"
@@ -9,12 +9,27 @@
 
 static void on_log(void *user, int level, const char *text) { qsa_say("%s", text); }
 
-static int run(qsa_cmd *cmd, bool needs_type, int argc, char **argv) {
-    const char *type = NULL;
-    int64_t threads = 0;
+static int convert(const char *src, const char *dst, const char *type, int64_t threads) {
     qs_convert_opts o;
     qs_err err = {0};
     qsa_progress bar;
+    qs_convert_opts_init(&o, sizeof o);
+    qsa_progress_begin(&bar, dst, "B", 0);
+    o.type = type;
+    o.threads = (int32_t)threads;
+    o.progress = qsa_on_progress;
+    o.user = &bar;
+    qs_log_set(on_log, NULL);
+    qsa_interrupt_catch(true);
+    qs_status st = qs_convert(&o, src, dst, &err);
+    qsa_interrupt_catch(false);
+    qsa_progress_end(&bar);
+    return st == QS_OK ? QSA_EXIT_OK : qsa_fail(st, &err);
+}
+
+static int run(qsa_cmd *cmd, int argc, char **argv) {
+    const char *type = NULL;
+    int64_t threads = 0;
     qsa_pos pos;
     const qsa_opt opts[] = {
         QSA_OPT_STR(0, "type", "T", &type, "weights in this type or mix ('qiusuo init --help' lists "
@@ -27,19 +42,7 @@ static int run(qsa_cmd *cmd, bool needs_type, int argc, char **argv) {
     int rc = qsa_parse(cmd, argc, argv, &pos);
     if (rc != QSA_GO) return rc;
     if (pos.n != 2) return qsa_usage(cmd, "name the model and the file to write");
-    if (needs_type && type == NULL) return qsa_usage(cmd, "into which type? name it with --type");
-    qs_convert_opts_init(&o, sizeof o);
-    qsa_progress_begin(&bar, pos.v[1], "B", 0);
-    o.type = type;
-    o.threads = (int32_t)threads;
-    o.progress = qsa_on_progress;
-    o.user = &bar;
-    qs_log_set(on_log, NULL);
-    qsa_interrupt_catch(true);
-    qs_status st = qs_convert(&o, pos.v[0], pos.v[1], &err);
-    qsa_interrupt_catch(false);
-    qsa_progress_end(&bar);
-    return st == QS_OK ? QSA_EXIT_OK : qsa_fail(st, &err);
+    return convert(pos.v[0], pos.v[1], type, threads);
 }
 
 int cmd_convert(int argc, char **argv) {
@@ -51,17 +54,21 @@ int cmd_convert(int argc, char **argv) {
         .examples = "qiusuo convert path/to/folder model.gguf\n"
                     "qiusuo convert big-00001-of-00003.gguf big.gguf\n",
     };
-    return run(&cmd, false, argc, argv);
+    return run(&cmd, argc, argv);
 }
 
-int cmd_quantize(int argc, char **argv) {
+int cmd_merge(int argc, char **argv) {
     qsa_cmd cmd = {
-        .name = "quantize",
-        .synopsis = "SRC DST --type T",
-        .about = "Writes a model with its weights in another type. SRC is a GGUF file, the first of "
-                 "several,\nor a Hugging Face folder; norms and routers stay F32, all keys are kept.\n",
-        .examples = "qiusuo quantize model-f16.gguf model-q4.gguf --type Q4_K_M\n"
-                    "qiusuo quantize path/to/folder model-q8.gguf --type Q8_0\n",
+        .name = "merge",
+        .synopsis = "FIRST DST",
+        .about = "Writes a model in several GGUF files as one. FIRST is its first file,\n"
+                 "NAME-00001-of-0000N.gguf; the others are found beside it.\n",
+        .examples = "qiusuo merge big-00001-of-00003.gguf big.gguf\n",
     };
-    return run(&cmd, true, argc, argv);
+    qsa_pos pos;
+    cmd.max_pos = 2;
+    int rc = qsa_parse(&cmd, argc, argv, &pos);
+    if (rc != QSA_GO) return rc;
+    if (pos.n != 2) return qsa_usage(&cmd, "name the first file and the file to write");
+    return convert(pos.v[0], pos.v[1], NULL, 0);
 }

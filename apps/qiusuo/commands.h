@@ -18,6 +18,7 @@
     X(info, "info", "what a model file is") \
     X(init, "init", "a new model with random weights") \
     X(convert, "convert", "a folder or a split model as one GGUF file") \
+    X(merge, "merge", "the files of a split model as one") \
     X(quantize, "quantize", "a model with its weights in another type") \
     X(score, "score", "log-probabilities of a text") \
     X(eval, "eval", "how well a model predicts a text, and against another one") \

@@ -55,6 +55,12 @@ typedef struct qs_convert_opts {
     int32_t threads;    /* 0: all physical cores */
     qs_files_progress_fn *progress; /* bytes of the source; may be NULL */
     void *user;
+    /* Before `type`: "PATTERN=TYPE", the pattern a POSIX extended regular expression found anywhere in a
+     * tensor's name; the first that matches counts. Vectors and routers stay F32. */
+    const char *const *tensor_types;
+    int32_t n_tensor_types;
+    const char *imatrix; /* file of an importance matrix (qs_imatrix, or llama.cpp's GGUF form): errors
+                            count by it; NULL: by the weights alone */
 } qs_convert_opts;
 QS_API void qs_convert_opts_init(qs_convert_opts *o, size_t size);
 

@@ -182,6 +182,20 @@ QS_API qs_status qs_eval_text(struct qs_session *s, struct qs_session *base, con
                               size_t n, const qs_eval_opts *o, qs_eval_text_report *out,
                               qs_err *err) QS_MUST_CHECK;
 
+typedef struct qs_imatrix_report {
+    qs_eval_text_report text;    /* how the model did on the text meanwhile */
+    int64_t n_chunks;            /* windows it was read in, without overlap */
+    int32_t n_tensors, n_matrices;
+    int32_t n_experts, n_unseen; /* experts of all layers, and those that no token was sent to */
+} qs_imatrix_report;
+/* Importance matrix of a text: for every matrix of the model the mean square of what enters each of
+ * its columns, per expert, written to the file `out` in llama.cpp's GGUF form (qs_convert_opts.imatrix
+ * takes it). name: what to call the text in it. The log's notes list experts that no token was sent
+ * to. o->ctx: tokens of a window (0: the session's, at most 512); o->stride is not used. */
+QS_API qs_status qs_imatrix(struct qs_session *s, const char *text, size_t n, const char *name,
+                            const qs_eval_opts *o, const char *out, qs_imatrix_report *report,
+                            qs_err *err) QS_MUST_CHECK;
+
 #ifdef __cplusplus
 }
 #endif

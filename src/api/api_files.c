@@ -78,10 +78,19 @@ qs_status qs_convert(const qs_convert_opts *opts, const char *src, const char *d
     qs_convert_opts o = {0};
     memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
     qsi_convert_opts x = {.threads = o.threads, .progress = o.progress, .user = o.user};
+    qsi_type_rules *rules = NULL;
+    qsi_imatrix *imatrix = NULL;
     if (o.threads < 0) QS_FAIL(err, QS_E_ARG, "%d threads: 0 (all) or a number", (int)o.threads);
     if (o.type != NULL) QS_TRY(qsi_mix_find(&x.mix, o.type, err));
+    if (o.n_tensor_types > 0)
+        QS_TRY(qsi_type_rules_create(&rules, o.tensor_types, (size_t)o.n_tensor_types, err));
+    if (o.imatrix != NULL) QS_TRY(qsi_imatrix_open(&imatrix, o.imatrix, err));
+    x.rules = rules;
+    x.imatrix = imatrix;
     QS_TRY(qsi_convert(src, dst, &x, err));
 done:
+    qsi_type_rules_free(rules);
+    qsi_imatrix_close(&imatrix);
     return st;
 }
 

@@ -26,6 +26,8 @@ typedef struct converting {
     qsi_pool *pool;
     qsi_type *types;  /* what each tensor becomes */
     float *values;    /* [workers, PIECE] */
+    float *weights;   /* [workers, PIECE], with an importance matrix */
+    int64_t weighed, unweighed; /* tensors encoded with importance, and without */
     uint8_t *encoded; /* [pieces of a round, PIECE floats] */
     int64_t most;     /* pieces of a round */
     int64_t done, of; /* bytes of the source */
@@ -45,7 +47,8 @@ static bool is_dropped_key(const converting *x, const char *key) {
     for (size_t i = 0; i < QSI_COUNT(always); i++)
         if (strcmp(key, always[i]) == 0) return true;
     return x->o->mix != NULL && (strcmp(key, "general.file_type") == 0 ||
-                                 strcmp(key, "general.quantization_version") == 0);
+                                 strcmp(key, "general.quantization_version") == 0 ||
+                                 strncmp(key, "quantize.imatrix.", 17) == 0);
 }
 
 static qs_status put_keys(converting *x, qs_err *err) {
@@ -57,6 +60,9 @@ static qs_status put_keys(converting *x, qs_err *err) {
     if (x->o->mix == NULL) goto done;
     QS_TRY(qsi_gguf_put_u32(x->w, "general.file_type", (uint32_t)x->o->mix->file_type));
     QS_TRY(qsi_gguf_put_u32(x->w, "general.quantization_version", 2));
+    if (x->o->imatrix == NULL) goto done;
+    QS_TRY(qsi_gguf_put_u32(x->w, "quantize.imatrix.entries_count",
+                            (uint32_t)qsi_imatrix_stat(x->o->imatrix).tensors));
 done:
     if (st != QS_OK) st = qsi_err_set(err, st, "cannot put the keys of the new file together");
     return st;
@@ -68,7 +74,7 @@ static qs_status choose_types(converting *x, qs_err *err) {
     int64_t other = 0, again = 0;
     for (size_t i = 0; i < qsi_gguf_n_tensors(x->g); i++)
         x->types[i] = qsi_gguf_tensor_at(x->g, i)->type;
-    if (x->o->mix == NULL) goto done;
+    if (x->o->mix == NULL && x->o->rules == NULL) goto done;
     QS_TRY(qsi_config_from_gguf(&x->config, x->g, err));
     for (size_t i = 0; i < qsi_config_n_tensors(&x->config); i++) {
         qsi_tensor_spec spec;
@@ -79,8 +85,10 @@ static qs_status choose_types(converting *x, qs_err *err) {
         if (t->ne[0] != spec.ne[0])
             QS_FAIL(err, QS_E_FORMAT, "tensor %s has rows of %" PRId64 " values, the configuration "
                     "wants %" PRId64, t->name, t->ne[0], spec.ne[0]);
-        qsi_type type = qsi_mix_type(x->o->mix, &x->config, &spec, &asked);
-        other += type != asked;
+        qsi_type type = asked = t->type;
+        if (qsi_type_rules_find(x->o->rules, t->name, &asked)) type = qsi_fit_type(&spec, asked);
+        else if (x->o->mix != NULL) type = qsi_mix_type(x->o->mix, &x->config, &spec, &asked);
+        other += type != asked && spec.n_dims > 1 && spec.role != QSI_ROLE_ROUTER;
         const qsi_type_info *ti = qsi_type_get((int32_t)t->type);
         again += type != t->type && ti->block > 1;
         x->types[t - qsi_gguf_tensor_at(x->g, 0)] = type;
@@ -130,6 +138,7 @@ typedef struct round_job {
     const qsi_gguf_tensor *t;
     const qsi_type_info *from, *to;
     int64_t first, n, values; /* pieces of this round; values of the tensor */
+    const float *importance;  /* [matrices, columns]; NULL: none */
 } round_job;
 
 static int64_t piece_values(const round_job *j, int64_t piece) {
@@ -137,9 +146,22 @@ static int64_t piece_values(const round_job *j, int64_t piece) {
     return left < PIECE ? left : PIECE;
 }
 
+/* The importance of n values from value `at` of the tensor on. */
+static const float *importance_of(const round_job *j, int64_t at, int64_t n, float *out) {
+    int64_t cols = j->t->ne[0], matrix = cols * j->t->ne[1];
+    if (j->importance == NULL) return NULL;
+    for (int64_t i = 0; i < n;) {
+        int64_t v = at + i, col = v % cols, some = cols - col < n - i ? cols - col : n - i;
+        memcpy(out + i, j->importance + v / matrix * cols + col, (size_t)some * sizeof *out);
+        i += some;
+    }
+    return out;
+}
+
 static void run_round(const qsi_worker *wk, void *arg) {
     const round_job *j = arg;
     float *values = j->x->values + (size_t)wk->index * PIECE;
+    float *weights = j->x->weights != NULL ? j->x->weights + (size_t)wk->index * PIECE : NULL;
     if (wk->index == 0) qsi_ticket_reset(wk);
     qsi_barrier(wk);
     for (int64_t i; (i = qsi_ticket(wk)) < j->n;) {
@@ -147,14 +169,21 @@ static void run_round(const qsi_worker *wk, void *arg) {
         int64_t piece = j->first + i, n = piece_values(j, piece);
         QS_CHECK(qsi_row_bytes(j->from, piece * PIECE, &from));
         j->from->decode(j->t->data + from, values, n);
-        qsi_quant_fit(j->to, values, NULL, j->x->encoded + (size_t)i * PIECE * sizeof(float), n);
+        const float *w = importance_of(j, piece * PIECE, n, weights);
+        qsi_quant_fit(j->to, values, w, j->x->encoded + (size_t)i * PIECE * sizeof(float), n);
     }
 }
 
 static qs_status encode_tensor(converting *x, const qsi_gguf_tensor *t, qsi_type type,
                                qs_err *err) {
     qs_status st = QS_OK;
-    round_job j = {.x = x, .t = t, .from = qsi_type_get((int32_t)t->type),
+    float *importance = NULL;
+    if (x->o->imatrix != NULL)
+        QS_TRY(qsi_imatrix_weights(x->o->imatrix, t->name, t->ne[0], t->ne[2] * t->ne[3],
+                                   &importance, err));
+    x->weighed += importance != NULL;
+    x->unweighed += importance == NULL;
+    round_job j = {.x = x, .t = t, .importance = importance, .from = qsi_type_get((int32_t)t->type),
                    .to = qsi_type_get((int32_t)type),
                    .values = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]};
     int64_t pieces = (j.values + PIECE - 1) / PIECE;
@@ -174,6 +203,7 @@ static qs_status encode_tensor(converting *x, const qsi_gguf_tensor *t, qsi_type
         QS_TRY(tell(x, (int64_t)read, err));
     }
 done:
+    qsi_free(importance);
     return st;
 }
 
@@ -184,6 +214,10 @@ static qs_status reserve(converting *x, qs_err *err) {
     x->most = (int64_t)workers * PIECES_A_WORKER;
     x->types = qsi_calloc(qsi_gguf_n_tensors(x->g), sizeof *x->types);
     x->values = qsi_alloc(workers * PIECE, sizeof *x->values);
+    if (x->o->imatrix != NULL) {
+        x->weights = qsi_alloc(workers * PIECE, sizeof *x->weights);
+        if (x->weights == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing a model");
+    }
     x->encoded = qsi_alloc((size_t)x->most * PIECE, sizeof(float)); /* no type is wider */
     if (!x->types || !x->values || !x->encoded)
         QS_FAIL(err, QS_E_NOMEM, "out of memory writing a model");
@@ -207,6 +241,9 @@ static qs_status write_all(converting *x, const char *dst, qs_err *err) {
     }
     QS_TRY(qsi_gguf_intact(x->g, err));
     QS_TRY(qsi_gguf_finish(&x->w, err));
+    if (x->o->imatrix != NULL)
+        qsi_log(QSI_LOG_NOTE, "%" PRId64 " tensors were encoded by the importance matrix, %" PRId64
+                " without: it holds nothing for them", x->weighed, x->unweighed);
 done:
     return st;
 }
@@ -234,6 +271,7 @@ done:
     qsi_pool_free(x.pool);
     qsi_free(x.types);
     qsi_free(x.values);
+    qsi_free(x.weights);
     qsi_free(x.encoded);
     qsi_gguf_close(&g);
     return st;

@@ -24,6 +24,7 @@ static const qsi_mix mixes[] = {
     {"Q4_K", QSI_Q4_K, 14, NULL},
     {"Q5_K", QSI_Q5_K, 16, NULL},
     {"Q6_K", QSI_Q6_K, 18, NULL},
+    {"MXFP4_MOE", QSI_MXFP4, 38, "Q8_0 for all but the routed experts"},
     {"Q2_K_M", QSI_Q2_K, 10, "Q3_K for values, attention and FFN output, Q6_K for the head"},
     {"Q3_K_S", QSI_Q3_K, 11, "Q6_K for the head"},
     {"Q3_K_M", QSI_Q3_K, 12, "Q4_K or Q5_K for values, attention and FFN output, Q6_K for the head"},
@@ -103,6 +104,7 @@ static qsi_type for_attention_out(const qsi_mix *m) {
 
 static qsi_type chosen(const qsi_mix *m, const qsi_config *c, const qsi_tensor_spec *t) {
     if (m->about == NULL) return m->base;
+    if (m->base == QSI_MXFP4) return t->n_dims == 3 && t->ne[2] > 1 ? QSI_MXFP4 : QSI_Q8_0;
     if (strcmp(t->name, "output.weight") == 0) return QSI_Q6_K;
     if (strstr(t->name, ".attn_v.weight") != NULL) return for_values(m, c, t->layer);
     if (strstr(t->name, ".attn_output.weight") != NULL) return for_attention_out(m);

@@ -11,10 +11,12 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "model/importance.h"
 #include "model/layer.h"
 #include "model/packed.h"
 #include "model/residency.h"
 #include "model/rope_scaling.h"
+#include "model/watch.h"
 #include "sys/file.h"
 
 enum { DEFAULT_ROWS = 512, USUAL_CONTEXT = 4096, SLICE = 1 << 20 };
@@ -52,6 +54,7 @@ struct qsi_model {
     qsi_packed *packed;  /* the repacked copy in use; NULL: none */
     qsi_packed_writer *packing; /* one being written */
     _Atomic int bad;
+    qsi_importance *importance; /* what looks at its products; NULL: nothing */
 };
 
 /* ---- binding ---- */
@@ -747,6 +750,10 @@ static void run_step(const qsi_worker *w, void *arg) {
     qsi_op o;
     qsi_op_init(&o, w, m->k, &m->sh, m->scratch + (size_t)w->index * m->scratch_bytes,
                 m->scratch_bytes);
+    if (m->importance != NULL) {
+        o.tap = qsi_importance_add;
+        o.tap_user = m->importance;
+    }
     qsi_mem_guard_begin();
     qsi_op_end(&o); /* zeroes the tickets of the next turn */
     qsi_rope_prepare(&o, &m->f);
@@ -817,3 +824,9 @@ qs_status qsi_model_step(qsi_model *m, const qsi_step *s, qs_err *err) {
 done:
     return st;
 }
+
+const qsi_weights *qsi_model_weights(const qsi_model *m) { return &m->w; }
+
+bool qsi_model_tied(const qsi_model *m) { return qsi_gguf_tensor_find(m->g, "output.weight") == NULL; }
+
+void qsi_model_watch(qsi_model *m, qsi_importance *x) { m->importance = x; }

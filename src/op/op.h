@@ -32,6 +32,7 @@
 typedef struct qsi_op_shared {
     _Atomic int64_t next[2]; /* tickets of this operation and of the next */
 } qsi_op_shared;
+struct qsi_mm_job;
 typedef struct qsi_op {
     const qsi_worker *w;
     const qsi_kern *k;
@@ -39,6 +40,9 @@ typedef struct qsi_op {
     unsigned turn;
     char *scratch; /* of this worker */
     size_t scratch_bytes;
+    /* Sees the jobs of every qsi_op_mm before they run, on worker 0; NULL: nobody looks. */
+    void (*tap)(void *user, const struct qsi_mm_job *jobs, int n_jobs);
+    void *tap_user;
 } qsi_op;
 void qsi_op_init(qsi_op *o, const qsi_worker *w, const qsi_kern *k, qsi_op_shared *sh,
                  char *scratch, size_t scratch_bytes);
@@ -137,6 +141,7 @@ typedef struct qsi_mm_job {
     int64_t m, n, k, ldc;
     bool acc;
     int chain; /* so many of the jobs that follow add to the same C, in order, in the same item */
+    const qsi_weight *w; /* of y = x Wt; NULL for other products */
 } qsi_mm_job;
 /* Runs all jobs; ends in a barrier. */
 void qsi_op_mm(qsi_op *o, const qsi_mm_job *jobs, int n_jobs);

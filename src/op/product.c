@@ -140,6 +140,7 @@ static void run_tiles(qsi_op *o, const qsi_mm_job *jobs, int n_jobs) {
 
 void qsi_op_mm(qsi_op *o, const qsi_mm_job *jobs, int n_jobs) {
     bool one = true;
+    if (o->tap != NULL && o->w->index == 0) o->tap(o->tap_user, jobs, n_jobs);
     for (int i = 0; i < n_jobs; i++) one = one && row_blocks(&jobs[i]) <= 1 && !jobs[i].chain;
     if (one)
         run_walk(o, jobs, n_jobs);

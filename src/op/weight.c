@@ -203,7 +203,7 @@ size_t qsi_weight_bytes(const qsi_weight *w) { return w->bytes; }
 qsi_mm_job qsi_job_forward(const qsi_weight *w, const qsi_act *x, int64_t row0, int64_t m,
                            float *y, int64_t ldy, bool acc) {
     qsi_mm_job j = {.kind = w->kind, .b = w->fwd, .c = y, .m = m, .n = w->n_out, .k = w->n_in,
-                    .ldc = ldy, .acc = acc};
+                    .ldc = ldy, .acc = acc, .w = w};
     QS_ASSERT(x->k == w->n_in);
     j.a = qsi_act_row(x, w->kind, row0, &j.lda);
     return j;

@@ -83,7 +83,7 @@ static void all_types_hold_the_tensors_of_the_configuration(void **state) {
     static const char *const presets[] = {"dense-tiny", "moe-tiny", "deepseek-v3-tiny"};
     size_t n_mixes = 0;
     while (qsi_mix_at(n_mixes) != NULL) n_mixes++;
-    assert_int_equal(n_mixes, 24);
+    assert_int_equal(n_mixes, 25);
     for (size_t k = 0; k < n_mixes; k++) {
         qs_err err;
         qsi_config c;
