@@ -1,9 +1,10 @@
 /* tokenizer_config.json, when it lies beside a tokenizer.json, is read with it: it names BOS and
- * EOS and the chat template. */
+ * EOS and the chat template. Newer folders keep the template in chat_template.jinja, which counts. */
 #include "files/vocab_file.h"
 
 #include <string.h>
 
+#include "fmt/json.h"
 #include "sys/file.h"
 
 #define JSON_MAX ((size_t)256 << 20)
@@ -19,17 +20,42 @@ done:
     return st;
 }
 
+/* chat_template.jinja of the folder in the place of v's template. */
+static qs_status take_template(qsi_vocab **v, const char *folder, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_str path = {0}, text = {0};
+    qsi_vocab *with = NULL;
+    if (qsi_path_join(&path, folder, "chat_template.jinja") != QS_OK)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", folder);
+    if (!qsi_path_exists(path.data)) goto done;
+    QS_TRY(qsi_file_read(path.data, QSI_JSON_SMALL_BYTES, &text, err));
+    QS_TRY(qsi_vocab_with_template(&with, *v, (qsi_slice){text.data, text.len}, err));
+    qsi_vocab_free(*v);
+    *v = with;
+done:
+    qsi_str_release(&path);
+    qsi_str_release(&text);
+    return st;
+}
+
 static qs_status load_json(qsi_vocab **v, const char *folder, const char *file, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str beside = {0}, json = {0}, config = {0};
+    qsi_vocab *made = NULL;
     QS_TRY(qsi_file_read(file, JSON_MAX, &json, err));
     if (qsi_path_join(&beside, folder, "tokenizer_config.json") != QS_OK) {
         QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", file);
     }
     if (qsi_path_exists(beside.data)) QS_TRY(qsi_file_read(beside.data, JSON_MAX, &config, err));
-    st = qsi_vocab_load_json(v, json.data, json.len, config.data, config.len, err);
+    st = qsi_vocab_load_json(&made, json.data, json.len, config.data, config.len, err);
+    if (st == QS_OK) st = take_template(&made, folder, err);
     if (st != QS_OK) qsi_err_prefix(err, "cannot use '%s'", file);
+    if (st == QS_OK) {
+        *v = made;
+        made = NULL;
+    }
 done:
+    qsi_vocab_free(made);
     qsi_str_release(&beside);
     qsi_str_release(&json);
     qsi_str_release(&config);

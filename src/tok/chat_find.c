@@ -387,21 +387,23 @@ static bool has_token(const qsi_vocab *v, const char *text) {
 }
 
 /* For a file without a template. */
-static const qsi_chat_template *guess(const qsi_vocab *v) {
+static const qsi_chat_template *guess(const qsi_vocab *v, const char *arch) {
     const char *pre = strcmp(v->pre, "joyai-llm") == 0 ? "deepseek-v3" : v->pre;
     for (size_t i = 0; i < qsi_chat_table_n; i++)
         if (qsi_chat_table[i].pre != NULL && strcmp(pre, qsi_chat_table[i].pre) == 0)
             return &qsi_chat_table[i];
-    /* another family's vocabulary with DeepSeek's markers: a model that learned from R1 */
+    /* another family's vocabulary with DeepSeek's markers: a model that learned from R1, or (Qwen3) from
+     * R1 of May 2025 */
     if (!has_token(v, QSI_M_USER) || !has_token(v, QSI_M_ASSISTANT)) return NULL;
-    return by_name("deepseek-r1-distill-open");
+    bool later = arch != NULL && strcmp(arch, "qwen3") == 0;
+    return by_name(later ? "deepseek-r1-0528" : "deepseek-r1-distill-open");
 }
 
 qs_status qsi_chat_find(const qsi_chat_template **t, const qsi_vocab *v, const char *arch,
                         bool *guessed, qs_err *err) {
     char names[320];
     const qsi_chat_template *found =
-        v->chat_template.n > 0 ? qsi_chat_of_jinja(v->chat_template) : guess(v);
+        v->chat_template.n > 0 ? qsi_chat_of_jinja(v->chat_template) : guess(v, arch);
     list_names(names, sizeof names);
     if (found == NULL && v->chat_template.n > 0)
         return qsi_err_set(err, QS_E_UNSUPPORTED,

@@ -227,6 +227,7 @@ static const scheme schemes[] = {
     {"deepseek-v3", false, {find_three_numbers, find_v3_cjk, find_v3_words, NULL}},
     {"joyai-llm", false, {find_three_numbers, find_v3_cjk, find_v3_words, NULL}},
     {"llama-bpe", false, {find_llama3, NULL}},
+    {"llama3", false, {find_llama3, NULL}},
     {"qwen2", false, {find_qwen2, NULL}},
     {"deepseek-r1-qwen", false, {find_qwen2, NULL}},
 };
@@ -242,7 +243,7 @@ bool qsi_pretok_known(const char *pre) {
 }
 
 bool qsi_pretok_whole(const char *pre) {
-    return strcmp(pre, "llama-bpe") == 0;
+    return strcmp(pre, "llama-bpe") == 0 || strcmp(pre, "llama3") == 0;
 }
 
 /* Step `step` inside the characters [begin, end); a piece that passed all steps goes to fn. */

@@ -39,6 +39,9 @@ void qsi_vocab_free(qsi_vocab *v);
  * have that are wider than their vocabulary. QS_E_RANGE when n is less than v has. */
 qs_status qsi_vocab_padded(qsi_vocab **out, const qsi_vocab *v, int32_t n, qs_err *err)
     QS_MUST_CHECK;
+/* A copy of v with another chat template. */
+qs_status qsi_vocab_with_template(qsi_vocab **out, const qsi_vocab *v, qsi_slice text, qs_err *err)
+    QS_MUST_CHECK;
 /* Writes all tokenizer.ggml.* keys (and the chat template key when there is one). */
 qs_status qsi_vocab_save_gguf(const qsi_vocab *v, qsi_gguf_writer *w, qs_err *err) QS_MUST_CHECK;
 

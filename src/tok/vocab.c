@@ -407,6 +407,20 @@ done:
     return st;
 }
 
+qs_status qsi_vocab_with_template(qsi_vocab **out, const qsi_vocab *v, qsi_slice text, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_arena a;
+    qsi_vocab_spec s;
+    qsi_arena_init(&a);
+    if (copy_spec(v, (size_t)v->n, &a, &s) != QS_OK)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory for a vocabulary of %d tokens", (int)v->n);
+    s.chat_template = text;
+    QS_TRY(qsi_vocab_build(out, &s, err));
+done:
+    qsi_arena_release(&a);
+    return st;
+}
+
 void qsi_vocab_free(qsi_vocab *v) {
     if (v == NULL) return;
     qsi_arena_release(&v->arena);

@@ -274,6 +274,31 @@ static void contradictions_are_refused(void **state) {
     clean();
 }
 
+/* A template in a file of its own counts before that of the configuration. */
+static void the_template_may_be_a_file(void **state) {
+    static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    static const char config[] = "{\"chat_template\":\"one\"}", *const other = "another";
+    qs_err err = {0};
+    clean();
+    assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
+    for (size_t k = 0; k < QSI_COUNT(files); k++) put_changed(files[k], NULL, NULL);
+    put_file("tokenizer_config.json", config, sizeof config - 1);
+    for (int i = 0; i < 2; i++) {
+        qsi_gguf *g = NULL;
+        qsi_vocab *v = NULL;
+        if (i == 1) put_file("chat_template.jinja", other, strlen(other));
+        if (qsi_files_open_model(FOLDER, &g, &err) != QS_OK) fail_msg("%s", err.text);
+        assert_int_equal(qsi_vocab_load_gguf(&v, g, &err), QS_OK);
+        qsi_slice t = qsi_vocab_chat_template(v);
+        assert_true(t.n == strlen(i ? other : "one") && memcmp(t.p, i ? other : "one", t.n) == 0);
+        qsi_vocab_free(v);
+        qsi_gguf_close(&g);
+    }
+    remove(FOLDER "/tokenizer_config.json");
+    remove(FOLDER "/chat_template.jinja");
+    clean();
+}
+
 static int cancel(void *user, int64_t done, int64_t of) {
     assert_true(done > 0 && done <= of);
     return 1;
@@ -300,6 +325,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(distilled_models_answer_as_their_classes),
         cmocka_unit_test(tensors_take_their_places),
         cmocka_unit_test(contradictions_are_refused),
+        cmocka_unit_test(the_template_may_be_a_file),
         cmocka_unit_test(a_conversion_can_be_cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,19 +29,21 @@ static const char *name_of(const char *jinja) {
 
 static void guesses_without_a_text(void **state) {
     static const struct {
-        const char *pre, *name;
+        const char *pre, *name, *arch;
     } cases[] = {{"deepseek-llm", "deepseek-llm"},
                  {"deepseek-coder", "deepseek-coder"},
                  {"deepseek-v3", "deepseek-v3"},
                  {"joyai-llm", "deepseek-v3"},
                  {"llama-bpe", "deepseek-r1-distill-open"},
                  {"qwen2", "deepseek-r1-distill-open"},
-                 {"deepseek-r1-qwen", "deepseek-r1-distill-open"}};
+                 {"deepseek-r1-qwen", "deepseek-r1-distill-open", "qwen2"},
+                 {"deepseek-r1-qwen", "deepseek-r1-0528", "qwen3"}};
     for (size_t i = 0; i < QSI_COUNT(cases); i++) {
         qsi_vocab *v = make(cases[i].pre, NULL, true);
         const qsi_chat_template *t = NULL;
         bool guessed = false;
-        assert_int_equal(qsi_chat_find(&t, v, "deepseek", &guessed, NULL), QS_OK);
+        const char *arch = cases[i].arch != NULL ? cases[i].arch : "deepseek";
+        assert_int_equal(qsi_chat_find(&t, v, arch, &guessed, NULL), QS_OK);
         assert_string_equal(qsi_chat_name(t), cases[i].name);
         assert_true(guessed);
         qsi_vocab_free(v);

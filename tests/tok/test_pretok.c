@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "tok/tok.h"
+#include "tok/vocab.h"
 #include "tok_golden.h"
 
 static char **golden_paths; /* NULL at the end */
@@ -55,14 +55,18 @@ static void equals_the_reference(void **state) {
     assert_int_equal(cases, 2500);
 }
 
-/* What the distilled Qwen models are split by is Qwen's own. */
-static void qwen_has_two_names(void **state) {
+/* What the distilled Qwen models are split by is Qwen's own; the first files of Llama 3 say llama3. */
+static void some_have_two_names(void **state) {
     static const char text[] = "It'S  1234 \xe4\xbd\xa0 !?\r\n \n x";
-    pieces a = {.next = text}, b = {.next = text};
-    assert_int_equal(qsi_pretok("qwen2", text, sizeof text - 1, collect, &a, NULL), QS_OK);
-    assert_int_equal(qsi_pretok("deepseek-r1-qwen", text, sizeof text - 1, collect, &b, NULL), QS_OK);
-    assert_int_equal(a.n, b.n);
-    assert_memory_equal(a.len, b.len, a.n * sizeof a.len[0]);
+    static const char *const names[][2] = {{"qwen2", "deepseek-r1-qwen"}, {"llama-bpe", "llama3"}};
+    for (size_t i = 0; i < QSI_COUNT(names); i++) {
+        pieces a = {.next = text}, b = {.next = text};
+        assert_int_equal(qsi_pretok(names[i][0], text, sizeof text - 1, collect, &a, NULL), QS_OK);
+        assert_int_equal(qsi_pretok(names[i][1], text, sizeof text - 1, collect, &b, NULL), QS_OK);
+        assert_int_equal(a.n, b.n);
+        assert_memory_equal(a.len, b.len, a.n * sizeof a.len[0]);
+        assert_int_equal(qsi_pretok_whole(names[i][0]), qsi_pretok_whole(names[i][1]));
+    }
 }
 
 static double seconds(void) {
@@ -122,7 +126,7 @@ static void forwards_the_callers_error(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_reference),
-        cmocka_unit_test(qwen_has_two_names),
+        cmocka_unit_test(some_have_two_names),
         cmocka_unit_test(takes_linear_time),
         cmocka_unit_test(names_the_bad_byte),
         cmocka_unit_test(forwards_the_callers_error),
