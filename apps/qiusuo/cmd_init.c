@@ -94,7 +94,7 @@ int cmd_init(int argc, char **argv) {
                     "standard deviation of the weights (default 0.006)"),
         QSA_OPT_NUM(0, "router-skew", "S", &o.router_skew, 0, 10,
                     "routers that use their experts by a power law: a share of the tokens "
-                    "proportional to rank^-S, at most 0.4 (default 0: evenly)"),
+                    "proportional to rank^-S, at most 0.4; 0: evenly (default: as it happens)"),
         QSA_OPT_STR('o', "out", "OUT", &out, "the file to write"),
     };
     const qsa_cmd cmd = {

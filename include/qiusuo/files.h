@@ -37,7 +37,8 @@ typedef struct qs_init_opts {
     double std;          /* deviation of the normal distribution of matrices (default 0.006) */
     qs_files_progress_fn *progress; /* may be NULL */
     void *user;
-    double router_skew;  /* > 0: experts are used by a power law with this exponent (default 0) */
+    double router_skew;  /* >= 0: experts are used by a power law with this exponent (default -1: as
+                            random routers happen to, which is most unevenly) */
 } qs_init_opts;
 QS_API void qs_init_opts_init(qs_init_opts *o, size_t size);
 

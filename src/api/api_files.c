@@ -29,7 +29,7 @@ const char *qs_type_about(int32_t i) {
 }
 
 void qs_init_opts_init(qs_init_opts *o, size_t size) {
-    const qs_init_opts fresh = {.type = "F16", .std = 0.006};
+    const qs_init_opts fresh = {.type = "F16", .std = 0.006, .router_skew = -1};
     memset(o, 0, size);
     memcpy(o, &fresh, size < sizeof fresh ? size : sizeof fresh);
     o->size = size;
@@ -55,7 +55,8 @@ qs_status qs_init(const qs_init_opts *opts, const char *out, qs_err *err) {
     QS_TRY(qsi_mix_find(&mix, o.type, err));
     qsi_init_opts x = {.name = preset->name, .config = preset->config, .mix = mix,
                        .seed = o.seed, .std = (float)o.std,
-                       .router_skew = o.router_skew, .progress = o.progress, .user = o.user};
+                       .skewed = o.router_skew >= 0, .router_skew = o.router_skew,
+                       .progress = o.progress, .user = o.user};
     if (o.layers > 0) {
         x.config.n_layer = o.layers;
         if (x.config.n_dense > o.layers) x.config.n_dense = o.layers;

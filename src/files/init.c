@@ -253,6 +253,8 @@ static void make_piece(writing *x, piece *p, float *values) {
         const float *factor = x->skew + (int64_t)t.layer * x->config.n_expert;
         for (size_t i = 0; i < p->n; i++) values[i] *= factor[(p->begin + (int64_t)i) / t.ne[0]];
     }
+    if (t.role == QSI_ROLE_EMBED && x->skew != NULL && x->o->std > 0)
+        for (size_t i = 0; i < p->n; i++) values[i] /= x->o->std;
     QS_CHECK(qsi_row_bytes(ti, (int64_t)p->n, &p->bytes));
     ti->encode(values, p->encoded, (int64_t)p->n);
 }
@@ -321,16 +323,20 @@ done:
 static qs_status make_skew(writing *x, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_config *c = &x->config;
-    if (x->o->router_skew == 0) goto done;
+    if (!x->o->skewed) goto done;
     if (c->n_expert == 0) QS_FAIL(err, QS_E_ARG, "a dense model has no routers to skew");
     size_t n = (size_t)c->n_expert; /* a row for each layer, and one by rank */
+    /* a normalised row has mean square 1 */
+    const qsi_skew_router r = {
+        .n = c->n_expert, .k = c->n_expert_used, .n_group = c->n_group,
+        .n_group_used = c->n_group_used, .sigmoid = c->gating == QSI_GATE_SIGMOID,
+        .deviation = (double)x->o->std * sqrt(c->d_model)};
     x->skew = qsi_calloc(((size_t)c->n_layer + 1) * n, sizeof *x->skew);
     if (x->skew == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing a model");
     float *by_rank = x->skew + (size_t)c->n_layer * n;
-    QS_TRY(qsi_skew_factors(x->o->router_skew, c->n_expert, c->n_expert_used, by_rank, err));
+    QS_TRY(qsi_skew_factors(x->o->router_skew, &r, by_rank, err));
     for (int32_t l = c->n_dense; l < c->n_layer; l++) {
-        qsi_skew_deal(by_rank, c->n_expert, x->o->seed, SKEW_STREAM | (uint64_t)l,
-                      x->skew + (size_t)l * n);
+        qsi_skew_deal(&r, by_rank, x->o->seed, SKEW_STREAM | (uint64_t)l, x->skew + (size_t)l * n);
     }
 done:
     return st;

@@ -14,7 +14,11 @@ typedef struct qsi_init_opts {
     const qsi_vocab *vocab; /* NULL: byte symbols and numbered unused tokens */
     uint64_t seed;
     float std;             /* of the normal distribution of matrices; norms are ones */
-    double router_skew;    /* > 0: experts are used by a power law with this exponent (skew.h) */
+    /* Experts are used by a power law with the exponent router_skew (skew.h), 0: evenly. The embedding
+     * then has deviation 1: tokens keep a direction of their own. With small ones the layers of a
+     * random model say all, much the same of every token, and most tokens meet the same experts. */
+    bool skewed;
+    double router_skew;
     int threads;           /* 0: all physical cores */
     /* bytes of tensors written; non-zero cancels. May be NULL */
     int (*progress)(void *user, int64_t done, int64_t of);

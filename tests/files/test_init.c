@@ -242,6 +242,7 @@ static void rows_that_do_not_fit_a_block(void **state) {
 static void threads_do_not_matter(void **state) {
     qs_err err;
     qsi_init_opts o = options("moe-tiny", QSI_Q5_K);
+    o.skewed = true;
     o.router_skew = 1;
     o.threads = 1;
     assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_OK);
@@ -251,6 +252,9 @@ static void threads_do_not_matter(void **state) {
     o.router_skew = 0;
     assert_int_equal(qsi_init_write(&o, OTHER, &err), QS_OK);
     assert_false(same_files(TEMP, OTHER));
+    o.skewed = false;
+    assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_OK);
+    assert_false(same_files(TEMP, OTHER));
     remove(TEMP);
     remove(OTHER);
 }
@@ -259,6 +263,7 @@ static void threads_do_not_matter(void **state) {
 static void skewed_routers_have_scaled_rows(void **state) {
     qs_err err;
     qsi_init_opts o = options("moe-tiny", QSI_F16);
+    o.skewed = true;
     o.router_skew = 1;
     o.config.d_model = 1024;
     o.config.n_layer = 2;
@@ -266,8 +271,9 @@ static void skewed_routers_have_scaled_rows(void **state) {
     float factor[8], by_rank[8];
     int64_t n = 0;
     float *x = decode(qsi_gguf_tensor_find(g, "blk.1.ffn_gate_inp.weight"), &n);
-    assert_int_equal(qsi_skew_factors(1, 8, 2, by_rank, &err), QS_OK);
-    qsi_skew_deal(by_rank, 8, 1, UINT64_C(1) << 63 | 1, factor);
+    const qsi_skew_router r = {.n = 8, .k = 2, .deviation = 1};
+    assert_int_equal(qsi_skew_factors(1, &r, by_rank, &err), QS_OK);
+    qsi_skew_deal(&r, by_rank, 1, UINT64_C(1) << 63 | 1, factor);
     assert_int_equal(n, 8 * 1024);
     for (int e = 0; e < 8; e++) {
         double squares = 0;
@@ -299,7 +305,7 @@ static void failures_leave_no_file(void **state) {
     o.config.n_vocab = 255;
     assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_ARG);
     o = options("dense-tiny", QSI_F32);
-    o.router_skew = 1;
+    o.skewed = true;
     assert_int_equal(qsi_init_write(&o, TEMP, &err), QS_E_ARG);
     o = options("moe-tiny", QSI_F32);
     o.std = NAN;
