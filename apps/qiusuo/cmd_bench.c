@@ -36,10 +36,12 @@ static json_t *run_json(const qs_bench_run *r) {
                           r->read_gb_s, "drift", r->drift);
     if (r->disk_gb_s > 0)
         json_object_update_new(
-            o, json_pack("{s:f, s:f, s:f, s:f, s:f}", "disk_gb_s", r->disk_gb_s, "disk_read_gb_s",
-                         r->disk_read_gb_s, "disk_share", r->disk_read_gb_s / r->disk_gb_s,
-                         "disk_token_bytes", r->disk_token_bytes, "disk_away_bytes",
-                         r->disk_away_bytes));
+            o, json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "disk_gb_s", r->disk_gb_s,
+                         "disk_read_gb_s", r->disk_read_gb_s, "disk_share",
+                         r->disk_read_gb_s / r->disk_gb_s, "disk_token_bytes", r->disk_token_bytes,
+                         "disk_away_bytes", r->disk_away_bytes, "disk_wasted_bytes",
+                         r->disk_wasted_bytes, "disk_wait", r->disk_wait, "disk_busy",
+                         r->disk_busy));
     if (r->cached > 0)
         json_object_update_new(
             o, json_pack("{s:f, s:f, s:f, s:f, s:f}", "experts_cached", r->cached,

@@ -56,6 +56,7 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     mo.mlock = a->mlock;
     mo.memory_bytes = a->memory;
     mo.n_ctx = a->ctx;
+    mo.kv_type = qsa_kv_type(a->kv);
     mo.rope_scaling = a->rope_scaling;
     mo.chat_template = a->chat_template;
     mo.rope_factor = a->rope_factor;

@@ -58,6 +58,10 @@ typedef struct qs_bench_run {
                                          experts, those most used in this very run) */
     double foreseen, guess_hits;      /* share of uses that were not there but had been guessed and
                                          were being read; share of guesses that were right */
+    double disk_wasted_bytes;         /* of a token's bytes, read for guesses that were wrong;
+                                         disk_read_gb_s leaves them out */
+    double disk_wait, disk_busy;      /* share of the time that steps waited for the disk; that
+                                         something was being read or packed */
 } qs_bench_run;
 
 #define QS_BENCH_RUNS 4

@@ -65,6 +65,7 @@ QS_API qs_status qs_default_model(char *path, size_t cap, qs_err *err) QS_MUST_C
 /* ---- models ----------------------------------------------------------------------------------- */
 
 typedef struct qs_model qs_model;
+enum { QS_KV_F16 = 0, QS_KV_F32 = 1, QS_KV_Q8_0 = 2 };
 
 typedef struct qs_model_opts {
     size_t size;             /* set by init */
@@ -85,7 +86,8 @@ typedef struct qs_model_opts {
     uint64_t memory_bytes;   /* what the process may have in memory, cache and buffers included:
                                 weights beyond it are read from disk as they are needed.
                                 QS_E_LIMIT: too little for that. 0: all in memory */
-    int64_t n_ctx;           /* tokens that sessions will be as long as; 0: the trained context */
+    int64_t n_ctx;           /* tokens that sessions will be as long as; 0: the trained context, and
+                                with memory_bytes room for up to 4096 of them */
     /* Rotary positions beyond the trained context: "none", "linear", "dynamic" (NTK) or "yarn" by
      * rope_factor, or where that is 0 by n_ctx to the trained context. "auto" or NULL: as the file
      * says, and where n_ctx is more than was trained on, YaRN (or what the file declares, further),
@@ -102,6 +104,8 @@ typedef struct qs_model_opts {
      * nothing. A copy that does not fit (the model's file changed, another CPU, a newer program) or
      * is damaged is written anew; what prevents one is a note in the log, no error. NULL: none */
     const char *repack_cache;
+    int32_t kv_type;         /* QS_KV_*, of the cache of a session of n_ctx tokens: with memory_bytes
+                                weights give way to it. QS_E_LIMIT: they cannot; what fits is said */
 } qs_model_opts;
 QS_API void qs_model_opts_init(qs_model_opts *o, size_t size);
 
@@ -132,10 +136,10 @@ QS_API const qs_tokenizer *qs_model_tokenizer(const qs_model *m);
 
 typedef struct qs_session qs_session;
 
-enum { QS_KV_F16 = 0, QS_KV_F32 = 1, QS_KV_Q8_0 = 2 };
 typedef struct qs_session_opts {
     size_t size;       /* set by init */
-    int64_t n_ctx;     /* positions; 0: the model's context. Its memory is taken page by page */
+    int64_t n_ctx;     /* positions; 0: the model's context, or with memory_bytes what there is room
+                          for (the log says so). Its memory is taken page by page */
     int32_t kv_type;   /* QS_KV_* */
 } qs_session_opts;
 QS_API void qs_session_opts_init(qs_session_opts *o, size_t size);

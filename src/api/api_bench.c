@@ -49,7 +49,8 @@ static void publish(const qsi_bench_report *r, const qsi_limits *l, qs_bench_rep
                                       x->disk.rate_gb_s, x->disk.read_gb_s, x->disk.token_bytes,
                                       x->disk.away_bytes, x->disk.cached, x->disk.hits,
                                       x->disk.fixed_hits, x->disk.foreseen,
-                                      x->disk.guess_hits};
+                                      x->disk.guess_hits, x->disk.wasted_bytes, x->disk.wait,
+                                      x->disk.busy};
     }
 }
 

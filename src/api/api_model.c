@@ -6,11 +6,13 @@
 #include "base/mem.h"
 #include "files/open_model.h"
 #include "model/packed.h"
+#include "op/op.h"
 #include "sys/cpu.h"
 #include "sys/file.h"
 #include "sys/mapguard.h"
 
 #define DEFAULT_ROWS 512
+#define USUAL_CONTEXT 4096 /* what a limit of memory leaves room for when nobody asked */
 
 void qsi_api_opts(void *full, size_t full_size, const void *o) {
     size_t size;
@@ -166,6 +168,22 @@ qs_status qsi_api_packed_path(qsi_str *out, const char *folder, const char *mode
     return QS_OK;
 }
 
+/* Bytes of the cache that sessions will have. */
+static qs_status cache_bytes(const qs_model *m, const qs_model_opts *o, uint64_t *bytes, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_type type = QSI_F16;
+    qsi_config c;
+    *bytes = 0;
+    QS_TRY(qsi_api_kv_type(o->kv_type, &type, err));
+    if (!o->memory_bytes) goto done;
+    QS_TRY(qsi_config_from_gguf(&c, m->g, err));
+    QS_TRY(qsi_config_check(&c, err));
+    int64_t n = o->n_ctx > 0 ? o->n_ctx : qsi_min64(c.n_ctx, USUAL_CONTEXT);
+    QS_TRY(qsi_kv_need(&c, type, qsi_ceil_div(n, QSI_KV_PAGE), bytes, err));
+done:
+    return st;
+}
+
 static qs_status load_weights(qs_model *m, const qs_model_opts *o, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str copy = {0};
@@ -179,6 +197,8 @@ static qs_status load_weights(qs_model *m, const qs_model_opts *o, qs_err *err) 
                           .memory_bytes = o->memory_bytes, .n_ctx = o->n_ctx,
                           .rope_scaling = o->rope_scaling, .rope_factor = o->rope_factor,
                           .exact = o->exact != 0, .packed_path = copy.data };
+    QS_TRY(cache_bytes(m, o, &mo.cache_bytes, err));
+    mo.cache_yields = o->n_ctx == 0;
     st = qsi_model_open(&m->model, m->g, &mo, err);
     if (st != QS_OK) {
         qsi_err_prefix(err, "cannot run '%s'", m->path);

@@ -36,8 +36,7 @@ qs_status qs_session_create(qs_session **out, qs_model *m, const qs_session_opts
     qsi_api_opts(&o, sizeof o, opts);
     if (!m->model)
         QS_FAIL(err, QS_E_UNSUPPORTED, "'%s' was opened as a vocabulary: it cannot run", m->path);
-    int64_t n_ctx = o.n_ctx > 0 ? o.n_ctx : qsi_model_config(m->model)->n_ctx;
-    if (o.n_ctx < 0 || n_ctx > MAX_CTX)
+    if (o.n_ctx < 0 || o.n_ctx > MAX_CTX)
         QS_FAIL(err, QS_E_ARG, "context of %lld: 1 to %lld is possible", (long long)o.n_ctx,
                 (long long)MAX_CTX);
     qsi_type kv = QSI_F16;
@@ -46,8 +45,7 @@ qs_status qs_session_create(qs_session **out, qs_model *m, const qs_session_opts
     if (!s) QS_FAIL(err, QS_E_NOMEM, "out of memory");
     s->model = m;
     /* pages for the conversation and for a walk (score) beside it */
-    QS_TRY(qsi_model_runner_init(&s->runner, m->model, n_ctx,
-                                 kv, 2, err));
+    QS_TRY(qsi_model_runner_init(&s->runner, m->model, o.n_ctx, kv, 2, err));
     s->runner.file = m->g;
     QS_TRY(qsi_engine_create(&s->engine, &s->runner.runner, 1, err));
     QS_TRY(qsi_seq_init(&s->seq, s->engine, err));

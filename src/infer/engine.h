@@ -35,7 +35,11 @@ typedef struct qsi_model_runner {
     qsi_model *model;
     qsi_kv *kv;
     const qsi_gguf *file;    /* borrowed: asked after every step whether it is intact; may be NULL */
+    uint64_t cache_bytes;    /* taken of the model's room for caches */
 } qsi_model_runner;
+/* A cache of pages for max_seqs sequences of n_ctx positions, or for as many, one at least, as the
+ * model's limit of memory leaves room for (QS_E_LIMIT otherwise: how long it may be). n_ctx 0: the
+ * model's context, or as much of it as there is room for, which the log then says. */
 qs_status qsi_model_runner_init(qsi_model_runner *r, qsi_model *m, int64_t n_ctx, qsi_type kv_type,
                                 int32_t max_seqs, qs_err *err) QS_MUST_CHECK;
 void qsi_model_runner_release(qsi_model_runner *r);

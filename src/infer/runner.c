@@ -1,7 +1,10 @@
 /* The engine's view of a real model: its step and its paged cache. */
 #include <string.h>
 
+#include "base/log.h"
+#include "base/mem.h"
 #include "infer/engine.h"
+#include "op/op.h"
 
 static qs_status model_step(void *user, const qsi_step *s, qs_err *err) {
     qsi_model_runner *r = user;
@@ -29,15 +32,44 @@ static void model_release(void *user, qsi_kv_table *t) {
     qsi_kv_table_release(r->kv, t);
 }
 
+/* Pages that there is room for; *n_ctx, when it is 0, becomes what they hold. */
+static qs_status plan_pages(const qsi_model *m, qsi_type type, int64_t *n_ctx, int64_t max_seqs,
+                            int64_t *pages, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_config *c = qsi_model_config(m);
+    uint64_t room = qsi_model_cache_room(m);
+    int64_t fit = INT32_MAX, wish = *n_ctx ? *n_ctx : c->n_ctx;
+    int64_t one = qsi_ceil_div(wish, QSI_KV_PAGE);
+    if (room != UINT64_MAX) QS_TRY(qsi_kv_fit(c, type, room, &fit, err));
+    if (fit == 0 || (*n_ctx && fit < one))
+        QS_FAIL(err, QS_E_LIMIT, "a cache of %s for %lld tokens does not fit: of the memory allowed, "
+                "%llu MB are left for it, which hold %lld (-c N, --cache-type T, or more --memory)",
+                qsi_type_get((int32_t)type)->name, (long long)wish,
+                (unsigned long long)(room / 1000000), (long long)(fit * QSI_KV_PAGE));
+    if (fit < one) {
+        wish = fit * QSI_KV_PAGE;
+        qsi_log(QSI_LOG_NOTE, "a context of %lld tokens, not the model's %d: the memory allowed holds "
+                "no larger cache (-c N makes weights give way to one)", (long long)wish,
+                (int)c->n_ctx);
+    }
+    *n_ctx = wish;
+    *pages = qsi_min64(qsi_ceil_div(wish, QSI_KV_PAGE) * max_seqs, fit);
+done:
+    return st;
+}
+
 qs_status qsi_model_runner_init(qsi_model_runner *r, qsi_model *m, int64_t n_ctx, qsi_type kv_type,
                                 int32_t max_seqs, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_config *c = qsi_model_config(m);
+    int64_t pages = 0;
     memset(r, 0, sizeof *r);
-    if (n_ctx < 1 || n_ctx > INT32_MAX)
+    if (n_ctx < 0 || n_ctx > INT32_MAX)
         QS_FAIL(err, QS_E_ARG, "context of %lld: 1 to %d is possible", (long long)n_ctx, INT32_MAX);
-    int64_t pages = (n_ctx + QSI_KV_PAGE - 1) / QSI_KV_PAGE * max_seqs;
+    QS_TRY(plan_pages(m, kv_type, &n_ctx, max_seqs, &pages, err));
     QS_TRY(qsi_kv_create(&r->kv, c, kv_type, pages, err));
+    QS_TRY(qsi_kv_need(c, kv_type, pages, &r->cache_bytes, err));
+    qsi_model_cache_take(m, (int64_t)r->cache_bytes);
     r->model = m;
     r->runner = (qsi_runner){ .user = r, .n_vocab = c->n_vocab, .max_rows = qsi_model_max_rows(m),
                               .n_ctx = n_ctx, .step = model_step, .reserve = model_reserve,
@@ -49,4 +81,6 @@ done:
 void qsi_model_runner_release(qsi_model_runner *r) {
     qsi_kv_free(r->kv);
     r->kv = NULL;
+    if (r->model) qsi_model_cache_take(r->model, -(int64_t)r->cache_bytes);
+    r->model = NULL;
 }

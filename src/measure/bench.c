@@ -12,7 +12,7 @@
 #define MAX_REPEATS 101
 #define DRIFT_MAX 0.05        /* of the machine's limits around a repeat that counts */
 #define PIECE_S 0.5           /* of a repeat between two measurements of memory */
-#define DISK_BYTES ((uint64_t)1 << 30) /* read for measuring the disk */
+#define DISK_BYTES ((uint64_t)3 << 29) /* read for measuring the disk */
 #define TRAIN_DOC 80          /* positions of a document in the training test: a poem */
 #define OWN_SHAPE 100000000   /* a model of at most so many weights is trained on in its own shape */
 
@@ -149,7 +149,7 @@ static qs_status subject_init(subject *s, const qsi_bench_opts *o, const qsi_ggu
     QS_TRY(qsi_config_from_gguf(&shape, g, err));
     QS_TRY(qsi_config_check(&shape, err));
     QS_TRY(qsi_kv_create(&s->kv, &shape, o->kv_type, pages, err));
-    mo.cache_bytes = (uint64_t)pages * qsi_kv_page_bytes(s->kv);
+    QS_TRY(qsi_kv_need(&shape, o->kv_type, pages, &mo.cache_bytes, err));
     QS_TRY(qsi_model_open(&s->model, g, &mo, err));
     qsi_model_io_stats(s->model, &io, false);
     s->from_disk = io.on; /* where memory is not the limit */
@@ -220,9 +220,13 @@ static qs_status run_once(subject *s, bool prefill, qs_err *err) {
 
 static void put_disk(qsi_bench_run *r, const qsi_model_io *io, double seconds, double rate) {
     double tokens = (double)r->n * r->batch, uses = (double)io->uses;
+    double useful = (double)io->read_bytes - (double)io->wasted_bytes;
     r->disk = (qsi_bench_disk){.on = true, .rate_gb_s = rate * 1e-9,
-                               .read_gb_s = (double)io->read_bytes / seconds * 1e-9,
+                               .read_gb_s = useful / seconds * 1e-9,
                                .token_bytes = (double)io->read_bytes / tokens,
+                               .wasted_bytes = (double)io->wasted_bytes / tokens,
+                               .wait = (double)io->wait_ns * 1e-9 / seconds,
+                               .busy = (double)io->busy_ns * 1e-9 / seconds,
                                .away_bytes = (double)io->away_bytes};
     if (io->experts) r->disk.cached = (double)io->slots / (double)io->experts;
     if (!io->uses) return;

@@ -29,6 +29,9 @@ typedef struct qsi_bench_disk {
     bool on;
     double rate_gb_s, read_gb_s;     /* the disk's sequential rate around it, and what it read */
     double token_bytes, away_bytes;  /* read a token; weights in the file that are not in memory */
+    double wasted_bytes;             /* of the bytes of a token, in vain; read_gb_s has no part of it */
+    double wait, busy;               /* share of the time that steps waited for the disk; that
+                                        something was being read or packed */
     double hits, fixed_hits;         /* share of experts found in the cache; by the best fixed choice */
     double foreseen, guess_hits;     /* share of experts not there, but guessed in time; share of the
                                         guesses that were right */

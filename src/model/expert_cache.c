@@ -10,6 +10,8 @@
 #define FORGET 8192.0  /* rows after which counts are halved */
 #define CERTAIN 0.9f   /* an expert so likely to be used is read before its layer */
 #define WORTHLESS -1e9f
+#define JUDGED 256.0   /* guesses that are remembered, about */
+#define RIGHT 0.7      /* share of them that must have been right for the next to be read */
 #define BINS 8.0f      /* worth is compared in steps of 2^(1/8): counts are estimates */
 
 void qsi_res_slots_init(qsi_res *r, char *mem) {
@@ -64,6 +66,8 @@ static bool untouched(const qsi_res *r, const qsi_res_slot *s) {
 static void forget(qsi_res *r, qsi_res_slot *s) {
     for (int j = 0; j < 3; j++) {
         qsi_res_unit *u = &r->units[unit_of(r, s->owner, j)];
+        int64_t rows = qsi_min64(u->next * u->panel_rows, u->n_out);
+        if (s->guess) r->io.wasted_bytes += (uint64_t)rows * u->src_row;
         u->next = u->panels;
         u->left = 0;
     }
@@ -104,6 +108,23 @@ static void fetch(qsi_res *r, qsi_res_slot *s, int32_t owner, int64_t n_rows, in
         mem += r->units[u].bytes;
     }
     qsi_crew_wake(r->crew);
+}
+
+/* Reads an expert into a slot that is free still, as many of each layer: memory that nobody has asked
+ * for yet holds something, and is touched, before it is needed. False: there is nothing to fill. The
+ * crew's lock is held. */
+bool qsi_res_fill(qsi_res *r) {
+    int32_t E = r->c->n_expert, first = r->c->n_dense, n = r->c->n_layer - first;
+    while (r->fill_slot < r->n_slots && r->slots[r->fill_slot].owner >= 0) r->fill_slot++;
+    if (r->fill_slot == r->n_slots) return false;
+    for (; r->fill_expert < n * E; r->fill_expert++) {
+        int32_t owner = (first + r->fill_expert % n) * E + r->fill_expert / n;
+        if (r->expert_slot[owner] >= 0) continue;
+        fetch(r, &r->slots[r->fill_slot], owner, 1, QSI_RES_GUESSED);
+        r->slots[r->fill_slot].guess = false;
+        return true;
+    }
+    return false;
 }
 
 /* An expert that is used and was guessed: what is missing of it is wanted now. */
@@ -171,20 +192,36 @@ static void fetch_next(qsi_res *r, int32_t layer, int64_t n_rows) {
     }
 }
 
-void qsi_res_guess(qsi_res *r, int32_t layer, int ahead, const int32_t *idx, int64_t n) {
-    int32_t E = r->c->n_expert, from = layer - ahead;
-    qsi_crew_lock(r->crew);
-    for (int64_t i = 0; i < n; i++) { /* those that are here stay */
-        int32_t s = r->expert_slot[layer * E + idx[i]];
-        if (s >= 0) r->slots[s].due = r->turn + (uint64_t)ahead;
+/* How often guesses have been right is known without reading what they name. */
+static void judge_guesses(qsi_res *r, const int32_t *count) {
+    qsi_res_foresee *g = &r->foresee;
+    for (int32_t e = 0; e < r->c->n_expert; e++) {
+        if (!g->named[e]) continue;
+        g->named[e] = false;
+        g->tried++;
+        g->right += count[e] > 0;
     }
-    for (int64_t i = 0; i < n && r->st == QS_OK; i++) {
-        int32_t owner = layer * E + idx[i];
-        if (r->expert_slot[owner] >= 0) continue;
-        qsi_res_slot *s = victim(r, from, layer, false);
+    if (g->tried < 2 * JUDGED) return;
+    g->tried /= 2;
+    g->right /= 2;
+}
+
+void qsi_res_guess(qsi_res *r, int32_t layer, const int32_t *idx, int64_t n) {
+    qsi_res_foresee *g = &r->foresee;
+    int32_t base = layer * r->c->n_expert;
+    qsi_crew_lock(r->crew);
+    bool worth = g->tried >= JUDGED / 8 && g->right >= RIGHT * g->tried;
+    for (int64_t i = 0; i < n; i++) { /* those that are here stay */
+        int32_t s = r->expert_slot[base + idx[i]];
+        if (s >= 0 && worth) r->slots[s].due = r->turn + 1;
+        if (s < 0) g->named[idx[i]] = true;
+    }
+    for (int64_t i = 0; i < n && worth && r->st == QS_OK; i++) {
+        if (r->expert_slot[base + idx[i]] >= 0) continue;
+        qsi_res_slot *s = victim(r, layer - 1, layer, false);
         if (!s) break;
-        fetch(r, s, owner, 1, QSI_RES_GUESSED);
-        s->due = r->turn + (uint64_t)ahead;
+        fetch(r, s, base + idx[i], 1, QSI_RES_GUESSED);
+        s->due = r->turn + 1;
         r->io.guesses++;
     }
     qsi_crew_unlock(r->crew);
@@ -206,6 +243,7 @@ bool qsi_res_experts(const qsi_worker *wk, qsi_res *r, int32_t layer, const int3
         qsi_crew_lock(r->crew);
         r->turn++;
         count_rows(r, layer, count, n_rows);
+        judge_guesses(r, count);
         mark_present(r, layer, count);
         fetch_needed(r, layer, count, n_rows);
         fetch_next(r, layer, n_rows);
@@ -267,18 +305,24 @@ qs_status qsi_res_step_done(qsi_res *r, qs_err *err) {
     return r->stopped ? qsi_res_status(r, err) : QS_OK;
 }
 
-/* One large read at a time, or several smaller ones: the better of the two is what the disk can do. */
+/* One large read at a time, several smaller ones, and as experts are read: the best of the three is what
+ * the disk can do. */
 qs_status qsi_res_disk_rate(qsi_res *r, const qsi_gguf *g, uint64_t bytes, double *rate,
                             qs_err *err) {
+    static const struct { int n_threads; size_t piece; } ways[] = {
+        {1, (size_t)4 << 20}, {4, (size_t)1 << 20}, {6, (size_t)512 << 10}};
     qs_status st = QS_OK;
     qsi_direct d = {.fd = -1};
-    double one = 0, many = 0;
     if (qsi_gguf_fd(g) < 0) QS_FAIL(err, QS_E_UNSUPPORTED, "a model in memory has no disk");
     if (r) qsi_res_settle(r);
     QS_TRY(qsi_direct_open(&d, qsi_gguf_fd(g), qsi_gguf_path(g), err));
-    QS_TRY(qsi_direct_rate(&d, 0, bytes / 2, 1, (size_t)4 << 20, &one, err));
-    QS_TRY(qsi_direct_rate(&d, bytes / 2, bytes / 2, 4, (size_t)1 << 20, &many, err));
-    *rate = one > many ? one : many;
+    *rate = 0;
+    for (size_t i = 0; i < QSI_COUNT(ways); i++) {
+        double x = 0;
+        uint64_t part = bytes / QSI_COUNT(ways);
+        QS_TRY(qsi_direct_rate(&d, i * part, part, ways[i].n_threads, ways[i].piece, &x, err));
+        if (x > *rate) *rate = x;
+    }
 done:
     qsi_direct_close(&d);
     return st;

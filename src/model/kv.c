@@ -46,6 +46,8 @@ static bool part_bytes(const qsi_kv *kv, int32_t heads, int32_t hd, size_t *tile
     return qsi_mul_size(*tile, (size_t)heads, out);
 }
 
+enum { SLAB = 32 << 20, HUGE = 2 << 20 };
+
 static qs_status place_layers(qsi_kv *kv, const qsi_config *c, qs_err *err) {
     qs_status st = QS_OK;
     size_t at = 0, n = 0;
@@ -64,11 +66,11 @@ static qs_status place_layers(qsi_kv *kv, const qsi_config *c, qs_err *err) {
         if (!ok) QS_FAIL(err, QS_E_RANGE, "a KV page of this model is too large");
     }
     kv->page_bytes = at;
+    kv->slab_pages = qsi_max64(1, SLAB / (int64_t)qsi_max64((int64_t)at, 1));
 done:
     return st;
 }
 
-enum { SLAB = 32 << 20, HUGE = 2 << 20 };
 
 /* Memory of a page that is used for the first time; NULL: there is none. */
 static void *page_memory(qsi_kv *kv, int32_t id) {
@@ -103,7 +105,6 @@ qs_status qsi_kv_create(qsi_kv **out, const qsi_config *c, qsi_type type, int64_
     kv->layers = qsi_calloc((size_t)c->n_layer, sizeof *kv->layers);
     if (!kv->layers) QS_FAIL(err, QS_E_NOMEM, "no memory for a KV cache");
     QS_TRY(place_layers(kv, c, err));
-    kv->slab_pages = qsi_max64(1, SLAB / (int64_t)kv->page_bytes);
     kv->n_slabs = qsi_ceil_div(max_pages, kv->slab_pages);
     kv->slabs = qsi_calloc((size_t)kv->n_slabs, sizeof *kv->slabs);
     kv->mem = qsi_calloc((size_t)max_pages, sizeof *kv->mem);
@@ -131,6 +132,52 @@ void qsi_kv_free(qsi_kv *kv) {
 
 size_t qsi_kv_page_bytes(const qsi_kv *kv) {
     return kv->page_bytes;
+}
+
+/* What n pages of a slab touch: huge pages to their ends. */
+static uint64_t slab_bytes(const qsi_kv *kv, int64_t n) {
+    uint64_t bytes = (uint64_t)n * kv->page_bytes;
+    return bytes < HUGE ? bytes : (bytes + HUGE - 1) / HUGE * HUGE;
+}
+
+/* The sizes of a cache, without one. */
+static qs_status sizes_of(qsi_kv *kv, const qsi_config *c, qsi_type type, qs_err *err) {
+    qs_status st = QS_OK;
+    *kv = (qsi_kv){.n_layer = c->n_layer, .type = type};
+    kv->layers = qsi_calloc((size_t)c->n_layer, sizeof *kv->layers);
+    if (!kv->layers) QS_FAIL(err, QS_E_NOMEM, "no memory for a KV cache");
+    QS_TRY(place_layers(kv, c, err));
+done:
+    qsi_free(kv->layers);
+    return st;
+}
+
+qs_status qsi_kv_need(const qsi_config *c, qsi_type type, int64_t n_pages, uint64_t *bytes,
+                      qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_kv kv;
+    QS_TRY(sizes_of(&kv, c, type, err));
+    if ((uint64_t)n_pages > (UINT64_MAX >> 1) / (kv.page_bytes + HUGE))
+        QS_FAIL(err, QS_E_RANGE, "a KV cache of %lld pages", (long long)n_pages);
+    *bytes = (uint64_t)(n_pages / kv.slab_pages) * slab_bytes(&kv, kv.slab_pages) +
+             slab_bytes(&kv, n_pages % kv.slab_pages);
+done:
+    return st;
+}
+
+qs_status qsi_kv_fit(const qsi_config *c, qsi_type type, uint64_t bytes, int64_t *n_pages,
+                     qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_kv kv;
+    QS_TRY(sizes_of(&kv, c, type, err));
+    uint64_t slab = slab_bytes(&kv, kv.slab_pages), rest = bytes % slab;
+    uint64_t n = bytes / slab * (uint64_t)kv.slab_pages;
+    if (n >= INT32_MAX) n = INT32_MAX;
+    *n_pages = (int64_t)n;
+    for (int64_t i = 1; i < kv.slab_pages && slab_bytes(&kv, i) <= rest; i++)
+        *n_pages = qsi_min64((int64_t)n + i, INT32_MAX);
+done:
+    return st;
 }
 
 qs_status qsi_kv_reserve(qsi_kv *kv, qsi_kv_table *t, int64_t n_pos, qs_err *err) {

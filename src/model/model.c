@@ -21,6 +21,7 @@
 
 enum { DEFAULT_ROWS = 512, USUAL_CONTEXT = 4096, SLICE = 1 << 20 };
 #define MARGIN ((uint64_t)160 << 20)
+#define MAPPED_AROUND ((size_t)64 << 10) /* of a file, with each row that is looked at */
 
 struct qsi_model {
     qsi_config c;
@@ -43,6 +44,8 @@ struct qsi_model {
     qsi_op_shared sh;
     char *scratch;
     size_t scratch_bytes;
+    uint64_t cache_room; /* of memory_bytes, not taken */
+    int64_t embed_rows;  /* looked at since their pages were given back */
     qsi_res *res; /* weights that are not all in memory; NULL: they are */
     int32_t group, expert; /* of the weights being bound, for res */
     int part;
@@ -531,26 +534,56 @@ done:
 
 /* ---- weights that do not all fit ---- */
 
-/* Bytes that weights may take of memory_bytes: what the process has already, what it will touch in
- * steps, the KV cache of a usual context and a margin (logits, tables, the allocator) come off. */
-static qs_status weight_room(const qsi_model *m, uint64_t *room, qs_err *err) {
+/* Bytes that the process has already and will touch in steps, whatever weights and cache take; a margin
+ * (logits, tables, the allocator) counts. */
+static uint64_t taken(const qsi_model *m) {
+    uint64_t all = m->o.memory_bytes, margin = all / 32 < MARGIN ? all / 32 : MARGIN;
+    uint64_t some = (uint64_t)m->o.max_rows * (m->w.embed_row + MAPPED_AROUND);
+    uint64_t embedding = (uint64_t)m->c.n_vocab * m->w.embed_row;
+    return qsi_mem_resident() + m->ar.total + margin + (some < embedding ? some : embedding);
+}
+
+/* Fails when cache_bytes do not fit: how many tokens would. */
+static qs_status cache_too_large(const qsi_model *m, uint64_t left, qs_err *err) {
+    static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_Q8_0};
     qs_status st = QS_OK;
-    qsi_kv *kv = NULL;
-    uint64_t all = m->o.memory_bytes, cache = m->o.cache_bytes;
-    if (!cache) {
-        int64_t n = qsi_min64(m->c.n_ctx, USUAL_CONTEXT);
-        QS_TRY(qsi_kv_create(&kv, &m->c, QSI_F16, qsi_ceil_div(n, QSI_KV_PAGE), err));
-        cache = (uint64_t)qsi_ceil_div(n, QSI_KV_PAGE) * qsi_kv_page_bytes(kv);
-        if (cache > all / 4) cache = all / 4;
-    }
-    uint64_t margin = all / 32 < MARGIN ? all / 32 : MARGIN;
-    uint64_t off = qsi_mem_resident() + m->ar.total + cache + margin;
+    int64_t n[3] = {0};
+    for (int i = 0; i < 3; i++) QS_TRY(qsi_kv_fit(&m->c, types[i], left, &n[i], err));
+    if (n[2] == 0)
+        QS_FAIL(err, QS_E_LIMIT, "the memory allowed, %" PRIu64 " MB, is too little: buffers and the "
+                "weights being computed and read leave no room for a cache",
+                m->o.memory_bytes / 1000000);
+    QS_FAIL(err, QS_E_LIMIT, "the memory allowed, %" PRIu64 " MB, does not hold a cache of %" PRIu64
+            " MB: beside buffers and the weights being computed and read there is room for %" PRId64
+            " tokens in F32, %" PRId64 " in F16, %" PRId64 " in Q8_0 (-c N, --cache-type T)",
+            m->o.memory_bytes / 1000000, m->o.cache_bytes / 1000000 + 1, n[0] * QSI_KV_PAGE,
+            n[1] * QSI_KV_PAGE, n[2] * QSI_KV_PAGE);
+done:
+    return st;
+}
+
+/* Bytes that weights may take of memory_bytes, which are what caches leave; weights give way to a
+ * cache that was asked for, as far as a plan for them can. */
+static qs_status weight_room(qsi_model *m, uint64_t *room, qs_err *err) {
+    qs_status st = QS_OK;
+    uint64_t all = m->o.memory_bytes, cache = m->o.cache_bytes, off = taken(m), left = 0;
+    bool yields = m->o.cache_yields || !cache;
     if (off >= all)
         QS_FAIL(err, QS_E_LIMIT, "the memory allowed, %" PRIu64 " MB, leaves nothing for weights: "
-                "buffers and cache alone need %" PRIu64 " MB", all / 1000000, off / 1000000 + 1);
-    *room = all - off;
+                "buffers alone need %" PRIu64 " MB", all / 1000000, off / 1000000 + 1);
+    uint64_t weights = qsi_res_bytes(m->res), least = qsi_res_least(m->res, m->o.max_rows);
+    if (weights < least) least = weights;
+    if (all - off > least) left = all - off - least;
+    if (!cache) {
+        int64_t n = qsi_min64(m->c.n_ctx, USUAL_CONTEXT);
+        QS_TRY(qsi_kv_need(&m->c, QSI_F16, qsi_ceil_div(n, QSI_KV_PAGE), &cache, err));
+    }
+    if (yields && cache > all / 4) cache = all / 4;
+    if (yields && cache > left) cache = left;
+    if (left > 0 && cache > left) QS_TRY(cache_too_large(m, left, err));
+    *room = cache < all - off ? all - off - cache : 0;
+    m->cache_room = weights > *room ? cache : all - off - weights;
 done:
-    qsi_kv_free(kv);
     return st;
 }
 
@@ -672,6 +705,7 @@ qs_status qsi_model_open(qsi_model **out, const qsi_gguf *g, const qsi_model_opt
     qsi_arena_init(&m->ar);
     m->o = *o;
     m->g = g;
+    m->cache_room = UINT64_MAX;
     if (!m->o.comm) m->o.comm = qsi_comm_self();
     if (m->o.max_rows <= 0) m->o.max_rows = DEFAULT_ROWS;
     if (m->o.comm->size > 1)
@@ -703,6 +737,11 @@ void qsi_model_close(qsi_model **m) {
 
 const qsi_config *qsi_model_config(const qsi_model *m) { return &m->c; }
 int qsi_model_max_rows(const qsi_model *m) { return m->o.max_rows; }
+uint64_t qsi_model_cache_room(const qsi_model *m) { return m->cache_room; }
+
+void qsi_model_cache_take(qsi_model *m, int64_t bytes) {
+    if (m->cache_room != UINT64_MAX) m->cache_room -= (uint64_t)bytes;
+}
 
 qs_status qsi_model_intact(const qsi_model *m, qs_err *err) {
     qs_status st = qsi_gguf_intact(m->g, err);
@@ -794,9 +833,21 @@ done:
     return st;
 }
 
+/* Under a limit of memory: rows of the embedding come with what the system has cached around them,
+ * and stay. Those of max_rows rows may, then all are given back. */
+static void bound_embedding(qsi_model *m, int32_t n_rows) {
+    if (!m->o.memory_bytes) return;
+    if (m->embed_rows + n_rows > m->o.max_rows) {
+        m->embed_rows = 0;
+        qsi_gguf_drop_bytes(m->g, m->w.embed, m->w.embed_row * (size_t)m->c.n_vocab);
+    }
+    m->embed_rows += n_rows;
+}
+
 qs_status qsi_model_step(qsi_model *m, const qsi_step *s, qs_err *err) {
     qs_status st = QS_OK;
     QS_TRY(take_rows(m, s, err));
+    bound_embedding(m, s->n_rows);
     m->f.kv = s->kv;
     m->f.tables = s->tables;
     m->logits = s->logits;

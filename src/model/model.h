@@ -125,6 +125,12 @@ qs_status qsi_kv_create(qsi_kv **kv, const qsi_config *c, qsi_type type, int64_t
                         qs_err *err) QS_MUST_CHECK;
 void qsi_kv_free(qsi_kv *kv);
 size_t qsi_kv_page_bytes(const qsi_kv *kv);
+/* What a cache of n_pages has in memory when all are used (they lie in slabs of huge pages), and how
+ * many pages a number of bytes holds. */
+qs_status qsi_kv_need(const qsi_config *c, qsi_type type, int64_t n_pages, uint64_t *bytes,
+                      qs_err *err) QS_MUST_CHECK;
+qs_status qsi_kv_fit(const qsi_config *c, qsi_type type, uint64_t bytes, int64_t *n_pages,
+                     qs_err *err) QS_MUST_CHECK;
 /* A sequence's pages: position p stands in pages[p / 64]. Zero-initialise to start. */
 typedef struct qsi_kv_table {
     int32_t *pages;
@@ -146,7 +152,9 @@ typedef struct qsi_model_opts {
     uint64_t memory_bytes;   /* what the process may have in memory, this model's steps and cache
                                 included: weights that do not fit are read from disk as they are
                                 needed (QS_E_LIMIT: too little for that); 0: all in memory */
-    uint64_t cache_bytes;    /* of it, kept free for the KV cache; 0: F16, up to 4096 positions */
+    uint64_t cache_bytes;    /* of it, kept free for the KV cache (qsi_kv_need); weights give way to
+                                it; QS_E_LIMIT says what would fit. 0: F16, up to 4096 positions */
+    bool cache_yields;       /* to less than that, where it would not fit, and to a quarter of all */
     /* rotary positions for sequences of n_ctx tokens; 0 and NULL: as the file says (see
      * rope_scaling.h: "auto", "none", "linear", "dynamic", "yarn", a factor or 0) */
     const char *rope_scaling;
@@ -173,6 +181,10 @@ const qsi_config *qsi_model_config(const qsi_model *m);
 /* QS_E_IO when a file it is mapped from changed meanwhile. */
 qs_status qsi_model_intact(const qsi_model *m, qs_err *err) QS_MUST_CHECK;
 int qsi_model_max_rows(const qsi_model *m);
+/* Of memory_bytes, what KV caches may still take; UINT64_MAX without that limit. Who makes a cache
+ * takes its bytes off, and gives them back (negative). */
+uint64_t qsi_model_cache_room(const qsi_model *m);
+void qsi_model_cache_take(qsi_model *m, int64_t bytes);
 
 /* Running from disk (memory_bytes), since the last reset. */
 typedef struct qsi_model_io {
@@ -183,7 +195,9 @@ typedef struct qsi_model_io {
     uint64_t away_bytes;     /* in the file, of the weights that are not in memory: those, and
                                 experts beyond the cache */
     uint64_t read_bytes;     /* from disk, whole blocks */
+    uint64_t wasted_bytes;   /* of them, for guesses that were wrong */
     int64_t steps, wait_ns;  /* time that steps waited for the disk */
+    int64_t busy_ns;         /* time that something was being read or packed */
     int64_t experts, slots;  /* experts of all layers, and how many of them the cache holds */
     int64_t uses, hits;      /* experts that steps needed; that were in the cache, or on their way as
                                 certain to be used */

@@ -113,6 +113,7 @@ static char *ring_take(qsi_res_ring *q, size_t n) {
 static bool hand_out(qsi_res *r, int32_t i, int64_t job[QSI_CREW_JOB]) {
     qsi_res_unit *u = &r->units[i];
     if (u->next >= u->panels) return false;
+    if (!r->flying++) r->since = qsi_now_ns();
     int64_t per = (u->group < 0 ? EXPERT_PIECE : PIECE) / ((int64_t)u->src_row * u->panel_rows);
     per = qsi_max64(per, 1);
     job[0] = i;
@@ -153,7 +154,10 @@ static bool take(void *user, int64_t job[QSI_CREW_JOB]) {
         r->handing = -1;
         if (!issue(r)) break;
     }
-    return take_queued(r, QSI_RES_GUESSED, job);
+    do {
+        if (take_queued(r, QSI_RES_GUESSED, job)) return true;
+    } while (qsi_res_fill(r));
+    return false;
 }
 
 static qs_status work(void *user, int thread, const int64_t job[QSI_CREW_JOB], qs_err *err) {
@@ -173,6 +177,7 @@ done:
 
 static void end(void *user, const int64_t job[QSI_CREW_JOB], qs_status st, const qs_err *err) {
     qsi_res *r = user;
+    if (!--r->flying) r->io.busy_ns += qsi_now_ns() - r->since;
     if (st == QS_OK) {
         r->units[job[0]].left -= job[2] - job[1];
     } else if (r->st == QS_OK) {
@@ -271,6 +276,7 @@ static void measure(qsi_res *r, plan *p) {
         if (n > r->piece_max) r->piece_max = n;
     }
     size_t n = (size_t)r->c->n_layer * (size_t)r->c->n_expert;
+    r->io.experts = 0;
     for (size_t i = 0; i < n; i++) {
         size_t sum = 0;
         for (size_t j = 0; j < 3 && r->expert_units[3 * i] >= 0; j++)
@@ -299,27 +305,42 @@ static void share_out(qsi_res *r, uint64_t spare, plan *p) {
     p->ring += ahead;
 }
 
+/* The least: nothing resident, and the experts of one layer. */
+static void least_plan(qsi_res *r, int64_t rows, plan *p) {
+    int64_t E = r->c->n_expert, least = E ? qsi_min64(E, rows * r->c->n_expert_used) : 0;
+    for (size_t i = 0; i < r->n_units; i++) r->units[i].resident = false;
+    r->n_slots = least;
+    p->fixed = 0;
+    p->slots = (size_t)least * r->slot_bytes;
+    p->ring = ring_least(r);
+}
+
+uint64_t qsi_res_least(qsi_res *r, int64_t rows) {
+    plan p = {0};
+    measure(r, &p);
+    least_plan(r, rows, &p);
+    return plan_bytes(&p);
+}
+
 static qs_status make_plan(qsi_res *r, uint64_t room, int64_t rows, plan *p, qs_err *err) {
     qs_status st = QS_OK;
-    int64_t E = r->c->n_expert, least = E ? qsi_min64(E, rows * r->c->n_expert_used) : 0;
     size_t tokens = of_tokens(r);
     measure(r, p);
-    p->slots = (size_t)least * r->slot_bytes;
+    least_plan(r, rows, p);
     if (room >= p->buffers + tokens + p->slots) { /* experts alone come from disk */
         for (size_t i = 0; i < r->n_units; i++) r->units[i].resident = r->units[i].group >= 0;
         p->fixed = tokens;
+        p->ring = 0;
         uint64_t n = r->slot_bytes ? (room - p->buffers - tokens) / r->slot_bytes : 0;
         r->n_slots = (int64_t)n < r->io.experts ? (int64_t)n : r->io.experts;
         p->slots = (size_t)r->n_slots * r->slot_bytes;
         goto done;
     }
-    p->ring = ring_least(r);
     if (plan_bytes(p) > room) {
         uint64_t mb = (plan_bytes(p) - room) / 1000000 + 1;
         QS_FAIL(err, QS_E_LIMIT, "the memory allowed is too little by %" PRIu64 " MB: a layer's "
                 "weights being computed and read need %zu MB", mb, plan_bytes(p) / 1000000 + 1);
     }
-    r->n_slots = least;
     share_out(r, room - plan_bytes(p), p);
 done:
     return st;
@@ -360,7 +381,8 @@ static qs_status foresee_init(qsi_res *r, qs_err *err) {
     r->foresee.z = qsi_arena_alloc(&r->ar, R * E, sizeof(float));
     r->foresee.wt = qsi_arena_alloc(&r->ar, R * K, sizeof(float));
     r->foresee.idx = qsi_arena_alloc(&r->ar, R * K, sizeof(int32_t));
-    if (!r->foresee.z || !r->foresee.wt || !r->foresee.idx)
+    r->foresee.named = qsi_arena_calloc(&r->ar, E, sizeof(bool));
+    if (!r->foresee.z || !r->foresee.wt || !r->foresee.idx || !r->foresee.named)
         QS_FAIL(err, QS_E_NOMEM, "no memory for reading experts ahead");
 done:
     return st;
@@ -478,7 +500,8 @@ void qsi_res_leave(const qsi_worker *wk, qsi_res *r, int32_t group) {
     qsi_crew_unlock(r->crew);
 }
 
-static bool reading(const qsi_res *r) {
+static bool reading(qsi_res *r) {
+    if (qsi_res_fill(r)) return true;
     for (size_t i = 0; i < r->n_units; i++)
         if (r->units[i].left > 0) return true;
     return false;

@@ -12,10 +12,11 @@
  *     parallel, in the place of those least likely to be used: the probability that a row uses an
  *     expert is counted (with forgetting); among equals the one whose layer comes last is taken. A
  *     layer computes its experts in waves: first those that are here, then the others as they come.
- *     Experts of later layers are read meanwhile: with many rows those that are all but certain to be
- *     used; with few rows those which the later layers' routers choose for the residual stream as it
- *     is now (foresee.c). Such guesses are read when nothing else is to be read, and when they were
- *     wrong they are dropped, or given away first.
+ *     Experts of the next layer are read meanwhile: with many rows those that are all but certain to
+ *     be used; with few rows those which its router chooses for the residual stream as it is now
+ *     (foresee.c), as long as most such guesses have been right. They are read when nothing else is to
+ *     be read, and when they were wrong they are dropped, or given away first. Slots that are free are
+ *     filled when there is nothing to do at all.
  * Packing is deterministic and products do not know where their weights stand, so results are those
  * of a run in memory, bit for bit. A read that fails ends the step with its error, and the model.
  *
@@ -46,7 +47,7 @@ typedef struct qsi_res_slot { /* of the expert cache */
     int32_t owner; /* layer * n_expert + expert, -1: free */
     uint64_t stamp; /* of the last use: qsi_res.turn */
     uint64_t due;   /* guessed to be used at that turn */
-    bool guess;     /* read for a guess, not used yet */
+    bool guess;     /* being read, or read, for a guess; not used yet */
     float worth;
     char *mem;
 } qsi_res_slot;
@@ -62,9 +63,11 @@ typedef struct qsi_res_queue { /* of units, each at most once */
 } qsi_res_queue;
 enum { QSI_RES_WANTED, QSI_RES_GUESSED, QSI_RES_QUEUES };
 
-/* Steps of at most QSI_FORESEE_ROWS rows guess, for so many layers ahead. */
-enum { QSI_FORESEE_ROWS = 16, QSI_FORESEE_LAYERS = 1 };
+/* Steps of at most QSI_FORESEE_ROWS rows guess, for the next layer. */
+enum { QSI_FORESEE_ROWS = 16 };
 typedef struct qsi_res_foresee {
+    bool *named;         /* [n_expert] missing, and guessed for the layer that comes */
+    double right, tried; /* of those named, with forgetting */
     qsi_act x;    /* [rows, d] */
     float *z, *wt; /* [rows, E], [rows, K] */
     int32_t *idx; /* [rows, K] */
@@ -98,6 +101,8 @@ typedef struct qsi_res {
     qsi_res_slot *slots;
     int64_t n_slots;
     size_t slot_bytes;
+    int64_t fill_slot; /* those before it have been filled */
+    int32_t fill_expert; /* those before it have been looked at */
     uint64_t turn;
     int32_t *wave; /* [n_expert] rows of the experts that are computed now */
     bool *taken;   /* [n_expert] was in a wave of this layer */
@@ -110,6 +115,7 @@ typedef struct qsi_res {
     uint64_t total_file_bytes, expert_file_bytes;
     _Atomic uint64_t moved;
     qsi_model_io io;
+    int64_t flying, since; /* jobs of the crew under way, and since when there are any */
     bool stopped; /* what worker 0 saw of st; read by the others after its barrier */
     qs_status st; /* of a failed read, for good */
     qs_err err;
@@ -136,6 +142,8 @@ qs_status qsi_res_add(qsi_res *r, qsi_weight *w, const void *data, int32_t group
                       int part, qs_err *err) QS_MUST_CHECK;
 /* Packed bytes of all that was added. */
 uint64_t qsi_res_bytes(const qsi_res *r);
+/* The least room that qsi_res_start takes. */
+uint64_t qsi_res_least(qsi_res *r, int64_t rows);
 /* Plans for `room` bytes and steps of at most `rows` rows, loads what is resident and begins to read
  * ahead. QS_E_LIMIT, with the least that is needed, when room is too small. */
 qs_status qsi_res_start(qsi_res *r, uint64_t room, int64_t rows, const qsi_model_opts *o, qs_err *err)
@@ -154,9 +162,8 @@ bool qsi_res_experts(const qsi_worker *wk, qsi_res *r, int32_t layer, const int3
  * many are missing still. The first wave does not wait. r NULL: all at once. */
 bool qsi_res_wave(const qsi_worker *wk, qsi_res *r, int32_t layer, const int32_t *count,
                   const int32_t **now, int *left);
-/* Worker 0: n experts of the layer `ahead` layers from the one that is computed will be asked for,
- * presumably. */
-void qsi_res_guess(qsi_res *r, int32_t layer, int ahead, const int32_t *idx, int64_t n);
+/* Worker 0: n experts of `layer`, which is the next one, will be asked for, presumably. */
+void qsi_res_guess(qsi_res *r, int32_t layer, const int32_t *idx, int64_t n);
 /* The error of a failed read, or QS_OK. Owner, outside a run. */
 qs_status qsi_res_status(qsi_res *r, qs_err *err) QS_MUST_CHECK;
 /* Counts a step; its error when reading failed in it. */
@@ -173,6 +180,8 @@ void qsi_res_io(qsi_res *r, qsi_model_io *out, bool reset);
 void qsi_res_load(qsi_res *r, int32_t unit, char *mem, int queue);
 /* Puts a unit that is being loaded into a queue as well. */
 void qsi_res_enqueue(qsi_res *r, int32_t unit, int queue);
+/* Begins to fill one more free slot; false: none is left. */
+bool qsi_res_fill(qsi_res *r);
 /* Cache of n_slots slots cut from mem. */
 void qsi_res_slots_init(qsi_res *r, char *mem);
 

@@ -110,7 +110,7 @@ static void test_limits(void **state) {
     qsi_model_runner r;
     qs_err err;
     set_up(&b, QSI_ARCH_LLAMA, 1, 16, QSI_F16);
-    assert_int_equal(qsi_model_runner_init(&r, b.m, 0, QSI_F16, 1, &err), QS_E_ARG);
+    assert_int_equal(qsi_model_runner_init(&r, b.m, -1, QSI_F16, 1, &err), QS_E_ARG);
     qsi_seq s[5] = { 0 }, *list[5];
     int32_t ids[256] = { 0 };
     for (int i = 0; i < 5; i++) {
@@ -130,6 +130,42 @@ static void test_limits(void **state) {
     tear_down(&b);
 }
 
+/* Under a limit of memory, caches take of what is left for them, and give it back. */
+static void test_room_for_caches(void **state) {
+    tiny_model_opts o = { .arch = QSI_ARCH_LLAMA, .type = QSI_Q8_0, .seed = 3 };
+    qsi_model_runner a, b;
+    uint64_t two = 0;
+    bench x = { 0 };
+    qs_err err;
+    assert_int_equal(tiny_model_write(MODEL, &o, &err), QS_OK);
+    assert_int_equal(qsi_gguf_open(&x.g, MODEL, &err), QS_OK);
+    assert_int_equal(qsi_pool_create(&x.pool, 1, &err), QS_OK);
+    qsi_model_opts mo = { .pool = x.pool, .isa = qsi_cpu_isa(), .max_rows = 8,
+                          .memory_bytes = (uint64_t)1 << 30 };
+    assert_int_equal(qsi_model_open(&x.m, x.g, &mo, &err), QS_OK);
+    const qsi_config *c = qsi_model_config(x.m);
+    uint64_t room = qsi_model_cache_room(x.m);
+    assert_true(room > 0 && room < mo.memory_bytes);
+    assert_int_equal(qsi_kv_need(c, QSI_F16, 2, &two, &err), QS_OK);
+    qsi_model_cache_take(x.m, (int64_t)(room - two)); /* as if another cache had the rest */
+    assert_int_equal(qsi_model_runner_init(&a, x.m, 129, QSI_F16, 1, &err), QS_E_LIMIT);
+    assert_non_null(strstr(err.text, "which hold 128"));
+    qsi_model_runner_release(&a);
+    assert_int_equal(qsi_model_cache_room(x.m), two);
+    /* room for one sequence is enough, and without a wish there is as much as fits */
+    assert_int_equal(qsi_model_runner_init(&a, x.m, 64, QSI_F16, 4, &err), QS_OK);
+    qsi_model_runner_release(&a);
+    assert_int_equal(qsi_model_runner_init(&a, x.m, 0, QSI_F16, 2, &err), QS_OK);
+    assert_int_equal(a.runner.n_ctx, 128);
+    assert_true(c->n_ctx > 128);
+    assert_int_equal(qsi_model_cache_room(x.m), 0);
+    assert_int_equal(qsi_model_runner_init(&b, x.m, 64, QSI_F16, 1, &err), QS_E_LIMIT);
+    qsi_model_runner_release(&b);
+    qsi_model_runner_release(&a);
+    assert_int_equal(qsi_model_cache_room(x.m), two);
+    tear_down(&x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),
@@ -137,6 +173,7 @@ int main(void) {
         cmocka_unit_test(test_latent),
         cmocka_unit_test(test_f32_cache),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_room_for_caches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

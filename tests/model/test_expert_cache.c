@@ -15,18 +15,23 @@ static void test_statistics(void **state) {
     qsi_model_io_stats(r.m, &io, false);
     assert_true(io.on && io.slots > 0 && io.slots < io.experts);
     assert_int_equal(io.experts, 3 * 8);
+    double rate = 0; /* measuring it waits until the slots are filled */
+    if (qsi_model_disk_rate(r.m, 3 << 22, &rate, &err) != QS_OK) fail_msg("%s", err.text);
+    qsi_model_io_stats(r.m, &io, true);
+    uint64_t expert = 3 * 256 * 256 * sizeof(float); /* layers' beginnings: with what is resident */
+    assert_true(io.read_bytes >= (uint64_t)io.slots * expert);
     if (feed(&r, 0, 1, true, &err) != QS_OK) fail_msg("%s", err.text);
     qsi_model_io_stats(r.m, &io, true);
     assert_int_equal(io.uses, 3 * 2);
-    assert_int_equal(io.hits, 0);
     assert_int_equal(io.fixed_hits, 3 * 2);
-    uint64_t cold = io.read_bytes;
+    assert_true(io.hits < io.uses && io.guesses == 0);
+    assert_true(io.read_bytes >= (uint64_t)(io.uses - io.hits) * expert);
     if (feed(&r, 0, 1, true, &err) != QS_OK) fail_msg("%s", err.text);
     qsi_model_io_stats(r.m, &io, false);
     assert_int_equal(io.uses, 3 * 2);
     assert_int_equal(io.hits, 3 * 2); /* the same row uses the same experts */
     assert_int_equal(io.steps, 1);
-    assert_true(io.read_bytes < cold);
+    assert_int_equal(io.read_bytes, io.stream_bytes);
     run_close(&r);
     unlink(path);
 }
@@ -47,8 +52,8 @@ static void test_read_ahead(void **state) {
     qsi_model_io_stats(r.m, &io, true);
     assert_true(io.slots >= 2 * 8 && io.slots < io.experts);
     assert_int_equal(io.uses, 3 * 8);
-    /* all but those of the first layer, as certain or by a guess */
-    assert_int_equal(io.hits + io.foreseen, 2 * 8);
+    /* all but those of the first layer, as certain; some of these, when the slots were filled before */
+    assert_true(io.hits >= 2 * 8 && io.guesses == 0);
     run_close(&r);
     unlink(path);
 }

@@ -124,11 +124,40 @@ static void test_memory(void **s) {
     }
 }
 
+/* What a number of pages needs holds as many, in one slab and in several. */
+static void test_need(void **s) {
+    (void)s;
+    static const qsi_config shapes[] = {{.n_layer = 2, .n_kv_head = 3, .head_dim = 4},
+                                        {.n_layer = 28, .n_kv_head = 16, .head_dim = 128},
+                                        {.n_layer = 95, .n_kv_head = 64, .head_dim = 128}};
+    static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_Q8_0};
+    for (size_t i = 0; i < QSI_COUNT(shapes); i++)
+        for (size_t j = 0; j < QSI_COUNT(types); j++) {
+            qsi_kv *kv = NULL;
+            assert_int_equal(qsi_kv_create(&kv, &shapes[i], types[j], 1, NULL), QS_OK);
+            uint64_t page = qsi_kv_page_bytes(kv), last = 0;
+            qsi_kv_free(kv);
+            for (int64_t n = 1; n < 200; n += n / 8 + 1) {
+                uint64_t bytes = 0, more = 0;
+                int64_t fit = 0, less = 0;
+                assert_int_equal(qsi_kv_need(&shapes[i], types[j], n, &bytes, NULL), QS_OK);
+                assert_true(bytes >= last && bytes >= (uint64_t)n * page);
+                last = bytes;
+                assert_int_equal(qsi_kv_fit(&shapes[i], types[j], bytes, &fit, NULL), QS_OK);
+                assert_int_equal(qsi_kv_fit(&shapes[i], types[j], bytes - 1, &less, NULL), QS_OK);
+                assert_true(fit >= n && less < fit);
+                assert_int_equal(qsi_kv_need(&shapes[i], types[j], fit, &more, NULL), QS_OK);
+                assert_int_equal(more, bytes);
+            }
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pages),
         cmocka_unit_test(test_store),
         cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_need),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
