@@ -3,9 +3,9 @@
  * proportional to a. Were the bar for being among the k best the same for every token, an expert of
  * share p would have to pass it with probability p: a = 1 / z(p), z the upper quantile of the normal
  * distribution. The bar moves from token to token with the number of experts that do well; that is
- * allowed for by a fixed-point iteration over drawn tokens, which the true router (op/route.c) serves:
- * so groups, and sums of two sigmoids, are allowed for as well. No scale gets an expert beyond half of the
- * tokens (its logits are as often negative as positive), hence the bound on shares. */
+ * allowed for by a fixed-point iteration over drawn tokens, which the true router (op/route.c)
+ * serves: so groups, and sums of two sigmoids, are allowed for as well. No scale gets an expert beyond
+ * half of the tokens (its logits are as often negative as positive), hence the bound on shares. */
 #include "files/skew.h"
 
 #include <math.h>

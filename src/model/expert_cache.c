@@ -115,6 +115,7 @@ static void fetch(qsi_res *r, qsi_res_slot *s, int32_t owner, int64_t n_rows, in
  * crew's lock is held. */
 bool qsi_res_fill(qsi_res *r) {
     int32_t E = r->c->n_expert, first = r->c->n_dense, n = r->c->n_layer - first;
+    if (!r->filling) return false;
     while (r->fill_slot < r->n_slots && r->slots[r->fill_slot].owner >= 0) r->fill_slot++;
     if (r->fill_slot == r->n_slots) return false;
     for (; r->fill_expert < n * E; r->fill_expert++) {
@@ -346,6 +347,13 @@ static int64_t best_fixed(const qsi_res *r) {
 }
 
 void qsi_res_io(qsi_res *r, qsi_model_io *out, bool reset) {
+    if (r->crew) { /* what has not ended yet counts as well */
+        qsi_crew_lock(r->crew);
+        int64_t now = qsi_now_ns();
+        if (r->flying) r->io.busy_ns += now - r->since;
+        r->since = now;
+        qsi_crew_unlock(r->crew);
+    }
     *out = r->io;
     out->on = true;
     out->file_bytes = r->total_file_bytes;

@@ -450,6 +450,10 @@ qs_status qsi_res_start(qsi_res *r, uint64_t room, int64_t rows, const qsi_model
     QS_TRY(foresee_init(r, err));
     QS_TRY(qsi_crew_create(&r->crew, r->n_threads, &(qsi_crew_fns){take, work, end}, r, err));
     QS_TRY(load_fixed(r, o, err));
+    qsi_crew_lock(r->crew);
+    r->filling = true;
+    qsi_crew_wake(r->crew);
+    qsi_crew_unlock(r->crew);
 done:
     return st;
 }

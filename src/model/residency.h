@@ -101,6 +101,7 @@ typedef struct qsi_res {
     qsi_res_slot *slots;
     int64_t n_slots;
     size_t slot_bytes;
+    bool filling;      /* all else is loaded */
     int64_t fill_slot; /* those before it have been filled */
     int32_t fill_expert; /* those before it have been looked at */
     uint64_t turn;
