@@ -67,6 +67,8 @@ QS_API void qs_convert_opts_init(qs_convert_opts *o, size_t size);
 
 /* Writes the model `src` (a GGUF file, the first of split ones, or a Hugging Face folder) as the GGUF
  * file `dst`, in bounded memory; the keys are kept. dst appears under its name when it is complete.
+ * When dst is a folder, or ends in '/', a GGUF `src` becomes a Hugging Face folder there: safetensors,
+ * config.json (last), tokenizer.json; type then F32, F16 or BF16, NULL: quantised matrices become BF16.
  * Rows that are no multiple of a type's block are stored as qs_init says. */
 QS_API qs_status qs_convert(const qs_convert_opts *o, const char *src, const char *dst, qs_err *err)
     QS_MUST_CHECK;

@@ -3,12 +3,15 @@
 
 #include "base/status.h"
 #include "files/convert.h"
+#include "files/hf_export.h"
 #include "files/info.h"
 #include "files/init.h"
+#include "files/open_model.h"
 #include "files/presets.h"
 #include "files/vocab_file.h"
 #include "model/packed.h"
 #include "qiusuo/files.h"
+#include "sys/file.h"
 
 const char *qs_preset_name(int32_t i) {
     return i >= 0 && (size_t)i < qsi_preset_count() ? qsi_preset_at((size_t)i)->name : NULL;
@@ -74,6 +77,33 @@ void qs_convert_opts_init(qs_convert_opts *o, size_t size) {
     o->size = size;
 }
 
+/* dst names a folder: it ends in '/', or is one. */
+static bool is_folder(const char *dst) {
+    size_t n = strlen(dst);
+    return (n > 0 && dst[n - 1] == '/') || qsi_path_is_dir(dst);
+}
+
+static qs_status to_folder(const qs_convert_opts *o, const qsi_mix *mix, const char *src,
+                           const char *dst, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_gguf *g = NULL;
+    qsi_hf_export_opts x = {.type = QSI_TYPE_NONE, .progress = o->progress, .user = o->user};
+    if (o->n_tensor_types > 0 || o->imatrix != NULL ||
+        (mix != NULL && mix->base != QSI_F32 && mix->base != QSI_F16 && mix->base != QSI_BF16))
+        QS_FAIL(err, QS_E_ARG, "a folder's matrices are all F32, F16 or BF16");
+    if (mix != NULL) x.type = mix->base;
+    if (qsi_path_is_dir(src))
+        QS_FAIL(err, QS_E_ARG, "'%s' is a folder already: a GGUF file becomes one", src);
+    QS_TRY(qsi_files_open_model(src, &g, err));
+    if (qsi_gguf_n_tensors(g) == 0)
+        QS_FAIL(err, QS_E_UNSUPPORTED, "'%s' is a vocabulary without weights", src);
+    st = qsi_hf_export(g, dst, &x, err);
+    if (st != QS_OK) qsi_err_prefix(err, "cannot convert '%s'", src);
+done:
+    qsi_gguf_close(&g);
+    return st;
+}
+
 qs_status qs_convert(const qs_convert_opts *opts, const char *src, const char *dst, qs_err *err) {
     qs_status st = QS_OK;
     qs_convert_opts o = {0};
@@ -83,6 +113,10 @@ qs_status qs_convert(const qs_convert_opts *opts, const char *src, const char *d
     qsi_imatrix *imatrix = NULL;
     if (o.threads < 0) QS_FAIL(err, QS_E_ARG, "%d threads: 0 (all) or a number", (int)o.threads);
     if (o.type != NULL) QS_TRY(qsi_mix_find(&x.mix, o.type, err));
+    if (is_folder(dst)) {
+        QS_TRY(to_folder(&o, x.mix, src, dst, err));
+        goto done;
+    }
     if (o.n_tensor_types > 0)
         QS_TRY(qsi_type_rules_create(&rules, o.tensor_types, (size_t)o.n_tensor_types, err));
     if (o.imatrix != NULL) QS_TRY(qsi_imatrix_open(&imatrix, o.imatrix, err));

@@ -18,7 +18,7 @@
 #include "sys/file.h"
 
 enum {
-    PIECE = 1 << 16 /* values converted at a time */, NAME_CAP = 160,
+    PIECE = 1 << 16 /* values converted at a time */, NAME_CAP = QSI_HF_NAME_CAP,
     FP8_BLOCK = 128 /* rows and columns that share a scale */
 };
 
@@ -125,7 +125,7 @@ done:
 
 /* ---- sources ---- */
 
-static void source_name(const qsi_tensor_spec *t, int expert, char *out, size_t cap) {
+void qsi_hf_name(const qsi_tensor_spec *t, int expert, char *out, size_t cap) {
     static const struct layer_name outer[] = {
         {"token_embd.weight", "model.embed_tokens.weight"},
         {"output_norm.weight", "model.norm.weight"},
@@ -193,7 +193,7 @@ static qs_status find_source(importing *x, const qsi_tensor_spec *t, int expert,
     qs_status st = QS_OK;
     char name[NAME_CAP];
     int n_dims = t->n_dims == 3 ? 2 : t->n_dims;
-    source_name(t, expert, name, sizeof name);
+    qsi_hf_name(t, expert, name, sizeof name);
     const qsi_st_tensor *s = qsi_st_find(x->st, name);
     if (s == NULL && x->tied && strcmp(name, "lm_head.weight") == 0) {
         s = qsi_st_find(x->st, "model.embed_tokens.weight");

@@ -6,6 +6,11 @@
 
 #include "base/status.h"
 #include "fmt/gguf.h"
+#include "model/model.h"
+
+#define QSI_HF_NAME_CAP 160
+/* What (an expert of) tensor t is called in a folder; "" when it has no name there. */
+void qsi_hf_name(const qsi_tensor_spec *t, int expert, char *out, size_t cap);
 
 /* Puts all keys, declares and writes all tensors into w, one tensor after another: memory does not
  * grow with the model. Matrices keep their type (F32, F16, BF16; F8_E4M3 with scales of 128 x 128

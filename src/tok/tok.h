@@ -45,6 +45,11 @@ qs_status qsi_vocab_with_template(qsi_vocab **out, const qsi_vocab *v, qsi_slice
 /* Writes all tokenizer.ggml.* keys (and the chat template key when there is one). */
 qs_status qsi_vocab_save_gguf(const qsi_vocab *v, qsi_gguf_writer *w, qs_err *err) QS_MUST_CHECK;
 
+/* Appends the vocabulary as a tokenizer.json, and what it does not hold (BOS, EOS, the chat template) as
+ * a tokenizer_config.json. Fillers [PADn] are left out. */
+qs_status qsi_vocab_save_json(const qsi_vocab *v, qsi_str *json, qsi_str *config, qs_err *err)
+    QS_MUST_CHECK;
+
 int32_t qsi_vocab_size(const qsi_vocab *v);
 int32_t qsi_vocab_bos(const qsi_vocab *v); /* -1 when none */
 int32_t qsi_vocab_eos(const qsi_vocab *v);

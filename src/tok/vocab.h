@@ -74,6 +74,9 @@ struct qsi_vocab {
     uint64_t hash;
 };
 
+/* Appends the pre-tokenizer as tokenizer.json has it. QS_E_UNSUPPORTED: no such one. */
+qs_status qsi_pretok_put_json(qsi_str *out, const char *pre) QS_MUST_CHECK;
+
 /* Checks the spec and builds. QS_E_FORMAT says which token or merge is wrong. */
 qs_status qsi_vocab_build(qsi_vocab **v, const qsi_vocab_spec *s, qs_err *err) QS_MUST_CHECK;
 

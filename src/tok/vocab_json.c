@@ -202,6 +202,62 @@ done:
     return st;
 }
 
+/* Appends a character of a class. */
+static qs_status put_in_class(qsi_str *out, uint32_t cp) {
+    char b[8];
+    int n = qsi_utf8_encode(cp, b);
+    if (cp == '-' || cp == ']' || cp == '[' || cp == '\\' || cp == '^')
+        return qsi_str_printf(out, "\\%c", (int)cp);
+    return qsi_str_append(out, b, (size_t)n);
+}
+
+static qs_status put_expression(qsi_str *out, const step *s) {
+    qs_status st = QS_OK;
+    QS_TRY(qsi_str_puts(out, s->text));
+    if (s->cls == 0) return QS_OK;
+    QS_TRY(qsi_str_puts(out, "["));
+    for (uint32_t c = 0; c < N_CP; c++) {
+        uint32_t last = c;
+        if ((qsi_uc_flags(c) & s->cls) == 0 || (c >= 0xd800 && c < 0xe000)) continue;
+        while (last + 1 < N_CP && last + 1 != 0xd800 && (qsi_uc_flags(last + 1) & s->cls) != 0) last++;
+        QS_TRY(put_in_class(out, c));
+        if (last > c + 1) QS_TRY(qsi_str_puts(out, "-"));
+        if (last > c) QS_TRY(put_in_class(out, last));
+        c = last;
+    }
+    QS_TRY(qsi_str_puts(out, "]"));
+    QS_TRY(qsi_str_puts(out, s->suffix));
+done:
+    return st;
+}
+
+qs_status qsi_pretok_put_json(qsi_str *out, const char *pre) {
+    qs_status st = QS_OK;
+    const step *steps = NULL;
+    qsi_str text = {0};
+    if (strcmp(pre, "deepseek-r1-qwen") == 0) pre = "qwen2"; /* the same splits */
+    for (size_t i = 0; i < QSI_COUNT(known); i++)
+        if (strcmp(known[i].pre, pre) == 0) steps = known[i].steps;
+    if (steps == NULL) return QS_E_UNSUPPORTED;
+    QS_TRY(qsi_str_puts(out, "{\"type\":\"Sequence\",\"pretokenizers\":["));
+    for (size_t i = 0; i < MAX_STEPS && steps[i].text != NULL; i++) {
+        if (strcmp(steps[i].text, DIGITS) == 0) {
+            QS_TRY(qsi_str_puts(out, "{\"type\":\"Digits\",\"individual_digits\":true},"));
+            continue;
+        }
+        qsi_str_clear(&text);
+        QS_TRY(put_expression(&text, &steps[i]));
+        QS_TRY(qsi_str_puts(out, "{\"type\":\"Split\",\"pattern\":{\"Regex\":"));
+        QS_TRY(qsi_str_json(out, text.data, text.len));
+        QS_TRY(qsi_str_puts(out, "},\"behavior\":\"Isolated\",\"invert\":false},"));
+    }
+    QS_TRY(qsi_str_puts(out, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+                             "\"trim_offsets\":true,\"use_regex\":false}]}"));
+done:
+    qsi_str_release(&text);
+    return st;
+}
+
 /* ---- tokens and merges ---- */
 
 typedef struct loader {

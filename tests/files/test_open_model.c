@@ -13,7 +13,10 @@
 
 #include "base/mem.h"
 #include "files/convert.h"
+#include "files/hf_export.h"
+#include "files/init.h"
 #include "files/open_model.h"
+#include "files/presets.h"
 #include "model/model.h"
 #include "sys/file.h"
 #include "tok/tok.h"
@@ -313,6 +316,127 @@ static void a_conversion_can_be_cancelled(void **state) {
     assert_null(g);
 }
 
+/* Ids of the same text with two vocabularies. */
+static void same_ids(const qsi_gguf *a, const qsi_gguf *b) {
+    static const char text[] = "He said: 你好，世界！ 3.14 {x}\r\n  \n\tthe-end ";
+    qs_err err = {0};
+    qsi_vocab *v = NULL, *w = NULL;
+    qsi_ids x = {0}, y = {0};
+    assert_int_equal(qsi_vocab_load_gguf(&v, a, &err), QS_OK);
+    assert_int_equal(qsi_vocab_load_gguf(&w, b, &err), QS_OK);
+    assert_int_equal(qsi_vocab_size(v), qsi_vocab_size(w));
+    assert_true(qsi_vocab_hash(v) == qsi_vocab_hash(w));
+    assert_string_equal(qsi_vocab_pre(v), qsi_vocab_pre(w));
+    if (qsi_encode(v, text, strlen(text), QSI_ENC_BOS, &x, &err) == QS_OK) {
+        assert_int_equal(qsi_encode(w, text, strlen(text), QSI_ENC_BOS, &y, &err), QS_OK);
+        assert_int_equal(x.len, y.len);
+        assert_memory_equal(x.data, y.data, x.len * sizeof *x.data);
+    }
+    qsi_ids_release(&x);
+    qsi_ids_release(&y);
+    qsi_vocab_free(v);
+    qsi_vocab_free(w);
+}
+
+static void remove_folder(const char *folder) {
+    char **names = NULL;
+    size_t n = 0;
+    qs_err err = {0};
+    assert_int_equal(qsi_dir_list(folder, &names, &n, &err), QS_OK);
+    for (size_t i = 0; i < n; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        unlink(path);
+        qsi_free(names[i]);
+    }
+    qsi_free(names);
+    rmdir(folder);
+}
+
+/* A folder as a file, the file as a folder, in several files: the answers stay those of the classes. */
+static void files_become_folders(void **state) {
+    static const char *const models[] = {"dense", "moe", "v2_lite", "v3_fp8", "r1_qwen2", "r1_qwen3"};
+    for (size_t i = 0; i < QSI_COUNT(models); i++) {
+        char folder[512], logits[512];
+        qs_err err = {0};
+        qsi_gguf *g = NULL, *h = NULL;
+        qsi_convert_opts o = {.threads = 1};
+        qsi_hf_export_opts x = {.type = QSI_F32, .shard_bytes = i % 2 ? 20000 : 0};
+        golden_path(folder, sizeof folder, models[i], NULL);
+        golden_path(logits, sizeof logits, models[i], "logits.f32");
+        assert_int_equal(qsi_mix_find(&o.mix, "F32", &err), QS_OK);
+        if (qsi_convert(folder, FOLDER ".gguf", &o, &err) != QS_OK) fail_msg("%s", err.text);
+        assert_int_equal(qsi_gguf_open(&g, FOLDER ".gguf", &err), QS_OK);
+        if (qsi_hf_export(g, FOLDER ".out", &x, &err) != QS_OK) fail_msg("%s: %s", models[i], err.text);
+        if (qsi_files_open_model(FOLDER ".out", &h, &err) != QS_OK)
+            fail_msg("%s: %s", models[i], err.text);
+        same_ids(g, h);
+        float worst = worst_difference(h, logits);
+        if (!(worst < 5e-5f)) fail_msg("%s: %g", models[i], (double)worst);
+        assert_int_equal(qsi_path_exists(FOLDER ".out/model.safetensors.index.json"), i % 2);
+        qsi_gguf_close(&g);
+        qsi_gguf_close(&h);
+        remove(FOLDER ".gguf");
+        remove_folder(FOLDER ".out");
+    }
+}
+
+/* K and V of latent attention, apart in the file, are one matrix in the folder; quantised rows become
+ * BF16. */
+static void latent_matrices_are_put_together(void **state) {
+    const qsi_preset *p = NULL;
+    qs_err err = {0};
+    qsi_gguf *g = NULL, *h = NULL;
+    qsi_init_opts o = {.name = "latent", .seed = 3, .std = 0.02f, .threads = 1};
+    qsi_hf_export_opts x = {.type = QSI_TYPE_NONE};
+    assert_int_equal(qsi_preset_find(&p, "deepseek-v3-tiny", &err), QS_OK);
+    assert_int_equal(qsi_mix_find(&o.mix, "Q8_0", &err), QS_OK);
+    o.config = p->config;
+    o.config.n_layer = 2;
+    o.config.n_vocab = 512;
+    o.config.n_dense = 1;
+    if (qsi_init_write(&o, FOLDER ".gguf", &err) != QS_OK) fail_msg("%s", err.text);
+    assert_int_equal(qsi_gguf_open(&g, FOLDER ".gguf", &err), QS_OK);
+    if (qsi_hf_export(g, FOLDER ".out", &x, &err) != QS_OK) fail_msg("%s", err.text);
+    if (qsi_files_open_model(FOLDER ".out", &h, &err) != QS_OK) fail_msg("%s", err.text);
+    const qsi_gguf_tensor *k = qsi_gguf_tensor_find(g, "blk.1.attn_k_b.weight");
+    const qsi_gguf_tensor *v = qsi_gguf_tensor_find(g, "blk.1.attn_v_b.weight");
+    const qsi_gguf_tensor *kv = qsi_gguf_tensor_find(h, "blk.1.attn_kv_b.weight");
+    assert_true(k && v && kv && kv->type == QSI_BF16);
+    int64_t dn = k->ne[0], r = k->ne[1], dv = v->ne[1], heads = k->ne[2];
+    assert_true(kv->ne[0] == r && kv->ne[1] == heads * (dn + dv));
+    float *a = qsi_alloc((size_t)(dn * r * heads), sizeof *a);
+    float *b = qsi_alloc((size_t)(dv * r * heads), sizeof *b);
+    float *c = qsi_alloc((size_t)((dn + dv) * r * heads), sizeof *c);
+    assert_true(a && b && c);
+    qsi_type_get((int32_t)k->type)->decode(k->data, a, dn * r * heads);
+    qsi_type_get((int32_t)v->type)->decode(v->data, b, dv * r * heads);
+    qsi_type_get((int32_t)kv->type)->decode(kv->data, c, (dn + dv) * r * heads);
+    for (int64_t i = 0; i < heads; i++)
+        for (int64_t j = 0; j < r; j++) {
+            const float *at = c + i * (dn + dv) * r + j;
+            for (int64_t q = 0; q < dn; q++)
+                assert_true(at[q * r] ==
+                            qsi_bf16_to_f32(qsi_f32_to_bf16(a[(i * r + j) * dn + q])));
+            for (int64_t q = 0; q < dv; q++)
+                assert_true(at[(dn + q) * r] ==
+                            qsi_bf16_to_f32(qsi_f32_to_bf16(b[(i * dv + q) * r + j])));
+        }
+    qsi_config one, two;
+    assert_int_equal(qsi_config_from_gguf(&one, g, &err), QS_OK);
+    assert_int_equal(qsi_config_from_gguf(&two, h, &err), QS_OK);
+    assert_true(one.kv_rank == two.kv_rank && one.n_group == two.n_group &&
+                one.gating == two.gating && one.gate_bias == two.gate_bias &&
+                one.rope_factor == two.rope_factor && one.n_expert_used == two.n_expert_used);
+    qsi_free(a);
+    qsi_free(b);
+    qsi_free(c);
+    qsi_gguf_close(&g);
+    qsi_gguf_close(&h);
+    remove(FOLDER ".gguf");
+    remove_folder(FOLDER ".out");
+}
+
 int main(int argc, char **argv) {
     if (argc != 2) {
         fprintf(stderr, "usage: test_open_model FOLDER\n");
@@ -322,6 +446,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folders_answer_as_their_classes),
         cmocka_unit_test(v2_and_v3_answer_as_their_equations),
+        cmocka_unit_test(files_become_folders),
+        cmocka_unit_test(latent_matrices_are_put_together),
         cmocka_unit_test(distilled_models_answer_as_their_classes),
         cmocka_unit_test(tensors_take_their_places),
         cmocka_unit_test(contradictions_are_refused),
