@@ -3,6 +3,7 @@
  * The vocabulary is learned from a fixed text, so that merges and added tokens take part. */
 #include <string.h>
 
+#include "tok/nfc.h"
 #include "tok/tok.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -45,6 +46,21 @@ static void check_stream(const qsi_vocab *v, const qsi_ids *ids, const char *tex
     qsi_str_release(&out);
 }
 
+/* Twice is once. */
+static void check_nfc(const char *text, size_t n) {
+    qsi_str once = {0}, twice = {0};
+    bool same;
+    if (qsi_nfc(text, n, &once, &same) != QS_OK) __builtin_trap();
+    if (!same) {
+        if (!qsi_utf8_valid(once.data, once.len, NULL)) __builtin_trap();
+        if (qsi_nfc(once.data, once.len, &twice, &same) != QS_OK) __builtin_trap();
+        if (!same && (twice.len != once.len || memcmp(once.data, twice.data, once.len) != 0))
+            __builtin_trap();
+    }
+    qsi_str_release(&once);
+    qsi_str_release(&twice);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *text = (const char *)data + 1, *next = text;
     size_t n = size == 0 ? 0 : size - 1, bad = 0, pick;
@@ -65,6 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             __builtin_trap();
         if (back.len != n || (n > 0 && memcmp(back.data, text, n) != 0)) __builtin_trap();
         check_stream(v, &ids, text, n);
+        check_nfc(text, n);
     }
     qsi_ids_release(&ids);
     qsi_str_release(&back);

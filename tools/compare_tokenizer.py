@@ -33,10 +33,10 @@ class Ours:
 
     def encode(self, text, flags=2):
         data, n = text.encode(), ctypes.c_size_t()
-        ids = (ctypes.c_int32 * (len(data) + 1))()
+        ids = (ctypes.c_int32 * (3 * len(data) + 1))()
         self.check(self.lib.qs_tokenizer_encode(
             self.handle, data, ctypes.c_size_t(len(data)), flags, ids,
-            ctypes.c_size_t(len(data) + 1), ctypes.byref(n), ctypes.byref(self.err)))
+            ctypes.c_size_t(3 * len(data) + 1), ctypes.byref(n), ctypes.byref(self.err)))
         return ids[:n.value]
 
     def decode(self, ids):

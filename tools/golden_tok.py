@@ -9,6 +9,7 @@ Reads text.txt there (written for this purpose) and writes
     tokenizer.json   a small vocabulary from the reference's trainer, with the peculiarities of the
                      published ones: 13 bytes without a symbol, added tokens of one character
     ids.tsv          text, ids without BOS; control tokens in the text match
+    nfc.tsv          text, the same in NFC
     llama-bpe/       the same three for the vocabularies of R1's distilled models: pieces.tsv,
     deepseek-r1-qwen/  tokenizer.json (with the tokens DeepSeek added) and ids.tsv
 """
@@ -17,7 +18,7 @@ import os
 import random
 import sys
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from reference import PRETOKENIZERS, STEPS, WHOLE, code_points, load_reference
 
@@ -67,6 +68,24 @@ def contracted_texts(seed, n):
             part = r.choice(CONTRACTIONS if r.random() < 0.5 else WORDS)
             out += "".join(c.upper() if r.random() < 0.3 else c for c in part)
             out += r.choice(["", "", " "])
+        yield out
+
+
+def unnormal_texts(seed, n):
+    """Characters that NFC takes apart, changes, joins or sorts, Hangul by its letters among them."""
+    r = random.Random(seed)
+    nfd = normalizers.NFD()
+    whole = [c for c in code_points() if nfd.normalize_str(chr(c)) != chr(c)]
+    marks = sorted({c for w in whole for c in nfd.normalize_str(chr(w))[1:]})
+    letters = [chr(c) for c in (*range(0x1100, 0x1113), *range(0x1161, 0x1176), *range(0x11A7, 0x11C3))]
+    for _ in range(n):
+        out = ""
+        for _ in range(r.randint(1, 10)):
+            kind = r.random()
+            w = chr(r.choice(whole))
+            out += (w if kind < 0.3 else nfd.normalize_str(w) if kind < 0.5 else
+                    "".join(r.choice(marks) for _ in range(r.choice([1, 2, 40]))) if kind < 0.7 else
+                    r.choice(letters) + r.choice(letters) if kind < 0.8 else r.choice(POOL))
         yield out
 
 
@@ -147,6 +166,10 @@ def main():
     reference.save(os.path.join(folder, "tokenizer.json"), pretty=False)
     write(os.path.join(folder, "ids.tsv"),
           ids(reference, text.splitlines(True), texts(2, 300), marked_texts(3, 100)))
+    nfc = normalizers.NFC()
+    write(os.path.join(folder, "nfc.tsv"), (
+        t.encode().hex() + "\t" + nfc.normalize_str(t).encode().hex()
+        for source in (texts(10, 150), unnormal_texts(11, 350)) for t in source))
     for pre in ("llama-bpe", "deepseek-r1-qwen"):
         write_distill(os.path.join(folder, pre), text, pre)
 

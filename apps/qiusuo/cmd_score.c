@@ -44,10 +44,11 @@ static qs_status text_ids(const args *a, const qs_model *m, int32_t **ids, size_
     unsigned flags = (a->no_bos ? 0 : QS_ENCODE_BOS) | (a->no_special ? 0 : QS_ENCODE_SPECIAL);
     qs_status st = qsa_read_text("-", MAX_TEXT, &text, &n_text, err);
     if (st == QS_OK) {
-        *ids = malloc((n_text + 1) * sizeof **ids);
+        size_t cap = 3 * n_text + 1;
+        *ids = malloc(cap * sizeof **ids);
         st = *ids == NULL ? QS_E_NOMEM
                           : qs_tokenizer_encode(qs_model_tokenizer(m), text, n_text, flags, *ids,
-                                                n_text + 1, n, err);
+                                                cap, n, err);
     }
     free(text);
     return st;

@@ -13,12 +13,13 @@
 static int print_ids(const qs_tokenizer *t, const char *text, size_t n, unsigned flags) {
     qs_err err;
     size_t n_ids = 0;
-    int32_t *ids = malloc((n + 1) * sizeof(*ids));
+    size_t cap = 3 * n + 1; /* memory that is not filled is not taken */
+    int32_t *ids = malloc(cap * sizeof(*ids));
     if (ids == NULL) {
         qsa_say("out of memory for the ids of a text of %zu bytes", n);
         return QSA_EXIT_FAILED;
     }
-    qs_status st = qs_tokenizer_encode(t, text, n, flags, ids, n + 1, &n_ids, &err);
+    qs_status st = qs_tokenizer_encode(t, text, n, flags, ids, cap, &n_ids, &err);
     for (size_t i = 0; st == QS_OK && i < n_ids; i++) printf(i == 0 ? "%d" : " %d", (int)ids[i]);
     if (st == QS_OK) putchar('\n');
     free(ids);

@@ -47,9 +47,9 @@ QS_API int32_t qs_tokenizer_find(const qs_tokenizer *t, const char *text, size_t
 
 #define QS_ENCODE_BOS 1u     /* BOS first, where the vocabulary wants it */
 #define QS_ENCODE_SPECIAL 2u /* control tokens written in the text become their ids */
-/* Ids of n bytes of text into ids[0 .. cap); *n_ids is how many there are. n + 1 are always enough;
- * QS_E_LIMIT when cap is too small (*n_ids is then what is needed). QS_E_FORMAT with the offset in
- * err when the text is not UTF-8. */
+/* Ids of n bytes of text into ids[0 .. cap); *n_ids is how many there are. 3 n + 1 are always enough,
+ * n + 1 where the vocabulary does not normalise text (Qwen's do); QS_E_LIMIT when cap is too small
+ * (*n_ids is then what is needed). QS_E_FORMAT with the offset in err when the text is not UTF-8. */
 QS_API qs_status qs_tokenizer_encode(const qs_tokenizer *t, const char *text, size_t n,
                                      unsigned flags, int32_t *ids, size_t cap, size_t *n_ids,
                                      qs_err *err) QS_MUST_CHECK;

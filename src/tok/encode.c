@@ -1,6 +1,7 @@
 /* Text -> ids: cuts out added tokens (longest match at the leftmost place), then pieces, then BPE.
  * Source: deepseek-facts 3.1. Thread: any; a call keeps its work memory on the stack and in a
  * scratch of its own. */
+#include "tok/nfc.h"
 #include "tok/vocab.h"
 
 typedef struct encoder {
@@ -50,7 +51,16 @@ static qs_status encode_piece(void *user, const char *p, size_t n) {
 
 /* Text between added tokens. */
 static qs_status encode_plain(encoder *e, const char *p, size_t n, qs_err *err) {
-    return n == 0 ? QS_OK : qsi_pretok(e->v->pre, p, n, encode_piece, e, err);
+    qs_status st = QS_OK;
+    qsi_str normal = {0};
+    bool same = true;
+    if (n == 0) goto done;
+    if (e->v->nfc) QS_TRY(qsi_nfc(p, n, &normal, &same));
+    st = same ? qsi_pretok(e->v->pre, p, n, encode_piece, e, err)
+              : qsi_pretok(e->v->pre, normal.data, normal.len, encode_piece, e, err);
+done:
+    qsi_str_release(&normal);
+    return st;
 }
 
 static qs_status encode_text(encoder *e, const char *text, size_t n, unsigned flags, qs_err *err) {

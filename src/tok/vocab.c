@@ -314,7 +314,7 @@ done:
 static uint64_t hash_vocab(const qsi_vocab *v) {
     int32_t ids[6] = {v->n, v->bos, v->eos, v->pad, v->add_bos, v->add_eos};
     uint64_t h = qsi_hash(v->pre, strlen(v->pre));
-    h = qsi_hash_seed(ids, sizeof ids, h);
+    h = qsi_hash_seed(ids, sizeof ids, h + v->nfc);
     for (int32_t i = 0; i < v->n; i++)
         h = qsi_hash_seed(v->text[i].p, v->text[i].n, h + v->type[i]);
     return qsi_hash_seed(v->merge_list, (size_t)v->n_merges * sizeof *v->merge_list, h);
@@ -336,6 +336,7 @@ static qs_status fill_tables(qsi_vocab *v, const qsi_vocab_spec *s, qs_err *err)
     v->bos = (int32_t)s->bos;
     v->eos = (int32_t)s->eos;
     v->pad = (int32_t)s->pad;
+    v->nfc = s->nfc;
     for (int i = 0; i < 3; i++) v->fim[i] = (int32_t)(s->fim[i] - 1);
     v->add_bos = s->add_bos && v->bos >= 0;
     v->add_eos = s->add_eos && v->eos >= 0;
@@ -386,7 +387,7 @@ static qs_status copy_spec(const qsi_vocab *v, size_t n, qsi_arena *a, qsi_vocab
     }
     *s = (qsi_vocab_spec){tokens,   types,  (int64_t)n,  left,      right,     v->n_merges,
                           v->bos,   v->eos, v->pad,      v->add_bos, v->add_eos, v->pre,
-                          v->chat_template, {0}};
+                          v->chat_template, v->nfc, {0}};
     for (int i = 0; i < 3; i++) s->fim[i] = (int64_t)v->fim[i] + 1;
     return QS_OK;
 }

@@ -21,6 +21,7 @@ typedef struct qsi_vocab_spec {
     bool add_bos, add_eos;
     const char *pre;
     qsi_slice chat_template; /* n == 0: none */
+    bool nfc;                /* text is brought to NFC first */
     int64_t fim[3];          /* before, hole, end of fill-in-the-middle: id + 1; 0: not named */
 } qsi_vocab_spec;
 
@@ -70,6 +71,7 @@ struct qsi_vocab {
     bool add_bos, add_eos;
     const char *pre;
     qsi_slice chat_template;
+    bool nfc;
     int32_t fim[3]; /* -1: not named */
     uint64_t hash;
 };

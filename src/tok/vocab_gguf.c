@@ -5,6 +5,7 @@
 #include "tok/vocab.h"
 
 #define KEY "tokenizer.ggml."
+#define NFC "qiusuo.tokenizer.nfc" /* no key of GGUF says it */
 
 /* Memory of one load; slices point into the file. */
 typedef struct loader {
@@ -181,6 +182,7 @@ static qs_status load_scalars(loader *l, const qsi_gguf *g, qs_err *err) {
     spec->add_bos = spec->bos >= 0;
     QS_TRY(optional_bool(g, KEY "add_bos_token", &spec->add_bos, err));
     QS_TRY(optional_bool(g, KEY "add_eos_token", &spec->add_eos, err));
+    QS_TRY(optional_bool(g, NFC, &spec->nfc, err));
     if (qsi_gguf_find(g, "tokenizer.chat_template") != NULL)
         QS_TRY(qsi_gguf_str(g, "tokenizer.chat_template", &spec->chat_template, err));
 done:
@@ -256,6 +258,7 @@ qs_status qsi_vocab_save_gguf(const qsi_vocab *v, qsi_gguf_writer *w, qs_err *er
     for (int i = 0; i < 3; i++) QS_TRY(save_id(w, fim_keys[i][0], v->fim[i]));
     QS_TRY(qsi_gguf_put_bool(w, KEY "add_bos_token", v->add_bos));
     QS_TRY(qsi_gguf_put_bool(w, KEY "add_eos_token", v->add_eos));
+    if (v->nfc) QS_TRY(qsi_gguf_put_bool(w, NFC, true));
     if (v->chat_template.n > 0)
         QS_TRY(qsi_gguf_put_str(w, "tokenizer.chat_template", v->chat_template.p,
                                 v->chat_template.n));

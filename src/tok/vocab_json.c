@@ -6,7 +6,6 @@
  * Source: the tokenizer.json format of Hugging Face tokenizers; deepseek-facts 3.1. */
 #include <string.h>
 
-#include "base/log.h"
 #include "fmt/json.h"
 #include "tok/unicode_table.h"
 #include "tok/vocab.h"
@@ -403,10 +402,7 @@ static qs_status check_model(const qsi_json *root, const qsi_json *model, qs_err
         if (k != QSI_JSON_MISSING && k != QSI_JSON_NULL && !(s != NULL && *s == '\0'))
             QS_FAIL(err, QS_E_UNSUPPORTED, "the tokenizer asks for '%s'", unused[i]);
     }
-    if (strcmp(str_or(norm, "type", ""), "NFC") == 0)
-        qsi_log(QSI_LOG_NOTE, "the tokenizer brings text to Unicode's form NFC first, which is not done "
-                "here: text in another form gets other ids");
-    else if (qsi_json_kind_of(norm) == QSI_JSON_OBJECT &&
+    if (qsi_json_kind_of(norm) == QSI_JSON_OBJECT && strcmp(str_or(norm, "type", ""), "NFC") != 0 &&
         !(strcmp(str_or(norm, "type", ""), "Sequence") == 0 &&
           qsi_json_size(qsi_json_get(norm, "normalizers")) == 0))
         QS_FAIL(err, QS_E_UNSUPPORTED, "the tokenizer has a normalizer ('%.40s')",
@@ -500,6 +496,7 @@ qs_status qsi_vocab_load_json(qsi_vocab **v, const char *json, size_t n, const c
     QS_TRY(check_model(l.root, model, err));
     QS_TRY(find_pre(l.root, &l.spec.pre, err));
     QS_TRY(check_whole(model, l.spec.pre, err));
+    l.spec.nfc = strcmp(str_or(qsi_json_get(l.root, "normalizer"), "type", ""), "NFC") == 0;
     QS_TRY(load_tokens(&l, qsi_json_get(model, "vocab"), qsi_json_get(l.root, "added_tokens"),
                        err));
     QS_TRY(load_merges(&l, qsi_json_get(model, "merges"), err));

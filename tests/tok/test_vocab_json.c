@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "base/mem.h"
 #include "tok/vocab.h"
 #include "tok_golden.h"
@@ -97,20 +96,38 @@ static void refuses_what_it_does_not_do(void **state) {
     refuse("\"type\":\"Sequence\"", "\"type\":\"Metaspace\"", QS_E_UNSUPPORTED, "Metaspace");
 }
 
-static char logged[256];
-static void keep_log(void *user, qsi_log_level level, const char *text) {
-    snprintf(logged, sizeof logged, "%s", text);
-}
-
-/* A normaliser that leaves nearly every text alone is left out, and that is said. */
-static void says_what_it_leaves_out(void **state) {
+/* Qwen's normaliser is known, and goes through a file. */
+static void reads_the_normaliser(void **state) {
+    static const char path[] = "test_vocab_json.tmp.gguf";
     char *json = edited("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}");
-    qsi_vocab *v = NULL;
-    qsi_log_set(keep_log, NULL);
-    assert_int_equal(load(&v, json, NULL, NULL), QS_OK);
-    qsi_log_set(NULL, NULL);
-    assert_non_null(strstr(logged, "NFC"));
-    qsi_vocab_free(v);
+    qsi_vocab *plain = NULL, *v[2] = {NULL, NULL};
+    qsi_gguf_writer *w = NULL;
+    qsi_gguf *g = NULL;
+    qs_err err = {0};
+    assert_int_equal(load(&plain, golden, NULL, &err), QS_OK);
+    assert_int_equal(load(&v[0], json, NULL, &err), QS_OK);
+    assert_int_equal(qsi_gguf_writer_open(&w, path, &err), QS_OK);
+    assert_int_equal(qsi_vocab_save_gguf(v[0], w, &err), QS_OK);
+    assert_int_equal(qsi_gguf_finish(&w, &err), QS_OK);
+    assert_int_equal(qsi_gguf_open(&g, path, &err), QS_OK);
+    assert_int_equal(qsi_vocab_load_gguf(&v[1], g, &err), QS_OK);
+    assert_true(qsi_vocab_hash(v[0]) == qsi_vocab_hash(v[1]));
+    assert_true(qsi_vocab_hash(v[0]) != qsi_vocab_hash(plain));
+    qsi_ids composed = {0}, apart = {0};
+    assert_int_equal(qsi_encode(plain, "caf\xc3\xa9", 5, 0, &composed, &err), QS_OK);
+    for (int i = 0; i < 3; i++) {
+        apart.len = 0;
+        assert_int_equal(qsi_encode(i < 2 ? v[i] : plain, "cafe\xcc\x81", 6, 0, &apart, &err), QS_OK);
+        bool same = apart.len == composed.len &&
+                    memcmp(apart.data, composed.data, apart.len * sizeof *apart.data) == 0;
+        assert_int_equal(same, i < 2);
+        if (i < 2) qsi_vocab_free(v[i]);
+    }
+    qsi_ids_release(&composed);
+    qsi_ids_release(&apart);
+    qsi_vocab_free(plain);
+    qsi_gguf_close(&g);
+    remove(path);
     free(json);
 }
 
@@ -190,7 +207,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(reads_the_golden_one),
         cmocka_unit_test(compares_classes_by_their_set),
         cmocka_unit_test(refuses_what_it_does_not_do),
-        cmocka_unit_test(says_what_it_leaves_out),
+        cmocka_unit_test(reads_the_normaliser),
         cmocka_unit_test(refuses_broken_vocabularies),
         cmocka_unit_test(reads_merges_as_strings),
         cmocka_unit_test(configuration_decides_special_ids),
