@@ -235,6 +235,7 @@ qs_status qsi_pretok_put_json(qsi_str *out, const char *pre) {
     const step *steps = NULL;
     qsi_str text = {0};
     if (strcmp(pre, "deepseek-r1-qwen") == 0) pre = "qwen2"; /* the same splits */
+    if (strcmp(pre, "llama3") == 0) pre = "llama-bpe";
     for (size_t i = 0; i < QSI_COUNT(known); i++)
         if (strcmp(known[i].pre, pre) == 0) steps = known[i].steps;
     if (steps == NULL) return QS_E_UNSUPPORTED;

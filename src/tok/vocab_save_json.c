@@ -91,7 +91,8 @@ qs_status qsi_vocab_save_json(const qsi_vocab *v, qsi_str *json, qsi_str *config
     QS_TRY(qsi_str_puts(json, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,"
                               "\n\"added_tokens\":["));
     QS_TRY(put_added(v, json));
-    QS_TRY(qsi_str_puts(json, "],\n\"normalizer\":null,\n\"pre_tokenizer\":"));
+    QS_TRY(qsi_str_printf(json, "],\n\"normalizer\":%s,\n\"pre_tokenizer\":",
+                          v->nfc ? "{\"type\":\"NFC\"}" : "null"));
     st = qsi_pretok_put_json(json, v->pre);
     if (st == QS_E_UNSUPPORTED)
         return qsi_err_set(err, st, "the pre-tokenizer %s has no form in tokenizer.json", v->pre);

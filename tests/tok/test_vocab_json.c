@@ -113,6 +113,16 @@ static void reads_the_normaliser(void **state) {
     assert_int_equal(qsi_vocab_load_gguf(&v[1], g, &err), QS_OK);
     assert_true(qsi_vocab_hash(v[0]) == qsi_vocab_hash(v[1]));
     assert_true(qsi_vocab_hash(v[0]) != qsi_vocab_hash(plain));
+    qsi_str text = {0}, config = {0};
+    qsi_vocab *again = NULL;
+    assert_int_equal(qsi_vocab_save_json(v[0], &text, &config, &err), QS_OK);
+    assert_non_null(strstr(text.data, "\"normalizer\":{\"type\":\"NFC\"}"));
+    assert_int_equal(qsi_vocab_load_json(&again, text.data, text.len, config.data, config.len, &err),
+                     QS_OK);
+    assert_true(qsi_vocab_hash(v[0]) == qsi_vocab_hash(again));
+    qsi_vocab_free(again);
+    qsi_str_release(&text);
+    qsi_str_release(&config);
     qsi_ids composed = {0}, apart = {0};
     assert_int_equal(qsi_encode(plain, "caf\xc3\xa9", 5, 0, &composed, &err), QS_OK);
     for (int i = 0; i < 3; i++) {
