@@ -17,7 +17,8 @@ int cmd_info(int argc, char **argv) {
         QSA_OPT_STR('m', "model", "FILE", &model, "the file (or name it without -m)"),
         QSA_OPT_FLAG(0, "tensors", &tensors, "list every tensor: name, type, dimensions, bytes"),
         QSA_OPT_FLAG(0, "keys", &keys, "list every key of a GGUF file"),
-        QSA_OPT_FLAG(0, "verify", &verify, "look at every value: find NaN and infinity"),
+        QSA_OPT_FLAG(0, "verify", &verify,
+                     "look at every value: find NaN and infinity; a digest of each tensor"),
         QSA_OPT_FLAG(0, "json", &json, "print one JSON object"),
     };
     const qsa_cmd cmd = {

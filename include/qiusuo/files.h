@@ -79,7 +79,8 @@ enum {
     QS_INFO_JSON = 1,    /* one JSON object instead of lines for people */
     QS_INFO_TENSORS = 2, /* every tensor */
     QS_INFO_KEYS = 4,    /* every key of a GGUF */
-    QS_INFO_VERIFY = 8   /* looks at every value: NaN and infinity; of a repacked copy at checksums */
+    QS_INFO_VERIFY = 8   /* looks at every value: NaN and infinity; XXH3 digest of every
+                          * tensor; of a repacked copy at checksums */
 };
 
 /* Receives text in pieces. */

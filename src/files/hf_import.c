@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "files/hf_generation.h"
 #include "files/mix.h"
 #include "files/vocab_file.h"
 #include "fmt/json.h"
@@ -403,6 +404,7 @@ qs_status qsi_hf_import(const char *folder, qsi_gguf_writer *w,
     if (x.used == NULL || x.values == NULL || x.halves == NULL)
         QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", folder);
     QS_TRY(put_keys(&x, err));
+    QS_TRY(qsi_hf_put_sampling(folder, x.vocab, w, err));
     for (size_t i = 0; i < qsi_config_n_tensors(&x.config); i++) {
         qsi_config_tensor(&x.config, i, &t);
         QS_TRY(declare(&x, &t, err));

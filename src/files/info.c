@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "fmt/json.h"
@@ -267,6 +268,7 @@ void qsi_info_close(qsi_info **px) {
     qsi_gguf_close(&x->g);
     qsi_st_close(&x->st);
     qsi_free(x->path);
+    qsi_free(x->digests);
     qsi_free(x);
     *px = NULL;
 }
@@ -315,12 +317,16 @@ qs_status qsi_info_verify(qsi_info *x, int (*progress)(void *user, int64_t done,
     verifying v = {.x = x, .progress = progress, .user = user};
     v.piece = qsi_alloc(PIECE, sizeof *v.piece);
     if (v.piece == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory checking values");
+    qsi_free(x->digests);
+    x->digests = qsi_calloc(qsi_info_n_tensors(x), sizeof *x->digests);
+    if (x->digests == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory checking values");
     x->checked = x->unchecked = 0;
     x->n_bad = 0;
     for (size_t i = 0; i < x->n_types; i++) v.of += (int64_t)x->types[i].bytes;
     for (size_t i = 0; i < qsi_info_n_tensors(x); i++) {
         qsi_info_tensor t;
         qsi_info_tensor_at(x, i, &t);
+        x->digests[i] = qsi_hash(t.data, t.bytes);
         if (t.type == NULL || t.type->decode == NULL) {
             x->unchecked += t.values;
             v.done += (int64_t)t.bytes;
@@ -335,4 +341,10 @@ qs_status qsi_info_verify(qsi_info *x, int (*progress)(void *user, int64_t done,
 done:
     qsi_free(v.piece);
     return st;
+}
+
+int64_t qsi_info_context(const qsi_config *c, int i) {
+    int64_t n = (int64_t)2048 << i;
+    if (i > 0 && n / 2 >= c->n_ctx) return 0;
+    return n < c->n_ctx ? n : c->n_ctx;
 }

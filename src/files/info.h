@@ -59,6 +59,7 @@ typedef struct qsi_info {
     int64_t checked, unchecked;  /* values; those of types without decoder */
     qsi_info_bad bad[QSI_INFO_MAX_BAD];
     size_t n_bad;                /* tensors; may exceed QSI_INFO_MAX_BAD */
+    uint64_t *digests;           /* by qsi_info_verify: XXH3 of every tensor's bytes */
 } qsi_info;
 
 /* path: GGUF, .safetensors, tokenizer.json, or a Hugging Face folder. Fails when the file's
@@ -68,7 +69,8 @@ void qsi_info_close(qsi_info **info);
 size_t qsi_info_n_tensors(const qsi_info *x);
 void qsi_info_tensor_at(const qsi_info *x, size_t i, qsi_info_tensor *out);
 
-/* Looks at every value of every tensor: NaN and infinity go to `bad`. progress gets bytes; non-zero
+/* Looks at every value of every tensor: NaN and infinity go to `bad`; and makes the digests.
+ * progress gets bytes; non-zero
  * cancels. */
 qs_status qsi_info_verify(qsi_info *x, int (*progress)(void *user, int64_t done, int64_t of),
                           void *user, qs_err *err) QS_MUST_CHECK;
@@ -86,6 +88,9 @@ qs_status qsi_info_clean(qsi_str *out, const char *p, size_t n, size_t max) QS_M
 qsi_slice qsi_info_string(const qsi_info *x, const char *key);
 /* Bytes of keys and values per position with an F16 cache. */
 int64_t qsi_info_kv_bytes(const qsi_config *c);
+/* The i-th context length worth telling memory for: powers of two from 2048 on below the model's, then
+ * its own; 0 after the last. */
+int64_t qsi_info_context(const qsi_config *c, int i);
 const char *qsi_info_kind_name(qsi_info_kind k);
 
 #endif

@@ -80,6 +80,39 @@ done:
     return st;
 }
 
+static uint64_t tensor_bytes(const qsi_info *x) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < x->n_types; i++) n += x->types[i].bytes;
+    return n;
+}
+
+/* Weights and cache at every context length; buffers of a step come on top. */
+static qs_status text_memory(const qsi_info *x, qsi_str *s) {
+    qs_status st = QS_OK;
+    QS_TRY(label(s, "memory"));
+    for (int i = 0; qsi_info_context(&x->config, i) > 0; i++) {
+        int64_t n = qsi_info_context(&x->config, i);
+        if (i > 0) QS_TRY(qsi_str_puts(s, ", "));
+        QS_TRY(put_size(s, tensor_bytes(x) + (uint64_t)(qsi_info_kv_bytes(&x->config) * n)));
+        QS_TRY(qsi_str_printf(s, " at %" PRId64, n));
+    }
+    QS_TRY(qsi_str_puts(s, " positions (weights and cache)\n"));
+done:
+    return st;
+}
+
+/* A line a tensor, so that two files can be compared by `diff`. */
+static qs_status text_digests(const qsi_info *x, qsi_str *s) {
+    qs_status st = QS_OK;
+    for (size_t i = 0; x->verified && i < qsi_info_n_tensors(x); i++) {
+        qsi_info_tensor t;
+        qsi_info_tensor_at(x, i, &t);
+        QS_TRY(qsi_str_printf(s, "%s%016" PRIx64 "  %s\n", i == 0 ? "\n" : "", x->digests[i], t.name));
+    }
+done:
+    return st;
+}
+
 static qs_status text_config(const qsi_info *x, qsi_str *s) {
     qs_status st = QS_OK;
     const qsi_config *c = &x->config;
@@ -118,6 +151,7 @@ static qs_status text_config(const qsi_info *x, qsi_str *s) {
     QS_TRY(qsi_str_puts(s, " a position in F16, "));
     QS_TRY(put_size(s, (uint64_t)kv * (uint64_t)c->n_ctx));
     QS_TRY(qsi_str_puts(s, " for the whole context\n"));
+    if (x->kind != QSI_INFO_VOCAB) QS_TRY(text_memory(x, s));
 done:
     return st;
 }
@@ -301,6 +335,7 @@ qs_status qsi_info_text(const qsi_info *x, unsigned show, qsi_str *s) {
     QS_TRY(text_state(x, s));
     if (show & QSI_INFO_SHOW_KEYS) QS_TRY(text_keys(x, s));
     if (show & QSI_INFO_SHOW_TENSORS) QS_TRY(text_tensors(x, s));
+    QS_TRY(text_digests(x, s));
 done:
     return st;
 }
@@ -346,6 +381,13 @@ static qs_status json_config(const qsi_info *x, qsi_str *s) {
     QS_TRY(qsi_str_printf(s, ",\"cache\":{\"type\":\"F16\",\"bytes_per_position\":%" PRId64
                           ",\"bytes_per_context\":%" PRId64 "}", qsi_info_kv_bytes(c),
                           qsi_info_kv_bytes(c) * c->n_ctx));
+    if (x->kind == QSI_INFO_VOCAB) goto done;
+    QS_TRY(qsi_str_puts(s, ",\"memory\":["));
+    for (int i = 0; qsi_info_context(c, i) > 0; i++)
+        QS_TRY(qsi_str_printf(s, "%s{\"positions\":%" PRId64 ",\"bytes\":%" PRIu64 "}",
+                              i > 0 ? "," : "", qsi_info_context(c, i), tensor_bytes(x) +
+                              (uint64_t)(qsi_info_kv_bytes(c) * qsi_info_context(c, i))));
+    QS_TRY(qsi_str_putc(s, ']'));
 done:
     return st;
 }
@@ -429,7 +471,15 @@ static qs_status json_state(const qsi_info *x, qsi_str *s) {
         QS_TRY(qsi_str_printf(s, ",\"value\":\"%s\",\"count\":%" PRId64 "}", bad_word(b->value),
                               b->count));
     }
-    QS_TRY(qsi_str_puts(s, "]}"));
+    QS_TRY(qsi_str_puts(s, "],\"digest\":\"xxh3-64\",\"digests\":{"));
+    for (size_t i = 0; i < qsi_info_n_tensors(x); i++) {
+        qsi_info_tensor t;
+        qsi_info_tensor_at(x, i, &t);
+        if (i > 0) QS_TRY(qsi_str_putc(s, ','));
+        QS_TRY(qsi_str_json(s, t.name, strlen(t.name)));
+        QS_TRY(qsi_str_printf(s, ":\"%016" PRIx64 "\"", x->digests[i]));
+    }
+    QS_TRY(qsi_str_puts(s, "}}"));
 done:
     return st;
 }

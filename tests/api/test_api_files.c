@@ -58,6 +58,9 @@ static void a_new_model_is_described(void **state) {
     assert_true(calls > 10);
     assert_non_null(strstr(t.p, "deepseek: 3 layers"));
     assert_non_null(strstr(t.p, "all finite"));
+    assert_non_null(strstr(t.p, "  blk.2.attn_q.weight\n")); /* its digest */
+    t.n = 0;
+    assert_int_equal(qs_info(TEMP, 0, collect, &t, NULL, NULL, &err), QS_OK);
     assert_null(strstr(t.p, "blk.2.attn_q"));
     t.n = 0;
     assert_int_equal(qs_info(TEMP, QS_INFO_JSON | QS_INFO_TENSORS | QS_INFO_KEYS, collect, &t, NULL,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/hash.h"
 #include "files/info.h"
 #include "files/init.h"
 #include "files/presets.h"
@@ -83,6 +84,27 @@ static void a_sound_model(void **state) {
     assert_int_equal(qsi_json_i64(qsi_json_get(j, "cache"), "bytes_per_position", &n, &err), QS_OK);
     assert_true(n == 2 * 2 * 2 * 4 * 64);
     assert_int_equal(qsi_json_size(qsi_json_get(j, "tensors")), qsi_config_n_tensors(&c));
+    /* digests are those of the bytes, in both forms */
+    const qsi_json *digests = qsi_json_get(qsi_json_get(j, "verify"), "digests");
+    assert_int_equal(qsi_json_size(digests), qsi_config_n_tensors(&c));
+    uint64_t weights = 0;
+    for (size_t i = 0; i < qsi_info_n_tensors(x); i++) {
+        qsi_info_tensor t;
+        char want[80];
+        qsi_info_tensor_at(x, i, &t);
+        weights += t.bytes;
+        snprintf(want, sizeof want, "%016llx", (unsigned long long)qsi_hash(t.data, t.bytes));
+        assert_string_equal(qsi_json_as_str(qsi_json_get(digests, t.name)), want);
+        snprintf(want, sizeof want, "%016llx  %s\n", (unsigned long long)qsi_hash(t.data, t.bytes),
+                 t.name);
+        assert_non_null(strstr(text.data, want));
+    }
+    const qsi_json *memory = qsi_json_get(j, "memory"), *last;
+    last = qsi_json_at(memory, qsi_json_size(memory) - 1);
+    assert_int_equal(qsi_json_i64(last, "positions", &n, &err), QS_OK);
+    assert_true(n == c.n_ctx);
+    assert_int_equal(qsi_json_i64(last, "bytes", &n, &err), QS_OK);
+    assert_true((uint64_t)n == weights + (uint64_t)(qsi_info_kv_bytes(&c) * c.n_ctx));
     int64_t bytes = 0;
     for (size_t i = 0; i < 2; i++) {
         const qsi_json *t = qsi_json_at(qsi_json_get(j, "types"), i);
@@ -324,8 +346,21 @@ static void vocabularies_and_others(void **state) {
     assert_null(x);
 }
 
+static void contexts_are_powers_of_two(void **state) {
+    static const struct {
+        int32_t n_ctx;
+        int64_t want[8];
+    } cases[] = {{512, {512}}, {2048, {2048}}, {2049, {2048, 2049}}, {8192, {2048, 4096, 8192}},
+                 {10000, {2048, 4096, 8192, 10000}}};
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        qsi_config c = {.n_ctx = cases[i].n_ctx};
+        for (int k = 0; k < 6; k++) assert_int_equal(qsi_info_context(&c, k), cases[i].want[k]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(contexts_are_powers_of_two),
         cmocka_unit_test(a_sound_model),
         cmocka_unit_test(rows_of_no_256),
         cmocka_unit_test(damaged_values_are_found),

@@ -171,7 +171,8 @@ static void tensors_take_their_places(void **state) {
 /* ---- folders made wrong ---- */
 
 static void clean(void) {
-    static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    static const char *const names[] = {"generation_config.json", "config.json",
+                                         "model.safetensors", "tokenizer.json"};
     for (size_t i = 0; i < QSI_COUNT(names); i++) {
         char path[128];
         snprintf(path, sizeof path, FOLDER "/%s", names[i]);
@@ -180,10 +181,12 @@ static void clean(void) {
     rmdir(FOLDER);
 }
 
+static const char *changed_model = "dense"; /* what put_changed copies from */
+
 static void read_golden(const char *name, qsi_str *out) {
     char path[512];
     qs_err err = {0};
-    golden_path(path, sizeof path, "dense", name);
+    golden_path(path, sizeof path, changed_model, name);
     if (qsi_file_read(path, 1 << 20, out, &err) != QS_OK) fail_msg("%s", err.text);
 }
 
@@ -437,6 +440,89 @@ static void latent_matrices_are_put_together(void **state) {
     remove_folder(FOLDER ".out");
 }
 
+/* FP8 folders that lie about their scales. */
+static void false_fp8_folders_are_refused(void **state) {
+#define DOWN "model.layers.0.mlp.down_proj.weight"
+#define KV "model.layers.0.self_attn.kv_b_proj.weight_scale_inv\":"
+    static const struct {
+        const char *file, *from, *to;
+        qs_status st;
+        const char *says;
+    } cases[] = {
+        {"model.safetensors", DOWN "_scale_inv", DOWN "_scale_inX", QS_E_FORMAT,
+         DOWN "_scale_inv is missing"},
+        {"model.safetensors", KV "{\"dtype\":\"F32\",\"shape\":[2,1]",
+         KV "{\"dtype\":\"F32\",\"shape\":[1,2]", QS_E_FORMAT, "one scale for each 128 x 128"},
+        {"model.safetensors", KV "{\"dtype\":\"F32\",\"shape\":[2,1]",
+         KV "{\"dtype\":\"I32\",\"shape\":[2,1]", QS_E_FORMAT, "must be F32"},
+        {"model.safetensors", DOWN "\":{\"dtype\":\"F8_E4M3\",\"shape\":[32,40]",
+         DOWN "\":{\"dtype\":\"F8_E4M3\",\"shape\":[40,32]", QS_E_FORMAT, "is not 32 x 40"},
+        {"model.safetensors", DOWN "\":{\"dtype\":\"F8_E4M3\"", DOWN "\":{\"dtype\":\"F8_E5M2\"",
+         QS_E_UNSUPPORTED, "F8_E5M2"},
+        {"config.json", "   128,\n   128", "   128,\n   64", QS_E_UNSUPPORTED, "weight_block_size"},
+        {"config.json", "   128,\n   128", "   -1,\n   128", QS_E_UNSUPPORTED, "weight_block_size"},
+        {"config.json", "\"qk_rope_head_dim\": 8", "\"qk_rope_head_dim\": 16", QS_E_FORMAT, "is not"},
+    };
+    static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    changed_model = "v3_fp8";
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        qs_err err = {0};
+        qsi_gguf *g = NULL;
+        clean();
+        assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
+        for (size_t k = 0; k < QSI_COUNT(files); k++) {
+            bool it = strcmp(files[k], cases[i].file) == 0;
+            put_changed(files[k], it ? cases[i].from : NULL, cases[i].to);
+        }
+        qs_status st = qsi_files_open_model(FOLDER, &g, &err);
+        if (st != cases[i].st || strstr(err.text, cases[i].says) == NULL)
+            fail_msg("case %zu: %d, '%s'", i, (int)st, err.text);
+        assert_null(g);
+    }
+    changed_model = "dense";
+    clean();
+}
+
+static double number_of(const qsi_gguf *g, const char *key) {
+    double v = -1;
+    return qsi_gguf_find(g, key) != NULL && qsi_gguf_f64(g, key, &v, NULL) == QS_OK ? v : -1;
+}
+
+/* Sampling from generation_config.json: only where sampling is on, only what makes sense. */
+static void generation_config_is_read(void **state) {
+    static const struct {
+        const char *text;
+        double temp, top_p, top_k;
+    } cases[] = {
+        {"{\"do_sample\":true,\"temperature\":0.7,\"top_p\":0.95,\"top_k\":20,"
+         "\"eos_token_id\":485}", 0.7, 0.95, 20},
+        {"{\"temperature\":0.7}", -1, -1, -1},
+        {"{\"do_sample\":false,\"temperature\":0.7}", -1, -1, -1},
+        {"{\"do_sample\":true,\"temperature\":-1,\"top_p\":\"x\",\"top_k\":-5,\"min_p\":null}", -1, -1,
+         -1},
+        {"{\"do_sample\":true,\"temperature\":1e999}", -1, -1, -1},
+        {"{\"do_sample\":true,\"eos_token_id\":[485,7,-3,\"x\",99999999999]}", -1, -1, -1},
+        {"[1,2", -1, -1, -1},
+        {"", -1, -1, -1},
+    };
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        qs_err err = {0};
+        qsi_gguf *g = NULL;
+        clean();
+        assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
+        put_changed("config.json", NULL, NULL);
+        put_changed("model.safetensors", NULL, NULL);
+        put_changed("tokenizer.json", NULL, NULL);
+        put_file("generation_config.json", cases[i].text, strlen(cases[i].text));
+        if (qsi_files_open_model(FOLDER, &g, &err) != QS_OK) fail_msg("case %zu: %s", i, err.text);
+        assert_true(fabs(number_of(g, "general.sampling.temp") - cases[i].temp) < 1e-6);
+        assert_true(fabs(number_of(g, "general.sampling.top_p") - cases[i].top_p) < 1e-6);
+        assert_true((qsi_gguf_find(g, "general.sampling.top_k") == NULL) == (cases[i].top_k < 0));
+        qsi_gguf_close(&g);
+    }
+    clean();
+}
+
 int main(int argc, char **argv) {
     if (argc != 2) {
         fprintf(stderr, "usage: test_open_model FOLDER\n");
@@ -447,6 +533,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(folders_answer_as_their_classes),
         cmocka_unit_test(v2_and_v3_answer_as_their_equations),
         cmocka_unit_test(files_become_folders),
+        cmocka_unit_test(generation_config_is_read),
+        cmocka_unit_test(false_fp8_folders_are_refused),
         cmocka_unit_test(latent_matrices_are_put_together),
         cmocka_unit_test(distilled_models_answer_as_their_classes),
         cmocka_unit_test(tensors_take_their_places),
