@@ -3,9 +3,12 @@
  * Bytes go to a hidden temporary file beside the target; commit makes them durable and renames. At
  * any moment the target is the old file or the whole new one, also after kill -9 or a power cut.
  * A link is followed: the file it names is replaced. Devices, pipes and folders are refused.
+ * A writer that is killed leaves its temporary file; the next one for the same target removes it:
+ * whoever writes holds a lock on his.
  * Invariant: file offset = `flushed`, and flushed + fill bytes have been accepted. The first
  * failure sticks: later calls return it again and commit replaces nothing. */
 #define _GNU_SOURCE /* realpath(path, NULL) */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -76,6 +79,56 @@ done:
     return st;
 }
 
+/* ".NAME.<digits>.<digits>.tmp"; begin: ".NAME." */
+static bool is_temp_of(const char *name, const char *begin, size_t n) {
+    if (strncmp(name, begin, n) != 0) return false;
+    for (int part = 0; part < 2; part++) {
+        size_t digits = strspn(name + n, "0123456789");
+        if (digits == 0 || name[n + digits] != '.') return false;
+        n += digits + 1;
+    }
+    return strcmp(name + n, "tmp") == 0;
+}
+
+/* A lock of the open file, not of the process; false when another has it, or there are no such locks. */
+static bool lock_file(int fd) {
+#ifdef F_OFD_SETLK
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_OFD_SETLK, &whole) == 0;
+#else
+    (void)fd;
+    return false;
+#endif
+}
+
+/* Removes temporary files of this target that nobody writes any more. */
+static void remove_stale(const qsi_writer *w) {
+    qsi_str dir = {0}, begin = {0};
+    size_t n = folder_len(w->path);
+    DIR *d = NULL;
+    if ((n > 0 ? qsi_str_append(&dir, w->path, n) : qsi_str_puts(&dir, ".")) == QS_OK &&
+        qsi_str_printf(&begin, ".%.200s.", w->path + n) == QS_OK)
+        d = opendir(dir.data);
+    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+        if (!is_temp_of(e->d_name, begin.data, begin.len)) continue;
+        int fd = openat(dirfd(d), e->d_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0) continue;
+        if (lock_file(fd)) (void)unlinkat(dirfd(d), e->d_name, 0);
+        close(fd);
+    }
+    if (d != NULL) closedir(d);
+    qsi_str_release(&dir);
+    qsi_str_release(&begin);
+}
+
+/* Whether the new file is this writer's: locked where that can be, and not taken for stale before. */
+static bool lock_temp(int fd) {
+    struct stat sb;
+    errno = 0;
+    if (!lock_file(fd) && (errno == EAGAIN || errno == EACCES)) return false;
+    return fstat(fd, &sb) != 0 || sb.st_nlink > 0;
+}
+
 /* Opens a new file ".NAME.PID.N.tmp" in the target's folder. */
 static qs_status open_temp(qsi_writer *w, int access, qs_err *err) {
     static atomic_uint serial;
@@ -89,6 +142,11 @@ static qs_status open_temp(qsi_writer *w, int access, qs_err *err) {
                               atomic_fetch_add(&serial, 1)));
         w->fd = open(name.data, access | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (w->fd < 0 && errno != EEXIST && errno != EINTR) break;
+        if (w->fd >= 0 && !lock_temp(w->fd)) {
+            close(w->fd);
+            w->fd = -1;
+            errno = EEXIST;
+        }
     }
     if (w->fd < 0) QS_TRY(qsi_err_errno(err, errno, "cannot write '%s'", w->path));
     w->temp = name.data;
@@ -109,6 +167,7 @@ qs_status qsi_writer_open(qsi_writer **out, const char *path, qs_err *err) {
     QS_TRY(resolve_target(path, &w->path, &mode, err));
     w->buf = qsi_alloc(BUFFER_BYTES, 1);
     if (w->buf == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
+    remove_stale(w);
     QS_TRY(open_temp(w, O_WRONLY, err));
     if (mode != 0) (void)!fchmod(w->fd, mode); /* keep the old file's mode where we may */
     *out = w;
@@ -245,17 +304,15 @@ qs_status qsi_writer_commit(qsi_writer **pw, qs_err *err) {
         (void)give_up(w, errno);
         goto done;
     }
-    int fd = w->fd;
-    w->fd = -1;
-    if (close(fd) != 0 && errno != EINTR) {
-        (void)give_up(w, errno);
-        goto done;
-    }
+    /* while it is open, and so locked; all its bytes are on the disk */
     if (rename(w->temp, w->path) != 0) {
         (void)give_up(w, errno);
         goto done;
     }
     w->temp_made = false;
+    int fd = w->fd;
+    w->fd = -1;
+    (void)close(fd);
     w->st = sync_folder(w->path, &w->why);
 done:
     st = report(w, err);

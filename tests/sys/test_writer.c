@@ -287,6 +287,30 @@ static void nameless_files(void **state) {
     assert_null(w);
 }
 
+/* What a killed writer left goes with the next one; what is being written, or only looks alike,
+ * stays. */
+static void leftovers_are_removed(void **state) {
+    (void)state;
+    static const char *const kept[] = {".l.gguf.12.tmp", ".l.gguf.x.0.tmp", ".l.gguf.1.0.tmp2",
+                                       ".ll.gguf.1.0.tmp", "l.gguf.1.0.tmp"};
+    const char *path = fresh("l.gguf");
+    qsi_writer *live, *w;
+    qs_err err;
+    assert_int_equal(qsi_writer_open(&live, path, &err), QS_OK);
+    assert_int_equal(qsi_writer_write(live, "live", 4, &err), QS_OK);
+    for (size_t i = 0; i < QSI_COUNT(kept); i++) tmp_write(tmp_path(kept[i]), "x", 1);
+    int before = tmp_count(tmp_root);
+    tmp_write(tmp_path(".l.gguf.1.0.tmp"), "left", 4);
+    tmp_write(tmp_path(".l.gguf.4194304.17.tmp"), "left", 4);
+    assert_int_equal(qsi_writer_open(&w, path, &err), QS_OK);
+    assert_int_equal(tmp_count(tmp_root), before + 1); /* w's own */
+    qsi_writer_abort(&w);
+    assert_int_equal(qsi_writer_commit(&live, &err), QS_OK);
+    holds(path, "live", 4);
+    for (size_t i = 0; i < QSI_COUNT(kept); i++) assert_int_equal(unlink(tmp_path(kept[i])), 0);
+    unlink(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(commit_replaces),
@@ -296,6 +320,7 @@ int main(void) {
         cmocka_unit_test(patch_past_the_end_sticks),
         cmocka_unit_test(full_disk),
         cmocka_unit_test(killed_before_commit),
+        cmocka_unit_test(leftovers_are_removed),
         cmocka_unit_test(two_writers_last_commit_wins),
         cmocka_unit_test(links_and_modes),
         cmocka_unit_test(refuses),
