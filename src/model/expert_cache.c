@@ -352,9 +352,10 @@ void qsi_res_io(qsi_res *r, qsi_model_io *out, bool reset) {
         int64_t now = qsi_now_ns();
         if (r->flying) r->io.busy_ns += now - r->since;
         r->since = now;
-        qsi_crew_unlock(r->crew);
     }
     *out = r->io;
+    if (reset) r->io = (qsi_model_io){.experts = r->io.experts};
+    if (r->crew) qsi_crew_unlock(r->crew);
     out->on = true;
     out->file_bytes = r->total_file_bytes;
     out->resident_bytes = r->fixed_bytes;
@@ -363,12 +364,11 @@ void qsi_res_io(qsi_res *r, qsi_model_io *out, bool reset) {
     out->slots = r->n_slots;
     out->away_bytes = r->stream_file_bytes;
     if (r->n_slots)
-        out->away_bytes += r->expert_file_bytes / (uint64_t)r->io.experts *
-                           (uint64_t)(r->io.experts - r->n_slots);
+        out->away_bytes += r->expert_file_bytes / (uint64_t)out->experts *
+                           (uint64_t)(out->experts - r->n_slots);
     if (r->n_slots) out->fixed_hits = best_fixed(r);
     if (!reset) return;
     atomic_store(&r->moved, 0);
-    r->io = (qsi_model_io){.experts = r->io.experts};
     if (r->n_slots)
         memset(r->expert_uses, 0,
                (size_t)r->c->n_layer * (size_t)r->c->n_expert * sizeof *r->expert_uses);

@@ -410,7 +410,7 @@ static void test_arguments(void **s) {
 
 /* The n-th allocation of opening a model fails, for every n: said, nothing leaks, and the next try
  * works (hooks of QS_DEBUG builds; elsewhere the first try succeeds). */
-static void check_memory(qsi_arch arch, bool whole) {
+static void check_memory(qsi_arch arch, bool whole, int64_t least) {
     qsi_config c = config_of(arch);
     c.kv_b_whole = whole;
     char path[64];
@@ -437,7 +437,9 @@ static void check_memory(qsi_arch arch, bool whole) {
         qsi_model_close(&m);
     }
 #ifdef QS_DEBUG
-    assert_true(n > 40); /* every weight and buffer failed once */
+    assert_true(n > least); /* every weight and buffer failed once */
+#else
+    (void)least;
 #endif
     qsi_pool_free(pool);
     qsi_gguf_close(&g);
@@ -446,10 +448,10 @@ static void check_memory(qsi_arch arch, bool whole) {
 
 static void test_memory(void **s) {
     (void)s;
-    check_memory(QSI_ARCH_DEEPSEEK, false);
-    check_memory(QSI_ARCH_DEEPSEEK2, false);
-    check_memory(QSI_ARCH_DEEPSEEK2, true);
-    check_memory(QSI_ARCH_QWEN2, false);
+    check_memory(QSI_ARCH_DEEPSEEK, false, 40);
+    check_memory(QSI_ARCH_DEEPSEEK2, false, 40);
+    check_memory(QSI_ARCH_DEEPSEEK2, true, 40);
+    check_memory(QSI_ARCH_QWEN2, false, 30); /* no experts: fewer weights */
 }
 
 static void open_fails(const qsi_config *file, const char *drop, qs_status want, const char *says) {
