@@ -18,10 +18,14 @@ static void put(const char *path, const uint8_t *p, size_t n) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    char dir[] = "/tmp/qsi_fuzz_split_XXXXXX", one[80], two[80];
+    char dir[200], one[240], two[240];
+    const char *tmp = getenv("TMPDIR"); /* without it the folder the program is started in */
     qsi_gguf *g = NULL;
     qs_err err = {0};
-    if (size < 2 || mkdtemp(dir) == NULL) return 0;
+    int n = snprintf(dir, sizeof dir, "%s/qsi_fuzz_split_XXXXXX", tmp != NULL ? tmp : ".");
+    QS_CHECK(n > 0 && (size_t)n < sizeof dir);
+    if (size < 2) return 0;
+    QS_CHECK(mkdtemp(dir) != NULL);
     size_t first = (size_t)(data[0] | data[1] << 8);
     first = first < size - 2 ? first : size - 2;
     snprintf(one, sizeof one, "%s/m-00001-of-00002.gguf", dir);

@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "model/model.h"
 #include "sys/file.h"
+#include "large_model.h"
 
 enum { ROWS = 16, POSITIONS = 1024 };
 
@@ -29,49 +30,8 @@ static const qsi_config shapes[] = {
      .n_expert = 24, .n_expert_used = 2, .n_shared = 1, .d_expert = 192},
 };
 
-/* Bytes of a line of /proc/self/status, 0 where there is none. */
-static double status_bytes(const char *key) {
-    char line[256];
-    double kb = 0;
-    FILE *f = fopen("/proc/self/status", "r");
-    while (f && fgets(line, sizeof line, f))
-        if (strncmp(line, key, strlen(key)) == 0) kb = strtod(line + strlen(key), NULL);
-    if (f) fclose(f);
-    return kb * 1024;
-}
-
 static void path_of(char *out, size_t cap) {
     snprintf(out, cap, "/tmp/qsi_test_memory_limit_%ld.gguf", (long)getpid());
-}
-
-static void write_model(const qsi_config *c, const char *path) {
-    enum { PIECE = 1 << 14 };
-    static float x[PIECE];
-    static char y[PIECE * sizeof(float)];
-    qs_err err = {0};
-    qsi_gguf_writer *w = NULL;
-    qsi_tensor_spec t;
-    if (qsi_gguf_writer_open(&w, path, &err) != QS_OK) fail_msg("%s", err.text);
-    assert_int_equal(qsi_config_put_gguf(c, w), QS_OK);
-    for (int pass = 0; pass < 2; pass++)
-        for (size_t i = 0; i < qsi_config_n_tensors(c); i++) {
-            qsi_config_tensor(c, i, &t);
-            bool plain = t.role == QSI_ROLE_NORM || t.role == QSI_ROLE_ROUTER;
-            const qsi_type_info *ti = qsi_type_get(plain ? QSI_F32 : QSI_Q8_0);
-            if (!pass) {
-                assert_int_equal(qsi_gguf_declare(w, t.name, ti->type, t.n_dims, t.ne, &err), QS_OK);
-                continue;
-            }
-            for (int j = 0; j < PIECE; j++)
-                x[j] = t.role == QSI_ROLE_NORM ? 1.0f : (float)(j * 37 % 101 - 50) * 1e-3f;
-            ti->encode(x, y, PIECE);
-            for (int64_t left = t.ne[0] * t.ne[1] * t.ne[2]; left > 0; left -= PIECE) {
-                int64_t n = left < PIECE ? left : PIECE;
-                size_t bytes = (size_t)(n / ti->block) * (size_t)ti->bytes;
-                if (qsi_gguf_write(w, y, bytes, &err) != QS_OK) fail_msg("%s", err.text);
-            }
-        }
-    if (qsi_gguf_finish(&w, &err) != QS_OK) fail_msg("%s", err.text);
 }
 
 typedef struct use {
@@ -139,7 +99,7 @@ static void test_within(void **state) {
             uint64_t cache = 0;
             qsi_model_io io;
             use u;
-            write_model(c, path);
+            write_model(c, path, QSI_Q8_0);
             assert_int_equal(qsi_kv_need(c, QSI_F16, POSITIONS / QSI_KV_PAGE, &cache, &err), QS_OK);
             if (open_limited(&u, path, more[j] << 20, cache, false, &err) != QS_OK)
                 fail_msg("%s", err.text);
@@ -172,7 +132,7 @@ static void test_cache_asked_for(void **state) {
     int64_t fit = 0;
     use u;
     path_of(path, sizeof path);
-    write_model(c, path);
+    write_model(c, path, QSI_Q8_0);
     assert_int_equal(qsi_kv_need(c, QSI_F16, 4, &small, &err), QS_OK);
     assert_int_equal(qsi_kv_need(c, QSI_F32, 12, &large, &err), QS_OK);
     assert_true(large > 4 * small);

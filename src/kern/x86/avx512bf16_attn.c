@@ -205,23 +205,11 @@ QSI_INLINE void qk(qsi_type t, int rm, int64_t n, int64_t d, const uint16_t *q, 
         qk_block(t, rm, 4, d, q, ldq, kt, scale, s, lds, pf, step);
 }
 
-static void qk_scaled(int64_t rm, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,
-                      const char *kt, const uint16_t *scale, float *s, int64_t lds,
-                      qsi_ahead *ahead) {
+/* Up to ROWS rows; scale is a constant NULL for those who have none. */
+QSI_INLINE void qk_rows(int64_t rm, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,
+                        const char *kt, const uint16_t *scale, float *s, int64_t lds,
+                        qsi_ahead *ahead) {
 #define CASE(R) case R: qk(QSI_BF16, R, n, d, q, ldq, kt, scale, s, lds, ahead); break;
-    switch (rm) {
-        CASE(1) CASE(2)
-#if ROWS > 2
-        CASE(3) CASE(4) CASE(5) CASE(6)
-#endif
-    default: break;
-    }
-#undef CASE
-}
-
-static void qk_plain(int64_t rm, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,
-                     const char *kt, float *s, int64_t lds, qsi_ahead *ahead) {
-#define CASE(R) case R: qk(QSI_BF16, R, n, d, q, ldq, kt, NULL, s, lds, ahead); break;
     switch (rm) {
         CASE(1) CASE(2)
 #if ROWS > 2
@@ -254,9 +242,9 @@ static void attn16_qk(qsi_type t, int64_t m, int64_t n, int64_t d, const uint16_
         else if (t == QSI_Q8_0)
             qk_few(QSI_Q8_0, rm, n, d, q, ldq, kt, scale, s, lds);
         else if (scale)
-            qk_scaled(rm, n, d, q, ldq, kt, scale, s, lds, ahead);
+            qk_rows(rm, n, d, q, ldq, kt, scale, s, lds, ahead);
         else
-            qk_plain(rm, n, d, q, ldq, kt, s, lds, ahead);
+            qk_rows(rm, n, d, q, ldq, kt, NULL, s, lds, ahead);
     }
 }
 
