@@ -1,7 +1,9 @@
-/* qiusuo eval: how well a model predicts a text, and how near it is to another one. */
+/* qiusuo eval: how well a model predicts a text, how near it is to another one, and how it does on
+ * benchmarks. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <jansson.h>
 
@@ -12,12 +14,19 @@
 
 #define MAX_TEXT ((size_t)1 << 30)
 
+#define TASKS "text|mmlu|ceval|cmmlu|hellaswag|arc|piqa"
+
 typedef struct args {
     qsa_model_args model;
     const char *against;
     int64_t window, stride;
     bool json;
+    const char *task, *labels, *dev, *output;
+    int64_t shots, limit;
+    bool resume;
 } args;
+
+/* ---- texts ------------------------------------------------------------------------------------ */
 
 static json_t *number(qs_estimate e) {
     return json_pack("{s:f, s:f}", "value", e.value, "se", e.se);
@@ -98,8 +107,120 @@ static int evaluate(const args *a, const char *file, qs_model *m, qs_session *s,
     return QSA_EXIT_OK;
 }
 
+/* ---- benchmarks ------------------------------------------------------------------------------- */
+
+/* Columns of a UTF-8 name, characters of East Asia counted as two. */
+static int columns(const char *z) {
+    int n = 0;
+    for (; *z != '\0'; z++) {
+        unsigned char c = (unsigned char)*z;
+        if ((c & 0xC0) != 0x80) n += c >= 0xE3 ? 2 : 1;
+    }
+    return n;
+}
+
+static void print_part(const char *name, const qs_eval_task_report *r, const qs_eval_part *p) {
+    int n = columns(name);
+    printf("%s%*s %8" PRId64, name, n < 40 ? 40 - n : 0, "", p->n_items);
+    for (int k = 0; k < r->n_scores; k++)
+        printf("   %6.2f %% +- %5.2f", 100 * p->score[k].value, 100 * p->score[k].se);
+    putchar('\n');
+}
+
+static void print_tasks(const qs_eval_task_report *r) {
+    char about[64], shots[32];
+    snprintf(shots, sizeof shots, r->shots == 1 ? "1 example" : "%d examples", (int)r->shots);
+    snprintf(about, sizeof about, "%s, %s", r->task, r->shots > 0 ? shots : "no examples");
+    printf("%-40s %8s", about, "items");
+    for (int k = 0; k < r->n_scores; k++) printf("   %-18s", r->score[k]);
+    putchar('\n');
+    for (size_t i = 0; i < r->n_parts; i++) print_part(r->parts[i].name, r, &r->parts[i]);
+    if (r->n_parts == 1) return;
+    print_part("all items", r, &r->all);
+    printf("%-40s %8s", "mean of the files", "");
+    for (int k = 0; k < r->n_scores; k++) printf("   %6.2f %%         ", 100 * r->parts_mean[k]);
+    putchar('\n');
+}
+
+static int evaluate_tasks(const args *a, char **files, int n, qs_session *s) {
+    qs_err err = { 0 };
+    qs_eval_task_opts o;
+    qs_eval_task_report *r = NULL;
+    qsa_progress progress;
+    qs_eval_task_opts_init(&o, sizeof o);
+    o.task = a->task;
+    o.paths = (const char *const *)files;
+    o.n_paths = (size_t)n;
+    o.labels = a->labels;
+    o.dev = a->dev;
+    o.shots = (int32_t)a->shots;
+    o.limit = a->limit;
+    o.output = a->output;
+    o.resume = a->resume;
+    o.progress = qsa_on_progress;
+    o.user = &progress;
+    qsa_progress_begin(&progress, "evaluating", "items", 0);
+    qsa_cancel_on_interrupt(s, true);
+    qs_status st = qs_eval_task(s, &o, &r, &err);
+    qsa_cancel_on_interrupt(s, false);
+    qsa_progress_end(&progress);
+    if (st != QS_OK) {
+        int rc = qsa_fail(st, &err);
+        if (rc == QSA_EXIT_INTERRUPTED && a->output != NULL)
+            qsa_say("stopped; the same command with --resume goes on");
+        return rc;
+    }
+    if (r->n_resumed > 0)
+        qsa_say("resumed: %" PRId64 " of %" PRId64 " items were done before", r->n_resumed,
+                r->all.n_items);
+    if (r->all.n_cut > 0)
+        qsa_say("warning: %" PRId64 " prompts were longer than the context and lost their beginning "
+                "(-c N makes it larger)", r->all.n_cut);
+    if (a->json) puts(r->json);
+    else print_tasks(r);
+    qs_eval_task_free(r);
+    return QSA_EXIT_OK;
+}
+
+/* ---- the command ------------------------------------------------------------------------------ */
+
+/* By its name something to be evaluated, not a model. */
+static bool is_data(const char *path) {
+    static const char *const ends[] = { ".csv", ".json", ".jsonl", ".txt" };
+    size_t n = strlen(path);
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        size_t k = strlen(ends[i]);
+        if (n > k && strcmp(path + n - k, ends[i]) == 0) return true;
+    }
+    return false;
+}
+
+/* Whether the files are benchmarks; QSA_GO or an exit code. */
+static int find_kind(const qsa_cmd *cmd, const args *a, const qsa_pos *pos, bool *tasks) {
+    qs_err err = { 0 };
+    const char *task = a->task;
+    *tasks = task != NULL && strcmp(task, "text") != 0;
+    if (task == NULL) {
+        qs_status st = qs_eval_task_of(pos->v[0], &task, &err);
+        if (st == QS_E_NOTFOUND && err.text[0] != '\0')
+            qsa_say("%s (the forms of mmlu, ceval, cmmlu, hellaswag, arc and piqa are known; --task "
+                    "text reads it as a text)", err.text);
+        if (st != QS_OK) return st == QS_E_NOTFOUND ? QSA_EXIT_FAILED : qsa_fail(st, &err);
+        *tasks = task != NULL;
+    }
+    if (*tasks && (a->against != NULL || a->window > 0 || a->stride > 0))
+        return qsa_usage(cmd, "--against, --window and --stride are for texts; '%s' is a benchmark "
+                         "(--task text reads it as a text)", pos->v[0]);
+    if (!*tasks && (a->labels || a->dev || a->output || a->shots >= 0 || a->limit > 0))
+        return qsa_usage(cmd, "'%s' is read as a text: --labels, --dev, --shots, --limit and --output "
+                         "are for benchmarks (--task names one)", pos->v[0]);
+    if (!*tasks && pos->n > 1) return qsa_usage(cmd, "one text at a time");
+    if (a->resume && a->output == NULL) return qsa_usage(cmd, "--resume needs --output");
+    return QSA_GO;
+}
+
 int cmd_eval(int argc, char **argv) {
-    args a = { 0 };
+    args a = { .shots = -1 };
     const qsa_opt opts[] = {
         QSA_MODEL_OPTS(a.model),
         QSA_OPT_STR(0, "against", "MODEL", &a.against,
@@ -108,36 +229,58 @@ int cmd_eval(int argc, char **argv) {
                     "tokens of a window (0: the context, at most 2048)"),
         QSA_OPT_INT(0, "stride", "N", &a.stride, 0, 16777216,
                     "tokens from window to window (0: half a window)"),
+        QSA_OPT_CHOICE(0, "task", TASKS, &a.task,
+                       "what the files are, or how to ask them (default: by their content)"),
+        QSA_OPT_STR(0, "dev", "FILE", &a.dev,
+                    "examples before each question; a folder: a file for each subject"),
+        QSA_OPT_INT(0, "shots", "N", &a.shots, 0, 1000,
+                    "how many of them (default: 5, or as many as there are)"),
+        QSA_OPT_STR(0, "labels", "FILE", &a.labels,
+                    "PIQA's answers (default: X-labels.lst beside X.jsonl)"),
+        QSA_OPT_INT(0, "limit", "N", &a.limit, 0, INT64_MAX,
+                    "the first N items of each file (0: all)"),
+        QSA_OPT_STR('o', "output", "FILE", &a.output,
+                    "write the report there, and FILE.journal with a line for every item"),
+        QSA_OPT_FLAG(0, "resume", &a.resume, "go on where FILE.journal ends"),
         QSA_OPT_FLAG(0, "json", &a.json, "print one JSON object"),
     };
     const qsa_cmd cmd = {
         .name = "eval",
-        .synopsis = "[MODEL] TEXT [--against MODEL] [--json]",
-        .about = "Perplexity of a text, read in windows that overlap; every token is scored once, and\n"
-                 "all but the first have at least window - stride tokens before them. With --against\n"
-                 "also how far the model is from another: the Kullback-Leibler divergence from that\n"
-                 "one's distribution, and how often both find the same token likeliest. Logarithms\n"
-                 "are natural; standard errors take tokens as independent.\n",
+        .synopsis = "[MODEL] TEXT-OR-BENCHMARK... [options]",
+        .about = "Of a text: its perplexity, read in windows that overlap; every token is scored\n"
+                 "once, and all but the first have at least window - stride tokens before them. With\n"
+                 "--against also how far the model is from another: the Kullback-Leibler divergence\n"
+                 "from that one's distribution, and how often both find the same token likeliest.\n"
+                 "Logarithms are natural; standard errors take tokens as independent.\n"
+                 "\n"
+                 "Of benchmarks (.csv, .json and .jsonl files as they are published, or folders of\n"
+                 "them): how often the choice that the model finds likeliest is the right one. Known\n"
+                 "are MMLU, C-Eval and CMMLU, HellaSwag, ARC and PIQA; they are asked as\n"
+                 "lm-evaluation-harness asks them.\n",
         .examples = "  qiusuo eval -m model.gguf text.txt\n"
-                    "  qiusuo eval -m model-q4_0.gguf --against model-f16.gguf text.txt --json\n",
-        .opts = opts, .n_opts = sizeof opts / sizeof opts[0], .min_pos = 1, .max_pos = 2,
+                    "  qiusuo eval -m model-q4_0.gguf --against model-f16.gguf text.txt --json\n"
+                    "  qiusuo eval -m model.gguf hellaswag_val.jsonl\n"
+                    "  qiusuo eval -m model.gguf mmlu/test --dev mmlu/dev --output mmlu.json\n"
+                    "  qiusuo eval -m model.gguf mmlu/test --dev mmlu/dev --output mmlu.json --resume\n",
+        .opts = opts, .n_opts = sizeof opts / sizeof opts[0], .min_pos = 1, .max_pos = -1,
     };
     qsa_pos pos;
     qs_model *m = NULL, *other = NULL;
     qs_session *s = NULL, *base = NULL;
+    bool tasks = false;
     int rc = qsa_parse(&cmd, argc, argv, &pos);
     if (rc != QSA_GO) return rc;
-    if (pos.n == 2) {
-        if (a.model.model != NULL) return qsa_usage(&cmd, "the model is named twice");
-        qsa_take_model(&a.model, &pos);
-    }
+    if (pos.n > 1 && a.model.model == NULL && !is_data(pos.v[0])) qsa_take_model(&a.model, &pos);
+    rc = find_kind(&cmd, &a, &pos, &tasks);
+    if (rc != QSA_GO) return rc;
     rc = qsa_open(&a.model, &m, &s);
     if (rc == QSA_GO && a.against != NULL) {
         qsa_model_args second = a.model;
         second.model = a.against;
         rc = qsa_open(&second, &other, &base);
     }
-    if (rc == QSA_GO) rc = evaluate(&a, pos.v[0], m, s, base);
+    if (rc == QSA_GO && tasks) rc = evaluate_tasks(&a, pos.v, pos.n, s);
+    else if (rc == QSA_GO) rc = evaluate(&a, pos.v[0], m, s, base);
     qs_session_free(base);
     qs_session_free(s);
     qs_model_close(&other);

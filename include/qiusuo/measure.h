@@ -186,6 +186,63 @@ QS_API qs_status qs_eval_text(struct qs_session *s, struct qs_session *base, con
                               size_t n, const qs_eval_opts *o, qs_eval_text_report *out,
                               qs_err *err) QS_MUST_CHECK;
 
+/* ---- benchmarks -------------------------------------------------------------------------------- */
+
+/* The name of the benchmark whose form a file (or a folder's first file) has: "mmlu", "ceval", "cmmlu",
+ * "hellaswag", "arc", "piqa", "gsm8k", "humaneval"; static. Files whose names end in .csv, .json or
+ * .jsonl are looked at, and folders; others are texts: NULL. QS_E_NOTFOUND: of no known form. Thread:
+ * any. */
+QS_API qs_status qs_eval_task_of(const char *path, const char **task, qs_err *err) QS_MUST_CHECK;
+
+typedef struct qs_eval_task_opts {
+    size_t size;             /* set by init */
+    const char *task;        /* ask in the manner of this benchmark; NULL: as the files say */
+    const char *const *paths; /* files, or folders of .csv, .json and .jsonl files: at least one */
+    size_t n_paths;
+    const char *labels;      /* PIQA's right choices, one a line; NULL: in the items, or in the file
+                                X-labels.lst beside X.jsonl */
+    const char *dev;         /* examples that stand before a question: a file, or a folder that has one
+                                for each subject. NULL: none */
+    int32_t shots;           /* how many, the first ones; -1: five, or fewer where dev has fewer */
+    int64_t limit;           /* of each file the first so many items; 0: all */
+    /* The report is written there as JSON. Beside it, in the file of that name and ".journal", stands a
+     * line for each item that is done, on the disk a few seconds later. resume non-zero: what it has is
+     * not done again, and the report is that of an unbroken run (QS_E_STATE: the journal is of another
+     * model, of other files or options). Otherwise it must not exist. NULL: nothing is written */
+    const char *output;
+    int32_t resume;
+    /* Items done and to be done by this call; a return other than 0 cancels. May be NULL. */
+    int (*progress)(void *user, int64_t done, int64_t of);
+    void *user;
+} qs_eval_task_opts;
+QS_API void qs_eval_task_opts_init(qs_eval_task_opts *o, size_t size);
+
+#define QS_EVAL_SCORES 2
+typedef struct qs_eval_part {
+    const char *name;        /* the file's, without its ending and _test, _val, ... */
+    int64_t n_items;
+    int64_t n_cut;           /* prompts that lost their beginning: the context is too short for them */
+    qs_estimate score[QS_EVAL_SCORES];
+} qs_eval_part;
+typedef struct qs_eval_task_report {
+    const char *task;        /* static */
+    int32_t shots, n_scores;
+    const char *score[QS_EVAL_SCORES]; /* "acc", "acc_norm"; static */
+    qs_eval_part all;        /* of all items; its name is "" */
+    const qs_eval_part *parts; /* of each file, in order */
+    size_t n_parts;
+    double parts_mean[QS_EVAL_SCORES]; /* of the files' scores */
+    int64_t n_resumed;       /* items that the journal had */
+    const char *json;        /* all of this as one JSON object */
+} qs_eval_task_report;
+/* Asks a model the items of benchmark files and scores what it finds likeliest; how, by benchmark,
+ * says docs/evaluation.md. *out is the caller's (qs_eval_task_free). The session's own sequence stays
+ * as it is. Errors name file and line; nothing is computed before all files were read. Thread: the
+ * session's owner; qs_session_cancel ends the call with QS_E_CANCELLED. */
+QS_API qs_status qs_eval_task(struct qs_session *s, const qs_eval_task_opts *o,
+                              qs_eval_task_report **out, qs_err *err) QS_MUST_CHECK;
+QS_API void qs_eval_task_free(qs_eval_task_report *r);
+
 typedef struct qs_imatrix_report {
     qs_eval_text_report text;    /* how the model did on the text meanwhile */
     int64_t n_chunks;            /* windows it was read in, without overlap */

@@ -58,6 +58,11 @@ qs_status qsi_append_write(qsi_append *a, const void *p, size_t n, qs_err *err) 
     return qsi_err_errno(err, k < 0 ? errno : ENOSPC, "cannot write to '%s'", a->path);
 }
 
+qs_status qsi_append_sync(qsi_append *a, qs_err *err) {
+    if (fsync(a->fd) == 0 || errno == EINVAL) return QS_OK; /* EINVAL: nothing to flush, a pipe */
+    return qsi_err_errno(err, errno, "cannot write '%s' to the disk", a->path);
+}
+
 void qsi_append_close(qsi_append *a) {
     if (a->path != NULL && a->fd >= 0) close(a->fd);
     qsi_free(a->path);

@@ -23,6 +23,8 @@ typedef struct qsi_append {
 } qsi_append;
 qs_status qsi_append_open(qsi_append *a, const char *path, qs_err *err) QS_MUST_CHECK;
 qs_status qsi_append_write(qsi_append *a, const void *p, size_t n, qs_err *err) QS_MUST_CHECK;
+/* What was written is on the disk when it returns. */
+qs_status qsi_append_sync(qsi_append *a, qs_err *err) QS_MUST_CHECK;
 void qsi_append_close(qsi_append *a);
 
 /* Removes what writers of files whose names begin with `prefix` left in a folder when their process

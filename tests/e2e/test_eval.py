@@ -1,0 +1,349 @@
+"""qiusuo eval on benchmark files: each published form, scores against `score`, the journal.
+
+The samples are written for this test. Expected scores are computed here from the program's own
+log-probabilities of ids (qiusuo score), which have tests of their own; prompts and rules are spelled
+out once more."""
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+from program import ENV, FOLDER, PROGRAM, Terminal, main, model, run
+
+LETTERS = [
+    ("What is the colour of snow?", ["red", "white", "green, and\nblue", "\"black\""], "B"),
+    ("天上有几个太阳？", ["一个", "两个", "三个", "四个"], "A"),
+    ("Which word is a fruit?", ["stone", "cloud", "river", "pear"], "D"),
+    ("水在多少度结冰？", ["十度", "五十度", "零度", "一百度"], "C"),
+]
+DEV = [("What do cows drink?", ["water", "ink", "sand", "tea"], "A"),
+       ("太阳从哪边升起？", ["西边", "东边", "南边", "北边"], "B")]
+HELLASWAG = [
+    {"ind": 1, "activity_label": "Making tea", "ctx_a": "A woman fills a kettle.",
+     "ctx_b": "she then Puts it on the stove and", "ctx": "not used",
+     "endings": ["waits until it boils [step] slowly.", "drives to  the moon.", "eats it.",
+                 "[title] sings to the kettle about the long winter and the short summer."],
+     "split": "val", "label": 0},
+    {"ind": 2, "activity_label": "下棋", "ctx": "两个人坐在树下。 [title] 他们", "label": "1",
+     "endings": ["吃了棋盘。", "开始下棋。", "飞走了。", "变成了石头。"]},
+]
+ARC = [
+    {"id": "a", "question": {"stem": "Which animal can fly?", "choices": [
+        {"text": "a dog", "label": "A"}, {"text": "a sparrow in the morning", "label": "B"},
+        {"text": "a carp", "label": "C"}]}, "answerKey": "B"},
+    {"id": "b", "question": {"stem": "冰变成水叫什么？", "choices": [
+        {"text": "融化", "label": "1"}, {"text": "凝固", "label": "2"}]}, "answerKey": "1"},
+]
+PIQA = [{"goal": "To dry a wet shirt,", "sol1": "hang it in the sun.", "sol2": "put it in a well."},
+        {"goal": "要把灯打开，", "sol1": "把书翻到最后一页。", "sol2": "按一下开关。"}]
+PIQA_LABELS = [0, 1]
+
+
+def path(name):
+    return os.path.join(FOLDER, name)
+
+
+def write(name, text):
+    os.makedirs(os.path.dirname(path(name)), exist_ok=True)
+    with open(path(name), "w", encoding="utf-8", newline="") as f:
+        f.write(text)
+    return path(name)
+
+
+def write_csv(name, rows, bom=False):
+    os.makedirs(os.path.dirname(path(name)), exist_ok=True)
+    with open(path(name), "w", encoding="utf-8-sig" if bom else "utf-8", newline="") as f:
+        csv.writer(f).writerows(rows)
+    return path(name)
+
+
+def write_jsonl(name, objects):
+    return write(name, "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects))
+
+
+def mmlu(name, items):
+    return write_csv(name, [[q, *c, a] for q, c, a in items])
+
+
+class Model:
+    """Log-likelihoods of continuations, from ids and their log-probabilities."""
+
+    def __init__(self, name):
+        self.name = name
+        self.known = {}
+
+    def ids(self, text):
+        rc, out, err = run("tokenize", "-m", self.name, "--no-special", stdin=text)
+        assert rc == 0, err
+        return out.decode().split()
+
+    def likelihood(self, prompt, text):
+        if (prompt, text) not in self.known:
+            whole, n = self.ids(prompt + text), len(self.ids(prompt))
+            rc, out, err = run("score", "-m", self.name, "--ids", " ".join(whole))
+            assert rc == 0, err
+            lines = [json.loads(line) for line in out.decode().splitlines()]
+            self.known[prompt, text] = sum(p["logprob"] for p in lines[min(n, len(whole) - 1):])
+        return self.known[prompt, text]
+
+    def scores(self, prompt, choices, right):
+        lls = [self.likelihood(prompt, " " + c) for c in choices]
+        norm = [x / len(c.encode()) for x, c in zip(lls, choices)]
+        return lls, lls.index(max(lls)) == right, norm.index(max(norm)) == right
+
+
+def question(item, answer):
+    q, choices, _ = item
+    return q + "".join("\n%s. %s" % x for x in zip("ABCD", choices)) + answer
+
+
+def letters(m, items, head, answer, dev=()):
+    prompt = head + "".join(question(d, answer) + " " + d[2] + "\n\n" for d in dev)
+    return [m.scores(prompt + question(i, answer), "ABCD", "ABCD".index(i[2])) for i in items]
+
+
+MMLU_HEAD = "The following are multiple choice questions (with answers) about %s.\n\n"
+CEVAL_HEAD = "以下是中国关于%s的单项选择题，请选出其中的正确答案。\n\n"
+CMMLU_HEAD = "以下是关于%s的单项选择题，请直接给出正确答案的选项。\n\n"
+
+
+class Eval(unittest.TestCase):
+    def setUp(self):
+        self.m = Model(model("moe", "f32"))
+
+    def ok(self, *args):
+        rc, out, err = run("eval", "-m", self.m.name, *args)
+        self.assertEqual(rc, 0, err)
+        return out.decode()
+
+    def fails(self, message, *args, code=1):
+        rc, out, err = run("eval", "-m", self.m.name, *args)
+        self.assertEqual((rc, out), (code, b""), err)
+        self.assertIn(message, err.decode())
+
+    def check(self, want, *args):
+        """The report and the journal of a run over one file."""
+        out = path("check.json")
+        for old in (out, out + ".journal"):
+            if os.path.exists(old):
+                os.remove(old)
+        r = json.loads(self.ok(*args, "--json", "-o", out))
+        with open(out, encoding="utf-8") as f:
+            self.assertEqual(json.load(f), r)
+        with open(out + ".journal", encoding="utf-8") as f:
+            lines = [json.loads(line) for line in f][1:]
+        self.assertEqual(len(lines), len(want))
+        for line, (lls, acc, norm) in zip(lines, want):
+            for got, ll in zip(line["log_likelihood"], lls):
+                self.assertAlmostEqual(got, ll, delta=1e-4)
+            self.assertEqual(line["score"], [acc, norm][:len(line["score"])])
+        n = len(want)
+        for k, name in enumerate(["acc", "acc_norm"][:2 if "acc_norm" in r else 1]):
+            p = sum(w[1 + k] for w in want) / n
+            self.assertAlmostEqual(r[name]["value"], p, delta=1e-12)
+            self.assertAlmostEqual(r[name]["se"], math.sqrt(p * (1 - p) / (n - 1)), delta=1e-12)
+        return r
+
+    def test_mmlu(self):
+        want = letters(self.m, LETTERS, MMLU_HEAD % "odd things", "\nAnswer:")
+        name = mmlu("mmlu/odd_things_test.csv", LETTERS)
+        r = self.check(want, name)
+        self.assertEqual((r["task"], r["shots"], r["items"]), ("mmlu", 0, 4))
+        self.assertEqual([f["name"] for f in r["files"]], ["odd_things"])
+        objects = [{"question": q, "choices": c, "answer": "ABCD".index(a), "subject": "odd_things"}
+                   for q, c, a in LETTERS]
+        self.check(want, write_jsonl("x.jsonl", objects))
+        self.check(want, write("x.json", json.dumps(objects, indent=1)))
+        dev = mmlu("mmlu_dev/odd_things_dev.csv", DEV)
+        want = letters(self.m, LETTERS, MMLU_HEAD % "odd things", "\nAnswer:", DEV)
+        self.assertEqual(self.check(want, name, "--dev", dev)["shots"], 2)
+        self.check(want, name, "--dev", os.path.dirname(dev))
+        want = letters(self.m, LETTERS, MMLU_HEAD % "odd things", "\nAnswer:", DEV[:1])
+        self.check(want, name, "--dev", dev, "--shots", "1")
+
+    def test_ceval(self):
+        want = letters(self.m, LETTERS, CEVAL_HEAD % "逻辑学", "\n答案：")
+        head = ["id", "question", "A", "B", "C", "D", "answer"]
+        rows = [head] + [[i, q, *c, a] for i, (q, c, a) in enumerate(LETTERS)]
+        r = self.check(want, write_csv("ceval/logic_val.csv", rows))
+        self.assertEqual(r["task"], "ceval")
+        rows = [head + ["explanation"]] + [row + ["因为\n如此"] for row in rows[1:]]
+        self.check(want, write_csv("ceval/logic_dev.csv", rows, bom=True))
+        self.check(want, write_jsonl("ceval_json/logic_val.jsonl", [dict(zip(rows[0], row))
+                                                                 for row in rows[1:]]))
+        name = write_csv("ceval/law_test.csv", [row[:6] for row in rows])
+        self.fails("does not say which choice is right", name)
+        want = letters(self.m, LETTERS, MMLU_HEAD % "logic", "\nAnswer:")
+        self.check(want, path("ceval/logic_val.csv"), "--task", "mmlu")
+
+    def test_cmmlu(self):
+        rows = [["", "Question", "A", "B", "C", "D", "Answer"]]
+        rows += [[i, q, *c, a] for i, (q, c, a) in enumerate(LETTERS)]
+        want = letters(self.m, LETTERS, CMMLU_HEAD % "艺术学", "\n答案：")
+        self.assertEqual(self.check(want, write_csv("cmmlu/arts.csv", rows))["task"], "cmmlu")
+
+    def test_hellaswag(self):
+        prompts = ["Making tea: A woman fills a kettle. She then puts it on the stove and",
+                   "下棋: 两个人坐在树下。.  他们"]
+        prompts[1] = prompts[1].replace("  ", " ")
+        endings = [["waits until it boils  slowly.".replace("  ", " "), "drives to the moon.", "eats it.",
+                    " sings to the kettle about the long winter and the short summer."],
+                   HELLASWAG[1]["endings"]]
+        want = [self.m.scores(p, e, i) for i, (p, e) in enumerate(zip(prompts, endings))]
+        r = self.check(want, write_jsonl("h/hellaswag_val.jsonl", HELLASWAG))
+        self.assertEqual(r["task"], "hellaswag")
+
+    def test_arc(self):
+        prompt = "Question: %s\nAnswer:"
+        want = [self.m.scores(prompt % x["question"]["stem"],
+                              [c["text"] for c in x["question"]["choices"]], right)
+                for x, right in zip(ARC, (1, 0))]
+        self.assertEqual(self.check(want, write_jsonl("ARC-Easy-Test.jsonl", ARC))["task"], "arc")
+        other = [{"id": x["id"], "question": x["question"]["stem"], "answerKey": x["answerKey"],
+                  "choices": {k: [c[k] for c in x["question"]["choices"]] for k in ("text", "label")}}
+                 for x in ARC]
+        self.check(want, write_jsonl("arc_hf.jsonl", other))
+
+    def test_piqa(self):
+        want = [self.m.scores("Question: %s\nAnswer:" % x["goal"], [x["sol1"], x["sol2"]], right)
+                for x, right in zip(PIQA, PIQA_LABELS)]
+        name = write_jsonl("piqa/valid.jsonl", PIQA)
+        self.fails("does not say which choice is right", name)
+        labels = write("piqa/elsewhere.lst", "0\n1\n")
+        self.check(want, name, "--labels", labels)
+        write("piqa/valid-labels.lst", "0\r\n1\r\n")
+        self.assertEqual(self.check(want, name)["task"], "piqa")
+        self.check(want, write_jsonl("piqa2.jsonl", [dict(x, label=i)
+                                                     for x, i in zip(PIQA, PIQA_LABELS)]))
+        self.fails("has 1 labels", name, "--labels", write("one.lst", "1\n"))
+        self.fails("elsewhere.lst' line 2", name, "--labels", write("piqa/elsewhere.lst", "0\n2\n"))
+
+    def test_folder_and_table(self):
+        mmlu("subjects/abc_test.csv", LETTERS[:2])
+        mmlu("subjects/long_words_test.csv", LETTERS)
+        write("subjects/README.md", "not data")
+        r = json.loads(self.ok(path("subjects"), "--json"))
+        self.assertEqual([(f["name"], f["items"]) for f in r["files"]], [("abc", 2), ("long_words", 4)])
+        accs = [f["acc"]["value"] for f in r["files"]]
+        self.assertAlmostEqual(r["acc"]["value"], (2 * accs[0] + 4 * accs[1]) / 6, delta=1e-12)
+        self.assertAlmostEqual(r["mean_of_files"]["acc"], sum(accs) / 2, delta=1e-12)
+        table = self.ok(path("subjects")).splitlines()
+        self.assertEqual(len(table), 5)
+        self.assertIn("%6.2f %% +- " % (100 * r["acc"]["value"]), table[3])
+        same = json.loads(self.ok(path("subjects/abc_test.csv"), path("subjects/long_words_test.csv"),
+                                  "--json"))
+        self.assertEqual(same, r)
+        few = json.loads(self.ok(path("subjects"), "--json", "--limit", "1"))
+        self.assertEqual([f["items"] for f in few["files"]], [1, 1])
+
+    def test_model_in_front(self):
+        name = mmlu("front_test.csv", LETTERS)
+        a = self.ok(name)
+        rc, out, err = run("eval", self.m.name, name)
+        self.assertEqual((rc, out.decode()), (0, a), err)
+
+    def test_long_prompts_are_told(self):
+        name = mmlu("cut_test.csv", [("very " * 200 + q, c, a) for q, c, a in LETTERS])
+        rc, out, err = run("eval", "-m", model("moe", "f32", "ctx=64"), name, "--json")
+        self.assertEqual(rc, 0, err)
+        self.assertEqual(json.loads(out)["cut"], 4)
+        self.assertIn(b"4 prompts were longer than the context", err)
+
+    def test_bad_files(self):
+        self.fails("no .csv, .json or .jsonl file", os.path.dirname(write("nothing/x.md", "x")))
+        self.fails("'%s': line 3: the answer is 'F', wanted A to D" % path("bad.csv"),
+                   write("bad.csv", "q,a,b,c,d,A\n\nq,a,b,c,d,F\n"))
+        self.fails("line 2: 5 fields, where the first row has 6", write("bad.csv", "q,a,b,c,d,A\nq,a,b,c,A"))
+        self.fails("line 2: a quote is opened", write("bad.csv", "q,a,b,c,d,A\n\"q,a,b,c,d,A\n"))
+        self.fails("line 2: bad JSON", write("bad.jsonl", json.dumps(ARC[0]) + "\n{\"id\": \n"))
+        self.fails("line 2: not of the form of those before it (arc)",
+                   write_jsonl("bad.jsonl", [ARC[0], PIQA[0]]))
+        self.fails("is none of the choices' labels", write_jsonl("bad.jsonl", [dict(ARC[0], answerKey="X")]))
+        self.fails("of no known form", write("bad.csv", "a,b,c\n"))
+        self.fails("of no known form", write("bad.jsonl", "{\"text\": \"x\"}\n"))
+        self.fails("one task at a time", write_jsonl("arc1.jsonl", ARC),
+                   mmlu("m1.csv", LETTERS))
+        self.fails("holds no examples for 'm1'", path("m1.csv"), "--dev",
+                   os.path.dirname(mmlu("dev2/other_dev.csv", DEV)))
+        self.fails("has 2 examples, 3 are wanted", path("m1.csv"), "--dev", path("dev2/other_dev.csv"),
+                   "--shots", "3")
+        self.fails("--dev names a file", path("m1.csv"), "--shots", "3")
+
+    def test_usage(self):
+        name, text = mmlu("u.csv", LETTERS), write("u.txt", "some text of a few words")
+        self.fails("are for texts", name, "--window", "10", code=2)
+        self.fails("is read as a text", text, "--limit", "1", code=2)
+        self.fails("one text at a time", text, text, code=2)
+        self.fails("--resume needs --output", name, "--resume", code=2)
+        self.assertIn("perplexity", self.ok(name, "--task", "text"))
+
+    def killed(self, args, out):
+        """Starts a run and kills it once the journal has some items."""
+        p = subprocess.Popen([PROGRAM, "eval", "-m", self.m.name, *args, "-o", out], env=ENV,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(6000):
+                if os.path.exists(out + ".journal") and os.path.getsize(out + ".journal") > 2000:
+                    break
+                time.sleep(0.005)
+        finally:
+            p.send_signal(signal.SIGKILL)
+            p.wait()
+        with open(out + ".journal", "rb") as f:
+            return f.read()
+
+    def test_killed_run_goes_on(self):
+        args = [mmlu("many_test.csv", [("%d %s" % (i, q), c, a) for i in range(150)
+                                       for q, c, a in LETTERS])]
+        whole, out = path("whole.json"), path("parts.json")
+        self.ok(*args, "-o", whole)
+        before = self.killed(args, out)
+        n = before.count(b"\n") - 1
+        self.assertTrue(0 < n < 600, n)
+        self.fails("--resume goes on with it", *args, "-o", out)
+        with open(out + ".journal", "wb") as f:  # half a line at the end is dropped
+            f.write(before[:before.rfind(b"\n") + 1] + b"{\"file\":0,\"it")
+        rc, _, err = run("eval", "-m", self.m.name, *args, "-o", out, "--resume")
+        self.assertEqual(rc, 0, err)
+        self.assertIn(b"resumed: %d of 600 items" % n, err)
+        for end in ("", ".journal"):
+            with open(whole + end, "rb") as f, open(out + end, "rb") as g:
+                self.assertEqual(f.read(), g.read(), end)
+        rc, _, err = run("eval", "-m", self.m.name, *args, "-o", out, "--resume")  # once more: all there
+        self.assertIn(b"resumed: 600 of 600 items", err)
+
+    def test_journal_of_something_else(self):
+        name, out = mmlu("else_test.csv", LETTERS), path("else.json")
+        dev = mmlu("else_dev.csv", DEV)
+        self.ok(name, "-o", out)
+        self.fails("of another task", name, "-o", out, "--resume", "--task", "ceval")
+        self.fails("setting of 'shots'", name, "-o", out, "--resume", "--dev", dev)
+        self.fails("of another model", name, "-o", out, "--resume", "--kv", "q8_0")
+        self.m = Model(model("moe", "f32", "2"))
+        self.fails("of another model", name, "-o", out, "--resume")
+        self.m = Model(model("moe", "f32"))
+        mmlu("else_test.csv", LETTERS[:3])
+        self.fails("of other files, or these have changed", name, "-o", out, "--resume")
+        write("else.json.journal", "{\"a\":1}\n")
+        self.fails("is no journal of an evaluation", name, "-o", out, "--resume")
+        write("else.json.journal", "hello\n")
+        self.fails("line 1: bad JSON", name, "-o", out, "--resume")
+
+    def test_progress_and_interrupt(self):
+        name = mmlu("progress_test.csv", [("%d %s" % (i, q), c, a) for i in range(2000)
+                                          for q, c, a in LETTERS])
+        t = Terminal("eval", "-m", self.m.name, name, "-o", path("progress.json"))
+        t.expect(r"evaluating +\d+ %.*items/s")
+        t.send("\x03")
+        t.expect("the same command with --resume goes on")
+        self.assertEqual(t.close(), 130)
+        with open(path("progress.json.journal"), "rb") as f:
+            self.assertTrue(f.read().endswith(b"}\n"))
+
+
+if __name__ == "__main__":
+    main()
