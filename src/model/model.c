@@ -18,6 +18,7 @@
 #include "model/rope_scaling.h"
 #include "model/watch.h"
 #include "sys/file.h"
+#include "sys/slab.h"
 
 enum { DEFAULT_ROWS = 512, USUAL_CONTEXT = 4096, SLICE = 1 << 20 };
 #define MARGIN ((uint64_t)160 << 20)
@@ -49,6 +50,7 @@ struct qsi_model {
     qsi_res *res; /* weights that are not all in memory; NULL: they are */
     int32_t group, expert; /* of the weights being bound, for res */
     int part;
+    qsi_slabs mem;       /* of weights that are prepared here */
     qsi_weight *preparing;
     const uint8_t *rows; /* its rows in the file */
     int64_t done, of;    /* bytes of the file prepared */
@@ -143,11 +145,16 @@ static qs_status make_weight(qsi_model *m, qsi_type type, const void *data, int6
     int64_t rows = 0;
     size_t row = 0;
     bool apart = m->res && qsi_res_holds(m->res, data);
-    QS_TRY(qsi_weight_create_kind(w, m->k, type, qsi_weight_kind(type, m->o.exact),
-                                  apart || m->packed ? NULL : data, n_out, n_in, err));
+    QS_TRY(qsi_weight_create_kind(w, m->k, type, qsi_weight_kind(type, m->o.exact), NULL, n_out,
+                                  n_in, err));
     *form |= qsi_act_form(qsi_weight_mm(*w));
     if (apart) return qsi_res_add(m->res, *w, data, m->group, m->expert, m->part, err);
     if (m->packed) return take_packed(m, *w, err);
+    void *mem = qsi_slabs_take(&m->mem, qsi_weight_bytes(*w));
+    if (!mem)
+        QS_FAIL(err, QS_E_NOMEM, "no memory for a weight of %" PRId64 " x %" PRId64 " (%zu bytes)",
+                n_out, n_in, qsi_weight_bytes(*w));
+    qsi_weight_place(*w, mem);
     m->preparing = *w;
     m->rows = data;
     qsi_pool_run(m->o.pool, prepare_part, m);
@@ -645,6 +652,7 @@ static qs_status bind_here(qsi_model *m, unsigned *head_form, qs_err *err) {
         if (st != QS_E_CORRUPT) goto done;
         qsi_log(QSI_LOG_NOTE, "the repacked copy is made anew: %s", err ? err->text : "it is damaged");
         qsi_weights_release(&m->w, &m->c);
+        qsi_slabs_release(&m->mem);
         qsi_packed_close(&m->packed);
         begin_packing(m, &id);
     }
@@ -678,6 +686,7 @@ static qs_status load(qsi_model *m, qs_err *err) {
     qsi_res_free(m->res);
     m->res = NULL;
     qsi_weights_release(&m->w, &m->c);
+    qsi_slabs_release(&m->mem);
     QS_TRY(bind_here(m, &head_form, err));
 done:
     return st;
@@ -728,6 +737,7 @@ void qsi_model_close(qsi_model **m) {
     if (!*m) return;
     qsi_res_free((*m)->res);
     qsi_weights_release(&(*m)->w, &(*m)->c);
+    qsi_slabs_release(&(*m)->mem);
     qsi_packed_abort(&(*m)->packing);
     qsi_packed_close(&(*m)->packed);
     qsi_arena_release(&(*m)->ar);
