@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Goldens of latent attention and of the routers of DeepSeek-V2 and V3, in NumPy and float64.
+"""Goldens of latent attention, of the routers of DeepSeek-V2 and V3, and of the sparse attention of
+V3.2, in NumPy and float64.
 
-usage: gen_golden_mla.py OUT_DIR      writes mla_lite.gguf, mla_lite_old.gguf, mla_v2_old.gguf, mla_v3.gguf
+usage: gen_golden_mla.py OUT_DIR      writes mla_lite.gguf, mla_lite_old.gguf, mla_v2_old.gguf,
+                                      mla_v3.gguf, dsa.gguf, dsa_long.gguf
 
 Written from the equations (DeepSeek-V2, arXiv:2405.04434, 2.1 and 2.2; DeepSeek-V3, arXiv:2412.19437,
-2.1; YaRN, arXiv:2309.00071), in the naive form: keys and values of every head spelled out. The files
-hold the weights in either layout of GGUF (attn_kv_b whole, or attn_k_b and attn_v_b), a text of ids
-and the log-probabilities of every position. A choice of experts or groups so close that float32 could
-take another one fails the script.
+2.1; YaRN, arXiv:2309.00071; the indexer: deepseek-facts 2.7), in the naive form: keys and values of
+every head spelled out; sparse attention is a mask of what the indexer did not choose. The files hold
+the weights in either layout of GGUF (attn_kv_b whole, or attn_k_b and attn_v_b), a text of ids and the
+log-probabilities of every position (dsa_long: of the last ones). A choice of experts, groups or
+positions so close that float32 could take another one fails the script.
 
 Made with Python 3.11, numpy 2.4.6, gguf 0.19.0.
 """
@@ -18,7 +21,7 @@ import numpy as np
 
 BASE = dict(vocab=48, layers=3, dense=1, d=24, heads=3, dn=6, dr=12, dv=5, r=10, qr=0, ff=40,
             eps=1e-6, theta=1e4, experts=8, used=3, shared=2, fe=10, scale=1.0, norm=False,
-            sigmoid=False, groups=1, groups_used=1, yarn=None, split=True)
+            sigmoid=False, groups=1, groups_used=1, yarn=None, split=True, topk=0, jh=0, jd=0)
 YARN = dict(factor=8.0, orig=256, fast=4.0, slow=1.0, log_mul=0.0707)
 MODELS = {
     "mla_lite": dict(BASE, yarn=YARN),
@@ -27,8 +30,13 @@ MODELS = {
     "mla_v3": dict(BASE, qr=14, groups=4, groups_used=2, scale=2.5, norm=True, sigmoid=True,
                    yarn=dict(YARN, factor=40.0, fast=32.0, log_mul=0.1)),
 }
+MODELS["dsa"] = dict(MODELS["mla_v3"], topk=20, jh=5, jd=18)
+# more chosen positions than a span of 256, more pages than two pieces of the indexer's work
+MODELS["dsa_long"] = dict(MODELS["dsa"], layers=2, experts=4, used=2, groups=1, groups_used=1, fe=6,
+                          ff=24, yarn=None, topk=270, n=1100, last=40, seed=3)
 N = 90  # positions: more than a page of 64
 MARGIN = 1e-5
+INDEX_MARGIN = 1e-6  # of scores whose size is near 1
 
 
 def init(c, rng):
@@ -52,6 +60,12 @@ def init(c, rng):
         add(b + "attn_kv_a_mqa", c["r"] + c["dr"], d)
         add(b + "attn_kv_a_norm", c["r"], norm=True)
         add(b + "attn_kv_b", h * (c["dn"] + c["dv"]), c["r"])
+        if c["topk"]:
+            add(b + "indexer.attn_k", c["jd"], d)
+            add(b + "indexer.k_norm", c["jd"], norm=True)
+            add(b + "indexer.k_norm_bias", c["jd"])
+            add(b + "indexer.proj", c["jh"], d)
+            add(b + "indexer.attn_q_b", c["jh"] * c["jd"], c["qr"])
         add(b + "attn_output", d, h * c["dv"])
         add(b + "ffn_norm", d, norm=True)
         if i >= c["dense"]:
@@ -101,10 +115,42 @@ def rotate(x, c):
     return np.stack([z.real, z.imag], -1).reshape(x.shape)
 
 
+def rotate_halves(x, c):
+    """x [rows, ..., dr]: pairs (i, i + dr / 2)."""
+    h = c["dr"] // 2
+    y = rotate(np.stack([x[..., :h], x[..., h:]], -1).reshape(x.shape), c)
+    return np.concatenate([y[..., 0::2], y[..., 1::2]], -1)
+
+
+def chosen(x, a, p, b, c):
+    """[rows, rows] which positions each attends to; x the layer's normed input, a the query latent"""
+    n, jh, jd, dr = len(x), c["jh"], c["jd"], c["dr"]
+    k = x @ p[b + "indexer.attn_k"].T
+    k = (k - k.mean(-1, keepdims=True)) / np.sqrt(k.var(-1, keepdims=True) + 1e-6)
+    k = k * p[b + "indexer.k_norm"] + p[b + "indexer.k_norm_bias"]
+    q = (a @ p[b + "indexer.attn_q_b"].T).reshape(n, jh, jd)
+    k = np.concatenate([rotate_halves(k[:, :dr], c), k[:, dr:]], -1)
+    q = np.concatenate([rotate_halves(q[..., :dr], c), q[..., dr:]], -1)
+    w = x @ p[b + "indexer.proj"].T / np.sqrt(jh)
+    score = np.einsum("tj,tjs->ts", w, np.maximum(np.einsum("tjd,sd->tjs", q, k), 0)) / np.sqrt(jd)
+    keep = np.tri(n, dtype=bool)
+    for t in range(c["topk"], n):
+        order = np.argsort(-score[t, :t + 1], kind="stable")  # of equal ones the earlier
+        near = score[t, order[c["topk"] - 1]] - score[t, order[c["topk"]]]
+        # exactly equal are scores of 0, where no head's product is positive: the same in float32
+        assert near == 0 or near > INDEX_MARGIN, f"too close a choice: {near:.1e} at {t}"
+        keep[t, order[c["topk"]:]] = False
+    return keep
+
+
 def attention(x, p, b, c):
     n, h, dn, dr, dv = len(x), c["heads"], c["dn"], c["dr"], c["dv"]
+    keep = np.tri(n, dtype=bool)
     if c["qr"]:
-        q = rms(x @ p[b + "attn_q_a"].T, p[b + "attn_q_a_norm"], c) @ p[b + "attn_q_b"].T
+        low = rms(x @ p[b + "attn_q_a"].T, p[b + "attn_q_a_norm"], c)
+        q = low @ p[b + "attn_q_b"].T
+        if c["topk"]:
+            keep = chosen(x, low, p, b, c)
     else:
         q = x @ p[b + "attn_q"].T
     q = q.reshape(n, h, dn + dr)
@@ -115,7 +161,7 @@ def attention(x, p, b, c):
     q = np.concatenate([q[..., :dn], rotate(q[..., dn:], c)], -1)
     m = 1 + c["yarn"]["log_mul"] * np.log(c["yarn"]["factor"]) if c["yarn"] else 1
     s = np.einsum("ihd,jhd->hij", q, k) * m * m / np.sqrt(dn + dr)
-    s = np.where(np.tri(n, dtype=bool), s, -np.inf)
+    s = np.where(keep, s, -np.inf)
     s = np.exp(s - s.max(-1, keepdims=True))
     s /= s.sum(-1, keepdims=True)
     return np.einsum("hij,jhd->ihd", s, kv[..., dn:]).reshape(n, -1) @ p[b + "attn_output"].T
@@ -172,7 +218,7 @@ def logprobs(p32, ids, c):
 
 
 def keys(w, c):
-    a = "deepseek2."
+    a = "deepseek32." if c["topk"] else "deepseek2."
     sizes = {"block_count": "layers", "embedding_length": "d", "feed_forward_length": "ff",
              "attention.head_count": "heads", "attention.kv_lora_rank": "r",
              "rope.dimension_count": "dr", "vocab_size": "vocab",
@@ -181,7 +227,10 @@ def keys(w, c):
              "expert_feed_forward_length": "fe"}
     for key, name in sizes.items():
         w.add_uint32(a + key, c[name])
-    w.add_uint32(a + "context_length", 512)
+    w.add_uint32(a + "context_length", max(512, c.get("n", N)))
+    if c["topk"]:
+        for key, name in (("top_k", "topk"), ("head_count", "jh"), ("key_length", "jd")):
+            w.add_uint32(f"{a}attention.indexer.{key}", c[name])
     if c["qr"]:
         w.add_uint32(a + "attention.q_lora_rank", c["qr"])
     naive = (c["dn"] + c["dr"], c["dv"])
@@ -211,7 +260,7 @@ def keys(w, c):
 
 
 def write(path, c, p, ids, lp):
-    w = gguf.GGUFWriter(path, "deepseek2")
+    w = gguf.GGUFWriter(path, "deepseek32" if c["topk"] else "deepseek2")
     keys(w, c)
     for name, x in p.items():
         if name.endswith("attn_kv_b") and c["split"]:
@@ -220,7 +269,8 @@ def write(path, c, p, ids, lp):
             w.add_tensor(b + "k_b.weight", np.ascontiguousarray(x[:, :c["dn"]].transpose(0, 2, 1)))
             w.add_tensor(b + "v_b.weight", np.ascontiguousarray(x[:, c["dn"]:]))
         else:
-            w.add_tensor(name + (".bias" if name.endswith("exp_probs_b") else ".weight"), x)
+            bias = name.endswith(("exp_probs_b", "_bias"))
+            w.add_tensor(name.removesuffix("_bias") + (".bias" if bias else ".weight"), x)
     w.add_tensor("golden.ids", ids.astype(np.int32))
     w.add_tensor("golden.logprobs", lp.astype(np.float64))
     w.write_header_to_file()
@@ -232,9 +282,9 @@ def write(path, c, p, ids, lp):
 def main():
     for name, c in MODELS.items():
         # the two layouts of one model have the same weights
-        rng = np.random.default_rng(sum(map(ord, name.removesuffix("_old"))))
-        p, ids = init(c, rng), rng.integers(0, c["vocab"], N)
-        lp = logprobs(p, ids, c)
+        rng = np.random.default_rng(c.get("seed", sum(map(ord, name.removesuffix("_old")))))
+        p, ids = init(c, rng), rng.integers(0, c["vocab"], c.get("n", N))
+        lp = logprobs(p, ids, c)[-c.get("last", N):]
         write(f"{sys.argv[1]}/{name}.gguf", c, p, ids, lp)
         print(f"{name}: entropy {-(np.exp(lp) * lp).sum(-1).mean():.4f} of {np.log(c['vocab']):.4f}")
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/hf/{v2_lite,v3_fp8}: Hugging Face folders of two tiny random models with latent
+"""Writes tests/golden/hf/{v2_lite,v3_fp8,v32}: Hugging Face folders of tiny random models with latent
 attention, and in logits.f32 what they answer by the float64 equations of gen_golden_mla.py. v2_lite is
 BF16 with YaRN; v3_fp8 has its projections in F8_E4M3 with a scale for each 128 x 128 (more than one
 along either side), a router with sigmoid, groups and a bias, and tensors of a layer that predicts
-further tokens, which belong to no answer.
+further tokens, which belong to no answer. v32 has V3.2's indexer, which chooses 4 of 8 positions.
 
     tools/golden_hf_mla.py tests/golden/tok/tokenizer.json tests/golden/hf
 """
@@ -26,12 +26,16 @@ MODELS = {
     "v3_fp8": dict(BASE, qr=14, groups=4, groups_used=2, scale=2.5, norm=True, sigmoid=True,
                    yarn=dict(factor=40.0, orig=64, fast=32.0, slow=1.0, log_mul=0.1)),
 }
+MODELS["v32"] = dict(MODELS["v3_fp8"], topk=4, jh=6, jd=12)
 NAMES = {
     "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_q_a": "self_attn.q_a_proj",
     "attn_q_a_norm": "self_attn.q_a_layernorm", "attn_q_b": "self_attn.q_b_proj",
     "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa", "attn_kv_a_norm": "self_attn.kv_a_layernorm",
     "attn_kv_b": "self_attn.kv_b_proj", "attn_output": "self_attn.o_proj",
+    "indexer.attn_k": "self_attn.indexer.wk", "indexer.attn_q_b": "self_attn.indexer.wq_b",
+    "indexer.k_norm": "self_attn.indexer.k_norm", "indexer.k_norm_bias": "self_attn.indexer.k_norm",
+    "indexer.proj": "self_attn.indexer.weights_proj",
     "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj", "ffn_gate_inp": "mlp.gate",
     "exp_probs_b": "mlp.gate.e_score_correction_bias",
@@ -91,15 +95,15 @@ def folder_tensors(p, with_fp8):
     """what is stored under the folder's names; p's values become what it means"""
     out = {}
     for name, x in p.items():
-        part = name.split(".")[-1]
+        part = name.split(".", 2)[2] if name.startswith("blk.") else name
         hf = NAMES[part]
         if name.startswith("blk."):
             hf = f"model.layers.{name.split('.')[1]}.{hf}"
         for e in range(len(x)) if x.ndim == 3 else [None]:
             w = x if e is None else x[e]
             key = hf if e is None else hf % e
-            key += "" if part == "exp_probs_b" else ".weight"
-            plain = w.ndim == 1 or part in ("token_embd", "output", "ffn_gate_inp")
+            key += {"exp_probs_b": "", "indexer.k_norm_bias": ".bias"}.get(part, ".weight")
+            plain = w.ndim == 1 or part in ("token_embd", "output", "ffn_gate_inp", "indexer.proj")
             if with_fp8 and not plain:
                 code, scale, w[...] = fp8(w)
                 out[key] = (code, "F8_E4M3")
@@ -115,8 +119,10 @@ def folder_tensors(p, with_fp8):
 
 def config(c, v3):
     y = c["yarn"]
-    return dict(architectures=["DeepseekV3ForCausalLM" if v3 else "DeepseekV2ForCausalLM"],
-                model_type="deepseek_v3" if v3 else "deepseek_v2", vocab_size=c["vocab"],
+    v = "32" if c["topk"] else "3" if v3 else "2"
+    index = dict(index_topk=c["topk"], index_n_heads=c["jh"], index_head_dim=c["jd"])
+    return dict(index if c["topk"] else {}, architectures=[f"DeepseekV{v}ForCausalLM"],
+                model_type=f"deepseek_v{v}", vocab_size=c["vocab"],
                 hidden_size=c["d"], num_hidden_layers=c["layers"], intermediate_size=c["ff"],
                 max_position_embeddings=512, num_attention_heads=c["heads"],
                 num_key_value_heads=c["heads"], rms_norm_eps=c["eps"], hidden_act="silu",
@@ -152,7 +158,7 @@ def logits(p32, c):
 def main():
     tokenizer, out = sys.argv[1:]
     for name, c in MODELS.items():
-        folder, v3 = os.path.join(out, name), name == "v3_fp8"
+        folder, v3 = os.path.join(out, name), name != "v2_lite"
         os.makedirs(folder, exist_ok=True)
         p = mla.init(c, np.random.default_rng(sum(map(ord, name))))
         tensors = folder_tensors(p, v3)

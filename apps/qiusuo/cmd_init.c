@@ -66,7 +66,7 @@ static int run(const qs_init_opts *given, const char *out) {
 }
 
 int cmd_init(int argc, char **argv) {
-    char choices[512], about[4096];
+    char choices[1024], about[6144];
     const char *out = NULL;
     int64_t seed = 0, layers = 0;
     qs_init_opts o;

@@ -28,10 +28,12 @@ static const struct names {
     {QSI_ARCH_QWEN2, "qwen2", "Qwen2ForCausalLM"},
     {QSI_ARCH_QWEN3, "qwen3", "Qwen3ForCausalLM"},
 };
+static const struct names v32 = {QSI_ARCH_DEEPSEEK32, "deepseek_v32", "DeepseekV32ForCausalLM"};
 static const struct names v2 = {QSI_ARCH_DEEPSEEK2, "deepseek_v2", "DeepseekV2ForCausalLM"};
 static const struct names v3 = {QSI_ARCH_DEEPSEEK2, "deepseek_v3", "DeepseekV3ForCausalLM"};
 
 static const struct names *names_of(const qsi_config *c) {
+    if (c->arch == QSI_ARCH_DEEPSEEK32) return &v32;
     if (c->arch == QSI_ARCH_DEEPSEEK2)
         return c->gate_bias || c->gating == QSI_GATE_SIGMOID ? &v3 : &v2;
     for (size_t i = 0; i < QSI_COUNT(names); i++)
@@ -51,7 +53,7 @@ static qs_status put_experts(const qsi_config *c, qsi_str *out) {
                           c->gating == QSI_GATE_SIGMOID ? "sigmoid" : "softmax"));
     QS_TRY(put_f32(out, "routed_scaling_factor", c->expert_scale));
     if (c->n_shared > 0) QS_TRY(qsi_str_printf(out, ",\n\"n_shared_experts\":%d", (int)c->n_shared));
-    if (c->arch != QSI_ARCH_DEEPSEEK2) goto done;
+    if (!qsi_config_is_latent(c)) goto done;
     bool grouped = c->n_group > 1;
     QS_TRY(qsi_str_printf(out, ",\n\"topk_method\":\"%s\"", c->gate_bias ? "noaux_tc" : grouped ?
                           "group_limited_greedy" : "greedy"));
@@ -75,6 +77,10 @@ static qs_status put_heads(const qsi_config *c, qsi_str *out) {
                           (int)c->d_value));
     if (c->q_rank > 0) QS_TRY(qsi_str_printf(out, "%d", (int)c->q_rank));
     else QS_TRY(qsi_str_puts(out, "null"));
+    if (c->index_topk > 0)
+        QS_TRY(qsi_str_printf(out, ",\n\"index_topk\":%d,\n\"index_n_heads\":%d,"
+                              "\n\"index_head_dim\":%d", (int)c->index_topk,
+                              (int)c->index_heads, (int)c->index_dim));
 done:
     return st;
 }
@@ -85,7 +91,7 @@ static qs_status put_yarn(const qsi_config *c, qsi_str *out) {
                           "\"original_max_position_embeddings\":%d,\"beta_fast\":%.9g,"
                           "\"beta_slow\":%.9g", (double)c->rope_factor, (int)c->rope_orig_ctx,
                           (double)c->yarn_beta_fast, (double)c->yarn_beta_slow));
-    if (c->arch == QSI_ARCH_DEEPSEEK2) {
+    if (qsi_config_is_latent(c)) {
         double all = (double)(c->yarn_log_mul * 10);
         QS_TRY(qsi_str_printf(out, ",\"mscale\":%.9g,\"mscale_all_dim\":%.9g}", all, all));
     } else {

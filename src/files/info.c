@@ -39,8 +39,7 @@ const char *qsi_info_kind_name(qsi_info_kind k) {
 }
 
 int64_t qsi_info_kv_bytes(const qsi_config *c) {
-    return (int64_t)2 * c->n_layer * qsi_config_cache_heads(c) *
-           (qsi_config_cache_key(c) + qsi_config_cache_value(c));
+    return (int64_t)2 * c->n_layer * qsi_config_cache_row(c);
 }
 
 qsi_slice qsi_info_string(const qsi_info *x, const char *key) {

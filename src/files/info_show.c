@@ -130,6 +130,11 @@ static qs_status text_config(const qsi_info *x, qsi_str *s) {
         if (c->q_rank > 0) QS_TRY(qsi_str_printf(s, ", queries from %d", (int)c->q_rank));
         QS_TRY(qsi_str_puts(s, c->kv_b_whole ? " (attn_kv_b whole)\n" : "\n"));
     }
+    if (c->index_topk > 0) {
+        QS_TRY(label(s, "sparse"));
+        QS_TRY(qsi_str_printf(s, "attention to %d positions at most, chosen by %d heads of %d\n",
+                              (int)c->index_topk, (int)c->index_heads, (int)c->index_dim));
+    }
     if (c->n_expert > 0) QS_TRY(text_experts(c, s));
     if (x->kind != QSI_INFO_VOCAB) {
         QS_TRY(label(s, "parameters"));
@@ -369,6 +374,7 @@ static qs_status json_config(const qsi_info *x, qsi_str *s) {
         {"n_expert_used", c->n_expert_used}, {"n_shared", c->n_shared}, {"d_expert", c->d_expert},
         {"n_group", c->n_group}, {"n_group_used", c->n_group_used}, {"q_rank", c->q_rank},
         {"kv_rank", c->kv_rank}, {"d_rope", c->d_rope}, {"d_value", c->d_value},
+        {"index_topk", c->index_topk}, {"index_heads", c->index_heads}, {"index_dim", c->index_dim},
     };
     QS_TRY(qsi_str_printf(s, ",\"config\":{\"arch\":\"%s\"", qsi_arch_name(c->arch)));
     for (size_t i = 0; i < QSI_COUNT(ints); i++) QS_TRY(json_int(s, ints[i].key, ints[i].v));

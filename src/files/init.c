@@ -249,7 +249,7 @@ static void make_piece(writing *x, piece *p, float *values) {
                             (uint64_t)p->tensor << 32 | (uint64_t)(p->begin / PIECE));
         fill_normal(&rng, x->quantile, values, p->n);
     }
-    if (t.role == QSI_ROLE_ROUTER && t.n_dims == 2 && x->skew != NULL) {
+    if (strstr(t.name, ".ffn_gate_inp.") != NULL && x->skew != NULL) {
         const float *factor = x->skew + (int64_t)t.layer * x->config.n_expert;
         for (size_t i = 0; i < p->n; i++) values[i] *= factor[(p->begin + (int64_t)i) / t.ne[0]];
     }

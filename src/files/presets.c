@@ -15,9 +15,23 @@
 
 /* DeepSeek-V2: YaRN from 4096 to 163840 positions; 0.0707 is a tenth of mscale_all_dim. */
 #define MLA                                                                                        \
-    .arch = QSI_ARCH_DEEPSEEK2, .rms_eps = 1e-6f, .rope_theta = 1e4f, .rope_factor = 40,           \
+    .rms_eps = 1e-6f, .rope_theta = 1e4f, .rope_factor = 40,                                       \
     .rope_scaling = QSI_ROPE_YARN, .rope_orig_ctx = 4096, .yarn_beta_fast = 32,                    \
     .yarn_beta_slow = 1
+#define MLA2 MLA, .arch = QSI_ARCH_DEEPSEEK2
+#define V3_SIZES                                                                                   \
+    .n_vocab = 129280, .n_layer = 61, .d_model = 7168, .n_head = 128, .n_kv_head = 128,            \
+    .head_dim = 192, .d_rope = 64, .d_value = 128, .q_rank = 1536, .kv_rank = 512,                 \
+    .d_ff = 18432, .n_ctx = 163840, .n_dense = 3, .n_expert = 256, .n_expert_used = 8,             \
+    .n_shared = 1, .d_expert = 2048, .expert_scale = 2.5f, .norm_topk = true,                      \
+    .gating = QSI_GATE_SIGMOID, .gate_bias = true, .n_group = 8, .n_group_used = 4,                \
+    .yarn_log_mul = 0.1f
+#define V3_TINY                                                                                    \
+    .n_vocab = 512, .n_layer = 4, .d_model = 128, .n_head = 4, .n_kv_head = 4,                     \
+    .head_dim = 48, .d_rope = 16, .d_value = 32, .q_rank = 96, .kv_rank = 64, .d_ff = 256,         \
+    .n_ctx = 4096, .n_dense = 1, .n_expert = 16, .n_expert_used = 4, .n_shared = 1,                \
+    .d_expert = 32, .expert_scale = 2.5f, .norm_topk = true, .gating = QSI_GATE_SIGMOID,           \
+    .gate_bias = true, .n_group = 4, .n_group_used = 2, .yarn_log_mul = 0.1f
 
 /* DeepSeek-Coder: trained at 4096, then positions by 4. */
 #define CODER                                                                                      \
@@ -73,26 +87,25 @@ static const qsi_preset presets[] = {
       .n_expert_used = 12, .n_shared = 4, .d_expert = 1408}},
     {"deepseek-v2-lite",
      "DeepSeek-V2-Lite 16B: latent attention, 27 layers, 64 routed (6 used) and 2 shared experts",
-     {MLA, .n_vocab = 102400, .n_layer = 27, .d_model = 2048, .n_head = 16, .n_kv_head = 16,
+     {MLA2, .n_vocab = 102400, .n_layer = 27, .d_model = 2048, .n_head = 16, .n_kv_head = 16,
       .head_dim = 192, .d_rope = 64, .d_value = 128, .kv_rank = 512, .d_ff = 10944,
       .n_ctx = 163840, .n_dense = 1, .n_expert = 64, .n_expert_used = 6, .n_shared = 2,
       .d_expert = 1408, .expert_scale = 1, .gating = QSI_GATE_SOFTMAX, .n_group = 1,
       .n_group_used = 1, .yarn_log_mul = 0.0707f}},
     {"deepseek-v2",
      "DeepSeek-V2, V2.5, Coder-V2 236B: 60 layers, 160 routed (6 used, of 3 of 8 groups)",
-     {MLA, .n_vocab = 102400, .n_layer = 60, .d_model = 5120, .n_head = 128, .n_kv_head = 128,
+     {MLA2, .n_vocab = 102400, .n_layer = 60, .d_model = 5120, .n_head = 128, .n_kv_head = 128,
       .head_dim = 192, .d_rope = 64, .d_value = 128, .q_rank = 1536, .kv_rank = 512,
       .d_ff = 12288, .n_ctx = 163840, .n_dense = 1, .n_expert = 160, .n_expert_used = 6,
       .n_shared = 2, .d_expert = 1536, .expert_scale = 16, .gating = QSI_GATE_SOFTMAX,
       .n_group = 8, .n_group_used = 3, .yarn_log_mul = 0.0707f}},
     {"deepseek-v3",
      "DeepSeek-V3, R1, V3.1 671B: 61 layers, 256 routed (8 used, of 4 of 8 groups)",
-     {MLA, .n_vocab = 129280, .n_layer = 61, .d_model = 7168, .n_head = 128, .n_kv_head = 128,
-      .head_dim = 192, .d_rope = 64, .d_value = 128, .q_rank = 1536, .kv_rank = 512,
-      .d_ff = 18432, .n_ctx = 163840, .n_dense = 3, .n_expert = 256, .n_expert_used = 8,
-      .n_shared = 1, .d_expert = 2048, .expert_scale = 2.5f, .norm_topk = true,
-      .gating = QSI_GATE_SIGMOID, .gate_bias = true, .n_group = 8, .n_group_used = 4,
-      .yarn_log_mul = 0.1f}},
+     {MLA2, V3_SIZES}},
+    {"deepseek-v3.2",
+     "DeepSeek-V3.2: V3 with sparse attention to 2048 positions, chosen by an indexer of 64 heads",
+     {MLA, V3_SIZES, .arch = QSI_ARCH_DEEPSEEK32, .index_topk = 2048, .index_heads = 64,
+      .index_dim = 128}},
     {"r1-distill-qwen-1.5b",
      "DeepSeek-R1-Distill-Qwen 1.5B: dense with biases, 28 layers",
      {QWEN2, .rms_eps = 1e-6f, .rope_theta = 1e4f, .n_vocab = 151936, .n_layer = 28,
@@ -148,25 +161,25 @@ static const qsi_preset presets[] = {
       .head_dim = 96, .d_ff = 512}},
     {"deepseek-v2-lite-tiny",
      "DeepSeek-V2-Lite's structure with 5 M weights, for trying things out",
-     {MLA, .n_vocab = 512, .n_layer = 27, .d_model = 128, .n_head = 4, .n_kv_head = 4,
+     {MLA2, .n_vocab = 512, .n_layer = 27, .d_model = 128, .n_head = 4, .n_kv_head = 4,
       .head_dim = 48, .d_rope = 16, .d_value = 32, .kv_rank = 64, .d_ff = 256, .n_ctx = 4096,
       .n_dense = 1, .n_expert = 8, .n_expert_used = 2, .n_shared = 1, .d_expert = 32,
       .expert_scale = 1, .gating = QSI_GATE_SOFTMAX, .n_group = 1, .n_group_used = 1,
       .yarn_log_mul = 0.0707f}},
     {"deepseek-v2-tiny",
      "DeepSeek-V2's structure with 0.9 M weights, for trying things out",
-     {MLA, .n_vocab = 512, .n_layer = 4, .d_model = 128, .n_head = 4, .n_kv_head = 4,
+     {MLA2, .n_vocab = 512, .n_layer = 4, .d_model = 128, .n_head = 4, .n_kv_head = 4,
       .head_dim = 48, .d_rope = 16, .d_value = 32, .q_rank = 96, .kv_rank = 64, .d_ff = 256,
       .n_ctx = 4096, .n_dense = 1, .n_expert = 16, .n_expert_used = 3, .n_shared = 2,
       .d_expert = 32, .expert_scale = 16, .gating = QSI_GATE_SOFTMAX, .n_group = 4,
       .n_group_used = 2, .yarn_log_mul = 0.0707f}},
     {"deepseek-v3-tiny",
      "DeepSeek-V3's structure with 0.9 M weights, for trying things out",
-     {MLA, .n_vocab = 512, .n_layer = 4, .d_model = 128, .n_head = 4, .n_kv_head = 4,
-      .head_dim = 48, .d_rope = 16, .d_value = 32, .q_rank = 96, .kv_rank = 64, .d_ff = 256,
-      .n_ctx = 4096, .n_dense = 1, .n_expert = 16, .n_expert_used = 4, .n_shared = 1,
-      .d_expert = 32, .expert_scale = 2.5f, .norm_topk = true, .gating = QSI_GATE_SIGMOID,
-      .gate_bias = true, .n_group = 4, .n_group_used = 2, .yarn_log_mul = 0.1f}},
+     {MLA2, V3_TINY}},
+    {"deepseek-v3.2-tiny",
+     "DeepSeek-V3.2's structure with 1.3 M weights, attention to 64 positions, for trying things out",
+     {MLA, V3_TINY, .arch = QSI_ARCH_DEEPSEEK32, .index_topk = 64, .index_heads = 8,
+      .index_dim = 32}},
 };
 
 size_t qsi_preset_count(void) { return QSI_COUNT(presets); }

@@ -73,6 +73,9 @@ typedef struct qsi_cost {
     double attn_ops, attn_decode_ops;  /* for each position looked at */
     bool attn_bf16;                    /* taken in bfloat16, where the CPU has it (model.h) */
     double cache_bytes;                /* for each position looked at */
+    /* sparse attention: positions looked at are so many at most (0: no such bound); beyond that many an
+     * indexer scores each one */
+    double attn_most, index_ops, index_bytes;
     int64_t weight_bytes;
 } qsi_cost;
 enum { QSI_PEAK_FP32, QSI_PEAK_BF16, QSI_PEAK_INT8 };

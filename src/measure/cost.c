@@ -33,7 +33,8 @@ void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double c
         out->weight_bytes += (int64_t)bytes;
         bool product = s.role != QSI_ROLE_NORM && s.role != QSI_ROLE_BIAS && s.role != QSI_ROLE_FREQS;
         bool wide = t != NULL && (t->type == QSI_F32 || t->type == QSI_F16);
-        if (product && wide && strstr(s.name, ".attn_") != NULL) out->attn_bf16 = false;
+        if (product && wide && strstr(s.name, ".attn_") != NULL && !strstr(s.name, ".indexer."))
+            out->attn_bf16 = false;
         bool embed = s.role == QSI_ROLE_EMBED && strcmp(s.name, "output.weight") != 0;
         if (embed && !tied) continue;
         if (embed || s.layer < 0) {
@@ -52,8 +53,10 @@ void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double c
     double hl = 2.0 * c->n_layer * c->n_head;
     out->attn_ops = hl * (c->head_dim + (c->kv_rank ? c->d_value : c->head_dim));
     out->attn_decode_ops = c->kv_rank ? hl * (2.0 * c->kv_rank + c->d_rope) : out->attn_ops;
-    out->cache_bytes = (double)c->n_layer * qsi_config_cache_heads(c) *
-                       (qsi_config_cache_key(c) + qsi_config_cache_value(c)) * cache;
+    out->attn_most = c->index_topk;
+    out->index_ops = 2.0 * c->n_layer * c->index_heads * c->index_dim;
+    out->index_bytes = (double)c->n_layer * c->index_dim * cache;
+    out->cache_bytes = (double)c->n_layer * (double)qsi_config_cache_row(c) * cache - out->index_bytes;
 }
 
 void qsi_cost_exact(qsi_cost *c) {
@@ -75,10 +78,19 @@ static double attn_seconds(const qsi_cost *c, double ops, const qsi_limits *l) {
     return ops / rate * 1e-9;
 }
 
+/* Sum of 1 .. n. */
+static double triangle(double n) { return 0.5 * n * (n + 1); }
+
 double qsi_limit_prefill(const qsi_cost *c, const qsi_limits *l, int64_t n, int64_t depth) {
-    double positions = (double)n * (double)depth + 0.5 * (double)n * (double)(n + 1);
-    return (double)n * seconds(c->layer_ops, l) + seconds(c->head_ops, l) +
-           attn_seconds(c, c->attn_ops * positions, l);
+    double d = (double)depth, end = d + (double)n, few = end, index = 0, attn = 0;
+    if (c->attn_most > 0 && c->attn_most < end) { /* the last tokens look at chosen positions */
+        few = fmax(c->attn_most, d);
+        attn = c->attn_decode_ops * c->attn_most * (end - few);
+        index = c->index_ops * (triangle(end) - triangle(few)) / l->fp32_gflop_s * 1e-9;
+    }
+    attn += c->attn_ops * (triangle(few) - triangle(d));
+    return (double)n * seconds(c->layer_ops, l) + seconds(c->head_ops, l) + index +
+           attn_seconds(c, attn, l);
 }
 
 /* Of E experts, B tokens that choose `used` each evenly at random touch E (1 - (1 - used/E)^B). */
@@ -88,9 +100,15 @@ static double touched(const qsi_cost *c, double batch) {
 }
 
 double qsi_limit_decode(const qsi_cost *c, const qsi_limits *l, int64_t batch, int64_t depth) {
-    double b = (double)batch, pos = (double)depth + 1;
-    double bytes = c->shared_bytes + c->expert_bytes * touched(c, b) + c->cache_bytes * pos * b;
+    double b = (double)batch, pos = (double)depth + 1, scored = 0;
+    if (c->attn_most > 0 && c->attn_most < pos) {
+        scored = pos;
+        pos = c->attn_most;
+    }
+    double bytes = c->shared_bytes + c->expert_bytes * touched(c, b) + c->cache_bytes * pos * b +
+                   c->index_bytes * scored * b;
     double ops = b * (seconds(c->layer_ops, l) + seconds(c->head_ops, l) +
+                      c->index_ops * scored / l->fp32_gflop_s * 1e-9 +
                       attn_seconds(c, c->attn_decode_ops * pos, l));
     return fmax(bytes / (l->read_gb_s * 1e9), ops);
 }

@@ -2,7 +2,7 @@
  *
  * Invariant: a configuration that passed qsi_config_check has dims whose products (weights of the
  * whole model included) fit int64_t with room to spare. Keys that follow from others are optional.
- * Source: deepseek-facts 1.1 to 1.3, 2.3 to 2.5, 4.1, 4.3.
+ * Source: deepseek-facts 1.1 to 1.3, 2.3 to 2.5, 2.7, 4.1, 4.3.
  *
  * deepseek2 has two layouts of the same weights. The older one names the sizes of the naive form
  * (key_length 192, value_length 128, as many kv heads as heads) and stores attn_kv_b whole; the newer
@@ -27,6 +27,7 @@ enum {
 static const char *const arch_names[] = {[QSI_ARCH_LLAMA] = "llama",
                                          [QSI_ARCH_DEEPSEEK] = "deepseek",
                                          [QSI_ARCH_DEEPSEEK2] = "deepseek2",
+                                         [QSI_ARCH_DEEPSEEK32] = "deepseek32",
                                          [QSI_ARCH_QWEN2] = "qwen2",
                                          [QSI_ARCH_QWEN3] = "qwen3"};
 
@@ -62,10 +63,9 @@ static qs_status check_number(const qsi_config *c, const char *key, double v, do
 static qs_status check_routing(const qsi_config *c, qs_err *err) {
     qs_status st = QS_OK;
     bool grouped = c->n_group > 1;
-    if ((c->gating == QSI_GATE_SIGMOID || grouped || c->gate_bias) &&
-        c->arch != QSI_ARCH_DEEPSEEK2)
+    if ((c->gating == QSI_GATE_SIGMOID || grouped || c->gate_bias) && !qsi_config_is_latent(c))
         QS_FAIL(err, QS_E_UNSUPPORTED, "routing by sigmoid, by groups or with a bias needs "
-                "architecture deepseek2");
+                "architecture deepseek2 or deepseek32");
     const bound b[] = {
         {"expert_gating_func", (int64_t)c->gating, 0, QSI_GATE_SIGMOID},
         {"expert_group_count", c->n_group, 0, c->n_expert},
@@ -93,7 +93,7 @@ static qs_status check_experts(const qsi_config *c, qs_err *err) {
     }
     if (qsi_config_is_dense(c)) {
         QS_FAIL(err, QS_E_UNSUPPORTED,
-                "%s.expert_count is %d: experts need architecture deepseek or deepseek2",
+                "%s.expert_count is %d: experts need architecture deepseek, deepseek2 or deepseek32",
                 qsi_arch_name(c->arch), (int)c->n_expert);
     }
     const bound b[] = {
@@ -111,10 +111,30 @@ done:
     return st;
 }
 
+/* The sizes of the indexer. */
+static qs_status check_indexer(const qsi_config *c, qs_err *err) {
+    qs_status st = QS_OK;
+    bool has = c->arch == QSI_ARCH_DEEPSEEK32;
+    if (!has) {
+        if (c->index_topk || c->index_heads || c->index_dim)
+            QS_FAIL(err, QS_E_RANGE, "%s has no sparse attention", qsi_arch_name(c->arch));
+        goto done;
+    }
+    const bound b[] = {
+        {"attention.indexer.top_k", c->index_topk, 1, MAX_CTX},
+        {"attention.indexer.head_count", c->index_heads, 1, MAX_HEAD},
+        {"attention.indexer.key_length", c->index_dim, c->d_rope, MAX_HEAD_DIM},
+        {"attention.q_lora_rank", c->q_rank, 1, MAX_RANK},
+    };
+    QS_TRY(check_bounds(c, b, QSI_COUNT(b), err));
+done:
+    return st;
+}
+
 /* The sizes of multi-head latent attention. */
 static qs_status check_latent(const qsi_config *c, qs_err *err) {
     qs_status st = QS_OK;
-    if (c->arch != QSI_ARCH_DEEPSEEK2) {
+    if (!qsi_config_is_latent(c)) {
         if (c->kv_rank || c->q_rank || c->d_rope || c->d_value)
             QS_FAIL(err, QS_E_RANGE, "%s has no attention over latent vectors",
                     qsi_arch_name(c->arch));
@@ -188,7 +208,7 @@ qs_status qsi_config_check(const qsi_config *c, qs_err *err) {
         {"attention.key_length", c->head_dim, 2, MAX_HEAD_DIM},
     };
     QS_TRY(check_bounds(c, b, QSI_COUNT(b), err));
-    if (c->head_dim % 2 != 0 && c->arch != QSI_ARCH_DEEPSEEK2) {
+    if (c->head_dim % 2 != 0 && !qsi_config_is_latent(c)) {
         QS_FAIL(err, QS_E_RANGE, "%s.attention.key_length is %d: a rotated head needs an even size",
                 qsi_arch_name(c->arch), (int)c->head_dim);
     }
@@ -199,6 +219,7 @@ qs_status qsi_config_check(const qsi_config *c, qs_err *err) {
     QS_TRY(check_number(c, "attention.layer_norm_rms_epsilon", c->rms_eps, 1, err));
     QS_TRY(check_rope(c, err));
     QS_TRY(check_latent(c, err));
+    QS_TRY(check_indexer(c, err));
     QS_TRY(check_experts(c, err));
 done:
     return st;
@@ -266,8 +287,8 @@ static qs_status read_arch(qsi_config *c, const qsi_gguf *g, qs_err *err) {
     }
     printable(name, shown, sizeof shown);
     QS_FAIL(err, QS_E_UNSUPPORTED,
-            "architecture '%s' is not supported: llama, deepseek, deepseek2, qwen2 and qwen3 are",
-            shown);
+            "architecture '%s' is not supported: llama, deepseek, deepseek2, deepseek32, qwen2 and "
+            "qwen3 are", shown);
 done:
     return st;
 }
@@ -324,6 +345,13 @@ static void read_latent(key_reader *r, qsi_config *c) {
     c->kv_b_whole = whole != NULL || (!newer && qsi_gguf_n_tensors(r->g) == 0);
 }
 
+static void read_indexer(key_reader *r, qsi_config *c) {
+    if (c->arch != QSI_ARCH_DEEPSEEK32) return;
+    read_int(r, "attention.indexer.top_k", true, &c->index_topk);
+    read_int(r, "attention.indexer.head_count", true, &c->index_heads);
+    read_int(r, "attention.indexer.key_length", true, &c->index_dim);
+}
+
 static void read_yarn(key_reader *r, qsi_config *c) {
     c->rope_scaling = QSI_ROPE_YARN;
     c->rope_orig_ctx = c->n_ctx;
@@ -332,11 +360,11 @@ static void read_yarn(key_reader *r, qsi_config *c) {
     read_float(r, "rope.scaling.factor", true, &c->rope_factor);
     read_int(r, "rope.scaling.original_context_length", false, &c->rope_orig_ctx);
     /* the usual 0.1; deepseek2 files say it where it is not 0 */
-    c->yarn_log_mul = c->arch == QSI_ARCH_DEEPSEEK2 ? 0.0f : 0.1f;
+    c->yarn_log_mul = qsi_config_is_latent(c) ? 0.0f : 0.1f;
     read_float(r, "rope.scaling.yarn_log_multiplier", false, &c->yarn_log_mul);
     read_float(r, "rope.scaling.yarn_beta_fast", false, &c->yarn_beta_fast);
     read_float(r, "rope.scaling.yarn_beta_slow", false, &c->yarn_beta_slow);
-    if (c->arch != QSI_ARCH_DEEPSEEK2)
+    if (!qsi_config_is_latent(c))
         read_float(r, "rope.scaling.attn_factor", false, &c->yarn_attn);
 }
 
@@ -373,7 +401,7 @@ static void read_rope(key_reader *r, qsi_config *c) {
  * 160 in 8 of which 3 do (deepseek-facts 1.3, 4.1). */
 static void read_groups(key_reader *r, qsi_config *c) {
     c->n_group = c->n_group_used = 1;
-    if (c->arch != QSI_ARCH_DEEPSEEK2) return;
+    if (!qsi_config_is_latent(c)) return;
     if (c->n_expert == (c->gating == QSI_GATE_SIGMOID ? 256 : 160)) {
         c->n_group = 8;
         c->n_group_used = c->gating == QSI_GATE_SIGMOID ? 4 : 3;
@@ -398,10 +426,10 @@ static void read_experts(key_reader *r, qsi_config *c) {
     if (r->st != QS_OK) return;
     if (gating == 0) gating = QSI_GATE_SOFTMAX;
     if (gating != QSI_GATE_SOFTMAX &&
-        (gating != QSI_GATE_SIGMOID || c->arch != QSI_ARCH_DEEPSEEK2)) {
+        (gating != QSI_GATE_SIGMOID || !qsi_config_is_latent(c))) {
         r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
-                            "key %s is %d: softmax (1) is supported, sigmoid (2) with deepseek2",
-                            r->key, (int)gating);
+                            "key %s is %d: softmax (1) is supported, sigmoid (2) with deepseek2 and "
+                            "deepseek32", r->key, (int)gating);
         return;
     }
     c->gating = (qsi_gating)gating;
@@ -423,8 +451,9 @@ qs_status qsi_config_from_gguf(qsi_config *out, const qsi_gguf *g, qs_err *err) 
     read_int(&r, "block_count", true, &c.n_layer);
     read_int(&r, "context_length", true, &c.n_ctx);
     read_int(&r, "embedding_length", true, &c.d_model);
-    if (c.arch == QSI_ARCH_DEEPSEEK2) read_latent(&r, &c);
+    if (qsi_config_is_latent(&c)) read_latent(&r, &c);
     else read_heads(&r, &c);
+    read_indexer(&r, &c);
     read_float(&r, "attention.layer_norm_rms_epsilon", true, &c.rms_eps);
     read_rope(&r, &c);
     read_experts(&r, &c);
@@ -472,6 +501,9 @@ static void put_heads(key_writer *k, const qsi_config *c) {
         if (newer) put_int(k, "attention.value_length_mla", c->d_value);
         put_int(k, "attention.kv_lora_rank", c->kv_rank);
         if (c->q_rank) put_int(k, "attention.q_lora_rank", c->q_rank);
+        if (c->index_topk) put_int(k, "attention.indexer.top_k", c->index_topk);
+        if (c->index_topk) put_int(k, "attention.indexer.head_count", c->index_heads);
+        if (c->index_topk) put_int(k, "attention.indexer.key_length", c->index_dim);
     } else if ((int64_t)c->head_dim * c->n_head != c->d_model) {
         put_int(k, "attention.key_length", c->head_dim);
         put_int(k, "attention.value_length", c->head_dim);
@@ -488,7 +520,7 @@ static void put_rope(key_writer *k, const qsi_config *c) {
         put_text(k, "rope.scaling.type", "yarn");
         put_float(k, "rope.scaling.factor", c->rope_factor);
         put_int(k, "rope.scaling.original_context_length", c->rope_orig_ctx);
-        if (c->arch == QSI_ARCH_DEEPSEEK2 || c->yarn_log_mul != 0.1f)
+        if (qsi_config_is_latent(c) || c->yarn_log_mul != 0.1f)
             put_float(k, "rope.scaling.yarn_log_multiplier", c->yarn_log_mul);
         if (c->yarn_attn != 0 && c->yarn_attn != 1)
             put_float(k, "rope.scaling.attn_factor", c->yarn_attn);
@@ -508,14 +540,14 @@ static void put_experts(key_writer *k, const qsi_config *c) {
     put_int(k, "expert_shared_count", c->n_shared);
     put_int(k, "expert_feed_forward_length", c->d_expert);
     put_float(k, "expert_weights_scale", c->expert_scale);
-    if (c->arch == QSI_ARCH_DEEPSEEK2) {
+    if (qsi_config_is_latent(c)) {
         put_int(k, "expert_gating_func",
                 (int32_t)(c->gating ? c->gating : QSI_GATE_SOFTMAX));
         put_int(k, "expert_group_count", c->n_group > 1 ? c->n_group : 1);
         put_int(k, "expert_group_used_count", c->n_group > 1 ? c->n_group_used : 1);
     }
     snprintf(k->key, sizeof k->key, "%s.expert_weights_norm", k->arch);
-    if ((c->norm_topk || c->arch == QSI_ARCH_DEEPSEEK2) && k->st == QS_OK)
+    if ((c->norm_topk || qsi_config_is_latent(c)) && k->st == QS_OK)
         k->st = qsi_gguf_put_bool(k->w, k->key, c->norm_topk);
 }
 
@@ -597,7 +629,8 @@ static void json_arch(json_reader *r, qsi_config *c) {
         qsi_arch arch;
     } types[] = {{"llama", QSI_ARCH_LLAMA}, {"deepseek", QSI_ARCH_DEEPSEEK},
                  {"deepseek_v2", QSI_ARCH_DEEPSEEK2}, {"deepseek_v3", QSI_ARCH_DEEPSEEK2},
-                 {"qwen2", QSI_ARCH_QWEN2}, {"qwen3", QSI_ARCH_QWEN3}};
+                 {"deepseek_v32", QSI_ARCH_DEEPSEEK32}, {"qwen2", QSI_ARCH_QWEN2},
+                 {"qwen3", QSI_ARCH_QWEN3}};
     for (size_t i = 0; i < QSI_COUNT(types); i++) {
         if (strcmp(s, types[i].name) == 0) {
             c->arch = types[i].arch;
@@ -606,8 +639,8 @@ static void json_arch(json_reader *r, qsi_config *c) {
     }
     printable((qsi_slice){s, strlen(s)}, shown, sizeof shown);
     r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED,
-                        "\"model_type\" is \"%s\": llama, deepseek, deepseek_v2, deepseek_v3, qwen2 and "
-                        "qwen3 are supported", shown);
+                        "\"model_type\" is \"%s\": llama, deepseek, deepseek_v2, deepseek_v3, "
+                        "deepseek_v32, qwen2 and qwen3 are supported", shown);
 }
 
 /* Scores with YaRN. DeepSeek-V2 and V3: cos and sin would be scaled by the ratio of the two mscales,
@@ -615,7 +648,7 @@ static void json_arch(json_reader *r, qsi_config *c) {
  * and sin by 1 + 0.1 ln(factor); "attention_factor" takes the place of that, "attn_factor" is another
  * factor (distills.md). */
 static void json_yarn_scores(json_reader *r, const qsi_json *scaling, qsi_config *c) {
-    bool latent = c->arch == QSI_ARCH_DEEPSEEK2;
+    bool latent = qsi_config_is_latent(c);
     float mscale = 1, all = latent ? 0 : 1;
     json_float(r, scaling, "mscale", false, &mscale);
     json_float(r, scaling, "mscale_all_dim", false, &all);
@@ -687,7 +720,8 @@ static void json_rope(json_reader *r, qsi_config *c) {
 
 /* Routing of V2 and V3: what scores are, in groups or not, with a bias that chooses or not. */
 static void json_routing(json_reader *r, qsi_config *c) {
-    const char *score = "softmax", *method = "greedy";
+    bool v32 = c->arch == QSI_ARCH_DEEPSEEK32; /* whose config.json need not name them */
+    const char *score = v32 ? "sigmoid" : "softmax", *method = v32 ? "noaux_tc" : "greedy";
     if (r->st == QS_OK && is_there(r->j, "scoring_func"))
         r->st = qsi_json_str(r->j, "scoring_func", &score, r->err);
     if (r->st == QS_OK && is_there(r->j, "topk_method"))
@@ -725,7 +759,7 @@ static void json_experts(json_reader *r, qsi_config *c) {
     json_float(r, r->j, "routed_scaling_factor", false, &c->expert_scale);
     c->gating = QSI_GATE_SOFTMAX;
     c->n_group = c->n_group_used = 1;
-    if (c->arch == QSI_ARCH_DEEPSEEK2) json_routing(r, c);
+    if (qsi_config_is_latent(c)) json_routing(r, c);
     else json_must_be(r, r->j, "scoring_func", "softmax");
     if (r->st == QS_OK && is_there(r->j, "norm_topk_prob")) {
         r->st = qsi_json_bool(r->j, "norm_topk_prob", &c->norm_topk, r->err);
@@ -753,6 +787,14 @@ static void json_latent(json_reader *r, qsi_config *c) {
     c->kv_b_whole = true;
 }
 
+static void json_indexer(json_reader *r, qsi_config *c) {
+    if (c->arch != QSI_ARCH_DEEPSEEK32) return;
+    json_int(r, "index_topk", true, &c->index_topk);
+    json_int(r, "index_n_heads", true, &c->index_heads);
+    json_int(r, "index_head_dim", true, &c->index_dim);
+    json_must_be_off(r, "indexer_rope_interleave"); /* others' models of this class */
+}
+
 static void json_sizes(json_reader *r, qsi_config *c) {
     json_int(r, "vocab_size", true, &c->n_vocab);
     json_int(r, "num_hidden_layers", true, &c->n_layer);
@@ -763,8 +805,9 @@ static void json_sizes(json_reader *r, qsi_config *c) {
     c->n_kv_head = c->n_head;
     json_int(r, "num_key_value_heads", false, &c->n_kv_head);
     c->head_dim = c->n_head > 0 ? c->d_model / c->n_head : 0;
-    if (c->arch == QSI_ARCH_DEEPSEEK2) json_latent(r, c);
+    if (qsi_config_is_latent(c)) json_latent(r, c);
     else json_int(r, "head_dim", false, &c->head_dim);
+    json_indexer(r, c);
     json_float(r, r->j, "rms_norm_eps", true, &c->rms_eps);
     json_must_be(r, r->j, "hidden_act", "silu");
     json_must_be_off(r, "attention_bias");

@@ -28,10 +28,11 @@ qs_status qsi_fwd_init(qsi_fwd *f, qsi_arena *ar, const qsi_config *c, const qsi
     f->row_seg = qsi_arena_alloc(ar, R, sizeof *f->row_seg);
     size_t rd = (size_t)qsi_config_rope_dim(c);
     f->gen_rows = qsi_arena_alloc(ar, R, sizeof *f->gen_rows);
+    f->sparse_rows = qsi_arena_alloc(ar, R, sizeof *f->sparse_rows);
     f->freq = qsi_arena_alloc(ar, rd / 2, sizeof(double));
     f->cs = qsi_arena_alloc(ar, R * rd, sizeof(float));
     if (comm->size > 1) f->partial = qsi_arena_alloc(ar, R * (size_t)c->d_model, sizeof(float));
-    if (!f->segs || !f->blocks || !f->row_seg || !f->gen_rows || !f->freq || !f->cs ||
+    if (!f->segs || !f->blocks || !f->row_seg || !f->gen_rows || !f->sparse_rows || !f->freq || !f->cs ||
         (comm->size > 1 && !f->partial))
         QS_FAIL(err, QS_E_NOMEM, "no memory for steps of %lld rows", (long long)rows);
     double factor = c->rope_scaling == QSI_ROPE_LINEAR ? (double)c->rope_factor : 1.0;
@@ -46,18 +47,20 @@ done:
 
 qs_status qsi_fwd_segments(qsi_fwd *f, const int32_t *seq, bool training, qs_err *err) {
     qs_status st = QS_OK;
-    f->n_segs = f->n_blocks = f->n_gen = 0;
+    f->n_segs = f->n_blocks = f->n_gen = f->n_sparse = 0;
     for (int32_t t = 0; t < f->n; t++) {
         qsi_seg *s = f->n_segs ? &f->segs[f->n_segs - 1] : NULL;
         bool gen = f->generated && f->generated[t];
-        if (gen) f->gen_rows[f->n_gen++] = t;
+        bool sparse = f->c->index_topk > 0 && !training && f->pos[t] >= f->c->index_topk;
+        if (sparse) f->sparse_rows[f->n_sparse++] = t;
+        else if (gen) f->gen_rows[f->n_gen++] = t;
         if (t > 0 && seq[t] == seq[t - 1] && f->pos[t] != f->pos[t - 1] + 1)
             QS_FAIL(err, QS_E_ARG, "row %d: position %d follows %d in sequence %d", t, f->pos[t],
                     f->pos[t - 1], seq[t]);
-        if (t == 0 || seq[t] != seq[t - 1] || gen != s->generated) {
+        if (t == 0 || seq[t] != seq[t - 1] || gen != s->generated || sparse != s->sparse) {
             s = &f->segs[f->n_segs++];
             *s = (qsi_seg){.row0 = t, .pos0 = training ? 0 : f->pos[t], .table = seq[t],
-                           .generated = gen};
+                           .generated = gen, .sparse = sparse};
         }
         f->row_seg[t] = f->n_segs - 1;
         if (s->n % QSI_ATTEND_TILE == 0)
@@ -181,6 +184,22 @@ done:
     return st;
 }
 
+static qs_status index_init(qsi_index_save *x, qsi_arena *ar, const qsi_config *c, int64_t rows,
+                            qs_err *err) {
+    qs_status st = QS_OK;
+    size_t R = (size_t)rows, J = (size_t)c->index_heads, d = (size_t)c->index_dim;
+    x->k = qsi_arena_alloc(ar, R * d, sizeof(float));
+    x->q = qsi_arena_alloc(ar, R * J * d, sizeof(float));
+    x->w = qsi_arena_alloc(ar, R * J, sizeof(float));
+    x->scores = qsi_arena_alloc(ar, QSI_INDEX_ROWS * (size_t)qsi_index_positions(c),
+                                sizeof(float));
+    x->chosen = qsi_arena_alloc(ar, QSI_MLA_ROWS * (size_t)c->index_topk, sizeof(int32_t));
+    if (!x->k || !x->q || !x->w || !x->scores || !x->chosen)
+        QS_FAIL(err, QS_E_NOMEM, "no memory for the indexer of %lld rows", (long long)rows);
+done:
+    return st;
+}
+
 qs_status qsi_save_init(qsi_layer_save *s, qsi_arena *ar, const qsi_config *c, const qsi_shard *sh,
                         bool moe, int64_t rows, const qsi_act_masks *m, bool keep, qs_err *err) {
     qs_status st = QS_OK;
@@ -213,6 +232,7 @@ qs_status qsi_save_init(qsi_layer_save *s, qsi_arena *ar, const qsi_config *c, c
         QS_FAIL(err, QS_E_NOMEM, "no memory for the activations of %lld rows", (long long)rows);
     QS_TRY(qsi_act_init(&s->a1, ar, rows, c->d_model, m->a1, err));
     if (c->kv_rank) QS_TRY(mla_init(&s->mla, ar, c, sh, rows, m, err));
+    if (c->index_topk) QS_TRY(index_init(&s->index, ar, c, rows, err));
     QS_TRY(qsi_act_init(&s->oa, ar, rows, (int64_t)ho, m->oa, err));
     QS_TRY(qsi_act_init(&s->a2, ar, rows, c->d_model, m->a2, err));
     if (f) QS_TRY(qsi_act_init(&s->h, ar, rows, (int64_t)f, m->h, err));

@@ -1,9 +1,10 @@
 /* The KV cache: pages of 64 positions for all layers, taken page by page.
  *
  * A page holds for every layer a tile of 64 keys of each kv head, then the tiles of the values, each
- * one run of memory. Values stand by position, [64][hd_v]; keys are turned, [hd_k][64], as
- * the scores of many positions at once want them; where values are prefixes of the keys there is one
- * tile [64][hd_k] for both. Q8_0: int8 in the same places, and before them scales (half) of blocks of
+ * one run of memory, then one of the indexer's keys where there is an indexer. Values stand by
+ * position, [64][hd_v]; keys are turned, [hd_k][64], as the scores of many positions at once want them
+ * (the indexer's too); where values are prefixes of the keys there is one tile [64][hd_k] for both.
+ * Q8_0: int8 in the same places, and before them scales (half) of blocks of
  * 32 along the head, [blocks][64]. A page given back keeps its memory for the next taker.
  *
  * Address space is taken in slabs of many pages, so that huge pages fit under them: a decode step
@@ -18,6 +19,7 @@ typedef struct layer_place {
     qsi_kv_shape s;
     size_t k_off, v_off; /* bytes from the page's start */
     size_t k_tile, v_tile; /* of a head */
+    size_t i_off, i_tile;  /* the indexer's keys */
 } layer_place;
 
 struct qsi_kv {
@@ -36,7 +38,8 @@ qsi_kv_shape qsi_kv_shape_of(const qsi_config *c, int32_t layer) {
     (void)layer;
     int32_t value = qsi_config_cache_value(c);
     return (qsi_kv_shape){.n_head = qsi_config_cache_heads(c), .hd_k = qsi_config_cache_key(c),
-                          .hd_v = value ? value : c->kv_rank, .v_in_k = !value};
+                          .hd_v = value ? value : c->kv_rank, .v_in_k = !value,
+                          .hd_i = c->index_dim};
 }
 
 /* A head's tile, and all of them. */
@@ -63,6 +66,9 @@ static qs_status place_layers(qsi_kv *kv, const qsi_config *c, qs_err *err) {
             ok = part_bytes(kv, p->s.n_head, p->s.hd_v, &p->v_tile, &n) &&
                  qsi_add_size(at, n, &at);
         }
+        p->i_off = at;
+        if (ok && p->s.hd_i)
+            ok = part_bytes(kv, 1, p->s.hd_i, &p->i_tile, &n) && qsi_add_size(at, n, &at);
         if (!ok) QS_FAIL(err, QS_E_RANGE, "a KV page of this model is too large");
     }
     kv->page_bytes = at;
@@ -336,4 +342,21 @@ void qsi_kv_load(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int
             s.hd = p->s.hd_v;
         get(&s, k, value + (int64_t)h * p->s.hd_v);
     }
+}
+
+void qsi_kv_store_index(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
+                        int32_t pos, const float *key) {
+    const layer_place *p = &kv->layers[layer];
+    void *page = kv->mem[t->pages[pos / QSI_KV_PAGE]];
+    strip s = strip_of(kv, page, p->i_off, true, p->s.hd_i, pos % QSI_KV_PAGE);
+    put(&s, k, key);
+}
+
+qsi_kv_tile qsi_kv_index_tile(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer,
+                              int64_t page) {
+    const layer_place *p = &kv->layers[layer];
+    const char *at = (const char *)kv->mem[t->pages[page]] + p->i_off;
+    size_t scales = qsi_kv_tile_scales(kv->type, p->s.hd_i);
+    return (qsi_kv_tile){.type = kv->type, .data = at + scales,
+                         .scale = scales ? (const uint16_t *)(const void *)at : NULL};
 }

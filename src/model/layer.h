@@ -30,6 +30,11 @@ typedef struct qsi_mla_weights {
     qsi_weight *q_a, *kv_a;        /* q_a: NULL without q_rank; then q takes rows of d_model */
     qsi_weight **k, **kt, **v;     /* [heads] K [dn, r], K transposed [r, dn], V [dv, r] */
 } qsi_mla_weights;
+/* The indexer of sparse attention. */
+typedef struct qsi_index_weights {
+    qsi_weight *q, *k, *proj;            /* [J index_dim, q_rank], [index_dim, d], [J, d] */
+    const float *k_norm, *k_norm_bias;   /* [index_dim] */
+} qsi_index_weights;
 typedef struct qsi_layer_weights {
     const float *attn_norm, *ffn_norm; /* [d] */
     qsi_weight *q, *k, *v, *o;
@@ -40,6 +45,7 @@ typedef struct qsi_layer_weights {
     const float *router_rows;             /* [E, d]; training only */
     const float *gate_bias;               /* [E] or NULL */
     qsi_mla_weights mla;
+    qsi_index_weights index;
     qsi_weight **egate, **eup, **edown;   /* [E] */
 } qsi_layer_weights;
 typedef struct qsi_layer_grads { /* as the weights, float32 */
@@ -83,6 +89,14 @@ typedef struct qsi_mla_save {
     float *qc, *o;        /* [D, H, r + dr], [D, H, r]; qc holds outputs too, [D, H, dv] */
     unsigned c_form;      /* of latent rows entering K and V */
 } qsi_mla_save;
+/* Of the indexer; J heads. Scores are held for a few rows at a time, choices for those that attend
+ * together. */
+#define QSI_INDEX_ROWS 16
+typedef struct qsi_index_save {
+    float *k, *q, *w;     /* [R, index_dim], [R, J index_dim], [R, J] */
+    float *scores;        /* [QSI_INDEX_ROWS, qsi_index_positions] */
+    int32_t *chosen;      /* [QSI_MLA_ROWS, index_topk] positions, ascending */
+} qsi_index_save;
 typedef struct qsi_layer_save {
     float *x_in, *x_mid, *x_out; /* [R, d] */
     float *r1, *r2;              /* [R] of the norms */
@@ -94,6 +108,7 @@ typedef struct qsi_layer_save {
     qsi_act h;                   /* [R, f] */
     qsi_moe_save moe;
     qsi_mla_save mla;
+    qsi_index_save index;
 } qsi_layer_save;
 
 /* ---- a step ---- */
@@ -101,6 +116,7 @@ typedef struct qsi_seg { /* rows of one sequence */
     int32_t row0, n, pos0; /* pos0: position of the first row in the sequence's cache */
     int32_t table;         /* inference: index of its pages */
     bool generated;        /* rows of generated tokens; only where their path differs */
+    bool sparse;           /* rows that attend to chosen positions */
 } qsi_seg;
 typedef struct qsi_block { /* at most QSI_ATTEND_TILE rows of a segment */
     int32_t seg, row0, n;
@@ -115,8 +131,9 @@ typedef struct qsi_fwd {
     int32_t n; /* rows */
     const int32_t *ids, *pos; /* [n] */
     const bool *generated;    /* [n]; NULL: none, or all the same */
-    int32_t *gen_rows;        /* [n_gen] the generated ones */
-    int32_t n_gen;
+    int32_t *gen_rows;        /* [n_gen] the generated ones that attend to all positions */
+    int32_t *sparse_rows;     /* [n_sparse] those that attend to chosen ones, generated or not */
+    int32_t n_gen, n_sparse;
     qsi_seg *segs;
     qsi_block *blocks;
     int32_t *row_seg; /* [n] */
@@ -186,6 +203,17 @@ void qsi_attention_out(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_sav
                        int64_t n_out);
 void qsi_mla_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s);
 size_t qsi_mla_scratch(const qsi_config *c, int64_t rows);
+/* The indexer (indexer.c). key: of row t, from what Wk gave, normed, rotated and stored; query: what
+ * Wq gave, rotated. choose: the positions that n <= QSI_MLA_ROWS rows attend to, into s->index.chosen;
+ * ends in a barrier. A score that is not finite makes the row's residual stream NaN. */
+void qsi_index_key(const qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_layer_save *s,
+                   int64_t t);
+void qsi_index_query(const qsi_fwd *f, const qsi_layer_save *s, int64_t t);
+void qsi_index_choose(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_layer_save *s,
+                      const int32_t *rows, int64_t n);
+size_t qsi_index_scratch(const qsi_config *c);
+/* How many positions a sequence may have. */
+int64_t qsi_index_positions(const qsi_config *c);
 void qsi_ffn_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s);
 void qsi_ffn_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_layer_save *s,
                       const qsi_layer_grads *g);
@@ -272,5 +300,15 @@ void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, in
 /* Reads them back; key or value may be NULL. */
 void qsi_kv_load(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
                  int32_t pos, float *key, float *value);
+/* The indexer's key [hd_i] of one position; a page's keys, turned (kern.h: attn_qk). */
+void qsi_kv_store_index(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
+                        int32_t pos, const float *key);
+typedef struct qsi_kv_tile {
+    qsi_type type;
+    const void *data;
+    const uint16_t *scale; /* Q8_0; else NULL */
+} qsi_kv_tile;
+qsi_kv_tile qsi_kv_index_tile(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer,
+                              int64_t page);
 
 #endif

@@ -13,6 +13,10 @@
  * of n rows at depth p does H (dn + dv) r (p + n) multiply-adds for it, as much as its attention
  * itself does for n = r (dn + dv) / (dn + dr + dv) = 410 rows in the published sizes.
  *
+ * With an indexer (indexer.c) rows that see more than index_topk positions take the absorbed path,
+ * generated or not, over the rows of the chosen ones, copied side by side in order of position. Rows
+ * that see fewer know nothing of it.
+ *
  * Sizes: H heads, r = kv_rank, dn + dr = head_dim (dr rotated), dv = d_value. */
 #include "model/layer.h"
 #include "model/rope_scaling.h"
@@ -55,6 +59,15 @@ static size_t act_bytes(int64_t rows, int64_t k) {
            (size_t)(rows * (k / 256)) * sizeof(qsi_actk);
 }
 
+/* What a worker holds of chosen positions: a span of latent rows, their words, the heads' states. */
+static size_t picked_bytes(const qsi_config *c) {
+    size_t lat = (size_t)c->kv_rank + (size_t)c->d_rope;
+    return SPAN * lat * sizeof(float) +
+           SPAN / TILE * sizeof(uint16_t) *
+               (size_t)(qsi_kv_key_words((int64_t)lat) + qsi_kv_value_words(c->kv_rank)) +
+           (size_t)c->n_head * sizeof(qsi_attend_state) + 8 * QSI_ALIGN;
+}
+
 size_t qsi_mla_scratch(const qsi_config *c, int64_t rows) {
     size_t lat = (size_t)c->kv_rank + (size_t)c->d_rope, dk = (size_t)c->head_dim;
     size_t n = act_bytes(SPAN, c->kv_rank) + 16 * QSI_ALIGN;
@@ -64,6 +77,7 @@ size_t qsi_mla_scratch(const qsi_config *c, int64_t rows) {
     n += (size_t)(rows * HEADS) * sizeof(qsi_attend_state);
     n += qsi_attend_scratch(1, c->head_dim, c->d_value);
     size_t absorbed = qsi_attend_scratch(c->n_head, (int64_t)lat, c->kv_rank);
+    if (c->index_topk) absorbed += picked_bytes(c) + qsi_index_scratch(c);
     return n > absorbed ? n : absorbed;
 }
 
@@ -180,7 +194,7 @@ static int64_t item_sizes(const qsi_op *o, const qsi_fwd *f, const sizes *z, con
     *heads = qsi_max64(1, qsi_min64(HEADS, all / want));
     int64_t cuts = o->w->count == 1 ? 1 : qsi_ceil_div(want, all);
     *rows = qsi_round_up(qsi_ceil_div(g->n, cuts), TILE);
-    return g->generated ? 0 : qsi_ceil_div(z->n_head, *heads) * qsi_ceil_div(g->n, *rows);
+    return g->generated || g->sparse ? 0 : qsi_ceil_div(z->n_head, *heads) * qsi_ceil_div(g->n, *rows);
 }
 
 static void naive_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
@@ -206,12 +220,12 @@ static void naive_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t laye
 }
 
 /* ---- absorbed: generated rows ---- */
-/* Queries of `n` generated rows from number `at` on: qn as an operand, qp into its place. */
-static void absorb_queries(qsi_op *o, const qsi_fwd *f, const sizes *z, const qsi_layer_save *s,
-                           int64_t at, int64_t n) {
+/* Queries of n rows: qn as an operand, qp into its place. */
+static void absorb_queries(qsi_op *o, const sizes *z, const qsi_layer_save *s, const int32_t *rows,
+                           int64_t n) {
     const qsi_mla_save *m = &s->mla;
     for (int64_t i; (i = qsi_op_take(o)) < n;) {
-        const float *q = s->q + (int64_t)f->gen_rows[at + i] * z->n_head * z->dk;
+        const float *q = s->q + (int64_t)rows[i] * z->n_head * z->dk;
         for (int64_t h = 0; h < z->n_head; h++, q += z->dk) {
             qsi_act_put(o->k, &m->qn, h * D + i, q);
             memcpy(m->qc + (i * z->n_head + h) * z->lat + z->r, q + z->dn,
@@ -236,19 +250,79 @@ static void absorbed_item(const qsi_op *o, const qsi_fwd *f, const sizes *z, int
         qsi_act_put(o->k, &m->ctx, h * D + i, m->o + (i * z->n_head + h) * z->r);
 }
 
+/* ---- absorbed, over chosen positions ---- */
+typedef struct picked {
+    float *lat;         /* [SPAN, lat] */
+    uint16_t *kw, *vw;  /* the same as words, where products are in bfloat16 */
+    bool bf16;
+    qsi_attend_state *st; /* [heads] */
+    char *scratch;        /* of qsi_attend_add */
+} picked;
+
+static picked picked_init(const qsi_op *o, const qsi_fwd *f, const sizes *z) {
+    qsi_bump b = {o->scratch, o->scratch_bytes};
+    picked x = {.bf16 = f->bf16 && qsi_kv_narrow(f->kv)};
+    size_t tiles = SPAN / TILE;
+    x.lat = qsi_bump_take(&b, (size_t)(SPAN * z->lat) * sizeof *x.lat);
+    x.kw = qsi_bump_take(&b, tiles * (size_t)qsi_kv_key_words(z->lat) * sizeof *x.kw);
+    x.vw = qsi_bump_take(&b, tiles * (size_t)qsi_kv_value_words(z->r) * sizeof *x.vw);
+    x.st = qsi_bump_take(&b, (size_t)z->n_head * sizeof *x.st);
+    memset(x.st, 0, (size_t)z->n_head * sizeof *x.st);
+    QS_CHECK(b.left >= qsi_attend_scratch(z->n_head, z->lat, z->r));
+    x.scratch = b.p;
+    return x;
+}
+
+/* Latent rows of n positions side by side, as a view of a span whose first has number p0. */
+static qsi_kv_view pick(const qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
+                        const qsi_kv_table *t, const int32_t *pos, int64_t n, int64_t p0,
+                        const picked *x) {
+    for (int64_t i = 0; i < n; i++)
+        qsi_kv_load(f->kv, o->k, t, layer, pos[i], x->lat + i * z->lat, NULL);
+    qsi_kv_view v = qsi_kv_rows(x->lat, z->lat, z->lat, NULL, 0, z->r);
+    v.pos0 = p0;
+    if (!x->bf16) return v;
+    for (int64_t p = 0; p < n; p += TILE)
+        o->k->attn16_turn(QSI_F32, qsi_min64(TILE, n - p), z->lat, z->r, x->lat + p * z->lat, z->lat,
+                          NULL, x->kw + p / TILE * qsi_kv_key_words(z->lat),
+                          x->vw + p / TILE * qsi_kv_value_words(z->r), qsi_round_up(z->r, 16));
+    return qsi_kv_words(x->kw, z->lat, x->vw, z->r, p0);
+}
+
+/* Heads [h0, h1) of the i-th of the rows over the positions chosen for it. */
+static void chosen_item(const qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
+                        const qsi_layer_save *s, int64_t row, int64_t i, int64_t h0, int64_t h1) {
+    const qsi_mla_save *m = &s->mla;
+    const qsi_kv_table *t = &f->tables[f->segs[f->row_seg[row]].table];
+    int64_t k = f->c->index_topk;
+    const int32_t *pos = s->index.chosen + i * k;
+    picked x = picked_init(o, f, z);
+    qsi_attend_rows r = {.n_rows = 1, .pos0 = k - 1,
+                         .q = m->qc + (i * z->n_head + h0) * z->lat, .ldq = z->n_head * z->lat,
+                         .out = m->o + (i * z->n_head + h0) * z->r, .ldo = z->n_head * z->r};
+    for (int64_t p = 0; p < k; p += SPAN) {
+        qsi_kv_view v = pick(o, f, z, layer, t, pos + p, qsi_min64(SPAN, k - p), p, &x);
+        qsi_attend_add(o->k, &v, &r, 0, h1 - h0, z->scale, p / SPAN, x.st, x.scratch);
+    }
+    qsi_attend_end(o->k, z->r, &r, 0, h1 - h0, x.st);
+    for (int64_t h = h0; h < h1; h++)
+        qsi_act_put(o->k, &m->ctx, h * D + i, m->o + (i * z->n_head + h) * z->r);
+}
+
+/* ---- absorbed, all positions ---- */
 /* A generated row as a block of its own, all heads one group. */
 typedef struct absorbed {
     const qsi_fwd *f;
     const sizes *z;
     const qsi_mla_save *m;
-    int64_t at;
+    const int32_t *rows;
     int32_t layer;
 } absorbed;
 
 static void absorbed_block(const void *arg, int64_t i, qsi_kv_view *v, qsi_attend_rows *r) {
     const absorbed *a = arg;
     const sizes *z = a->z;
-    int64_t row = a->f->gen_rows[a->at + i], ldq = z->n_head * z->lat, ldo = z->n_head * z->r;
+    int64_t row = a->rows[i], ldq = z->n_head * z->lat, ldo = z->n_head * z->r;
     *v = qsi_kv_layer(a->f->kv, &a->f->tables[a->f->segs[a->f->row_seg[row]].table], a->layer,
                       a->f->bf16);
     *r = (qsi_attend_rows){.n_rows = 1, .pos0 = a->f->pos[row], .q = a->m->qc + i * ldq,
@@ -257,12 +331,11 @@ static void absorbed_block(const void *arg, int64_t i, qsi_kv_view *v, qsi_atten
 
 /* The rows' attention by spans where they are deep enough to feed all workers; true when done. */
 static bool absorbed_spans(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
-                           const qsi_layer_save *s, int64_t at, int64_t n) {
+                           const qsi_layer_save *s, const int32_t *rows, int64_t n) {
     int64_t spans = 0;
-    for (int64_t i = 0; i < n; i++)
-        spans += qsi_attend_spans(f->pos[f->gen_rows[at + i]]);
+    for (int64_t i = 0; i < n; i++) spans += qsi_attend_spans(f->pos[rows[i]]);
     if (spans < 4 * (int64_t)o->w->count) return false;
-    absorbed a = {f, z, &s->mla, at, layer};
+    absorbed a = {f, z, &s->mla, rows, layer};
     qsi_attend_set set = {.n_blocks = n, .n_kv = 1, .group = z->n_head, .scale = z->scale,
                           .block = absorbed_block, .arg = &a};
     qsi_attend_run(o, f, &set);
@@ -272,32 +345,35 @@ static bool absorbed_spans(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t 
     return true;
 }
 
-/* The same by heads: every item reads the row's cache, so as few as keep the workers busy. */
+/* The same by heads: every item reads the row's cache, so as few as keep the workers busy. chosen:
+ * over the positions that the indexer chose. */
 static void absorbed_heads(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
-                           const qsi_layer_save *s, int64_t at, int64_t n) {
+                           const qsi_layer_save *s, const int32_t *rows, int64_t n, bool chosen) {
     int64_t parts = qsi_min64(z->n_head, qsi_ceil_div(o->w->count, n));
     int64_t per = qsi_ceil_div(z->n_head, parts);
     parts = qsi_ceil_div(z->n_head, per);
     for (int64_t i; (i = qsi_op_take(o)) < n * parts;) {
-        int64_t h0 = i % parts * per;
-        absorbed_item(o, f, z, layer, s, f->gen_rows[at + i / parts], i / parts, h0,
-                      qsi_min64(h0 + per, z->n_head));
+        int64_t h0 = i % parts * per, h1 = qsi_min64(h0 + per, z->n_head);
+        if (chosen) chosen_item(o, f, z, layer, s, rows[i / parts], i / parts, h0, h1);
+        else absorbed_item(o, f, z, layer, s, rows[i / parts], i / parts, h0, h1);
     }
     qsi_op_end(o);
 }
 
+/* n <= QSI_MLA_ROWS rows; all of them attend to chosen positions, or none. */
 static void absorbed_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
-                          const qsi_layer_save *s, int64_t at) {
+                          const qsi_layer_save *s, const int32_t *rows, int64_t n, bool chosen) {
     const qsi_mla_weights *w = &f->w->layers[layer].mla;
     const qsi_mla_save *m = &s->mla;
-    int64_t n = qsi_min64(D, f->n_gen - at);
     qsi_mm_job *jobs = (qsi_mm_job *)o->scratch;
-    absorb_queries(o, f, z, s, at, n);
+    if (chosen) qsi_index_choose(o, f, layer, s, rows, n);
+    absorb_queries(o, z, s, rows, n);
     for (int64_t h = 0; h < z->n_head; h++)
         jobs[h] = qsi_job_forward(w->kt[h], &m->qn, h * D, n, m->qc + h * z->lat,
                                   z->n_head * z->lat, false);
     qsi_op_mm(o, jobs, (int)z->n_head);
-    if (!absorbed_spans(o, f, z, layer, s, at, n)) absorbed_heads(o, f, z, layer, s, at, n);
+    if (chosen || !absorbed_spans(o, f, z, layer, s, rows, n))
+        absorbed_heads(o, f, z, layer, s, rows, n, chosen);
     /* generated rows need not be neighbours in the step */
     float *y = m->qc;
     int64_t ld = z->n_head * z->dv;
@@ -305,7 +381,7 @@ static void absorbed_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t l
         jobs[h] = qsi_job_forward(w->v[h], &m->ctx, h * D, n, y + h * z->dv, ld, false);
     qsi_op_mm(o, jobs, (int)z->n_head);
     for (int64_t i; (i = qsi_op_take(o)) < n;)
-        memcpy(s->out + f->gen_rows[at + i] * ld, y + i * ld, (size_t)ld * sizeof(float));
+        memcpy(s->out + rows[i] * ld, y + i * ld, (size_t)ld * sizeof(float));
     qsi_op_end(o);
 }
 
@@ -324,6 +400,7 @@ static void latent_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t lay
             o->k->rope(c + z->r, f->cs + t * z->dr, z->dr, 1.0f);
             qsi_kv_store(f->kv, o->k, &f->tables[f->segs[f->row_seg[t]].table], layer, f->pos[t],
                          c, NULL);
+            if (f->c->index_topk) qsi_index_key(o, f, layer, s, t);
             if (!qr) continue;
             o->k->rmsnorm(a, w->q_norm, a, qr, f->c->rms_eps);
             qsi_act_put(o->k, &m->aq, t, a);
@@ -335,10 +412,12 @@ static void latent_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t lay
 static void rotate_queries(qsi_op *o, const qsi_fwd *f, const sizes *z, const qsi_layer_save *s) {
     const int64_t step = qsi_op_rows(o, f->n);
     for (int64_t i; (i = qsi_op_take(o) * step) < f->n;)
-        for (int64_t t = i; t < qsi_min64(i + step, f->n); t++)
+        for (int64_t t = i; t < qsi_min64(i + step, f->n); t++) {
             for (int64_t h = 0; h < z->n_head; h++)
                 o->k->rope(s->q + (t * z->n_head + h) * z->dk + z->dn, f->cs + t * z->dr, z->dr,
                            1.0f);
+            if (f->n_sparse) qsi_index_query(f, s, t);
+        }
     qsi_op_end(o);
 }
 
@@ -347,17 +426,28 @@ void qsi_mla_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
     sizes z = sizes_of(f);
     int64_t d = f->c->d_model, qr = f->c->q_rank, hq = z.n_head * z.dk;
     qsi_norm_forward(o, s->x_in, w->attn_norm, f->n, d, f->c->rms_eps, s->r1, &s->a1);
-    qsi_mm_job jobs[2] = {qsi_job_forward(w->mla.kv_a, &s->a1, 0, f->n, s->mla.c, z.lat, false)};
+    qsi_mm_job jobs[4] = {qsi_job_forward(w->mla.kv_a, &s->a1, 0, f->n, s->mla.c, z.lat, false)};
+    int n = 2;
     jobs[1] = qr ? qsi_job_forward(w->mla.q_a, &s->a1, 0, f->n, s->mla.qa, qr, false)
                  : qsi_job_forward(w->q, &s->a1, 0, f->n, s->q, hq, false);
-    qsi_op_mm(o, jobs, 2);
+    if (f->c->index_topk)
+        jobs[n++] = qsi_job_forward(w->index.k, &s->a1, 0, f->n, s->index.k, f->c->index_dim, false);
+    if (f->n_sparse)
+        jobs[n++] = qsi_job_forward(w->index.proj, &s->a1, 0, f->n, s->index.w, f->c->index_heads,
+                                    false);
+    qsi_op_mm(o, jobs, n);
     latent_rows(o, f, &z, layer, s);
-    if (qr) {
-        qsi_mm_job j = qsi_job_forward(w->q, &s->mla.aq, 0, f->n, s->q, hq, false);
-        qsi_op_mm(o, &j, 1);
-    }
+    n = 0;
+    if (qr) jobs[n++] = qsi_job_forward(w->q, &s->mla.aq, 0, f->n, s->q, hq, false);
+    if (f->n_sparse)
+        jobs[n++] = qsi_job_forward(w->index.q, &s->mla.aq, 0, f->n, s->index.q,
+                                    (int64_t)f->c->index_heads * f->c->index_dim, false);
+    if (n) qsi_op_mm(o, jobs, n);
     rotate_queries(o, f, &z, s);
-    if (f->n_gen < f->n) naive_rows(o, f, &z, layer, s);
-    for (int64_t at = 0; at < f->n_gen; at += D) absorbed_rows(o, f, &z, layer, s, at);
+    if (f->n_gen + f->n_sparse < f->n) naive_rows(o, f, &z, layer, s);
+    for (int64_t at = 0; at < f->n_gen; at += D)
+        absorbed_rows(o, f, &z, layer, s, f->gen_rows + at, qsi_min64(D, f->n_gen - at), false);
+    for (int64_t at = 0; at < f->n_sparse; at += D)
+        absorbed_rows(o, f, &z, layer, s, f->sparse_rows + at, qsi_min64(D, f->n_sparse - at), true);
     qsi_attention_out(o, f, layer, s, z.n_head * z.dv);
 }

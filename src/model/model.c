@@ -206,18 +206,20 @@ done:
     return st;
 }
 
-/* The router works in float32 whatever the file holds. */
-static qs_status bind_router(qsi_model *m, int32_t l, qsi_weight **w, qs_err *err) {
+/* What chooses (a router, the weights of an indexer's heads) works in float32 whatever the file
+ * holds. */
+static qs_status bind_router(qsi_model *m, int32_t l, const char *part, int64_t n_out,
+                             qsi_weight **w, unsigned *form, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_gguf_tensor *x = NULL;
-    int64_t d = m->c.d_model, E = m->c.n_expert;
-    QS_TRY(find(m, l, "ffn_gate_inp", d, E, 1, &x, err));
-    if (m->packed) return make_weight(m, QSI_F32, NULL, E, d, w, &m->masks.a2, err);
-    float *rows = qsi_arena_alloc(&m->ar, (size_t)(d * E), sizeof(float));
+    int64_t d = m->c.d_model;
+    QS_TRY(find(m, l, part, d, n_out, 1, &x, err));
+    if (m->packed) return make_weight(m, QSI_F32, NULL, n_out, d, w, form, err);
+    float *rows = qsi_arena_alloc(&m->ar, (size_t)(d * n_out), sizeof(float));
     if (!rows) QS_FAIL(err, QS_E_NOMEM, "no memory for tensor %s", x->name);
-    qsi_type_get(x->type)->decode(x->data, rows, d * E);
+    qsi_type_get(x->type)->decode(x->data, rows, d * n_out);
     qsi_gguf_drop(m->g, x);
-    QS_TRY(make_weight(m, QSI_F32, rows, E, d, w, &m->masks.a2, err));
+    QS_TRY(make_weight(m, QSI_F32, rows, n_out, d, w, form, err));
 done:
     return st;
 }
@@ -355,6 +357,25 @@ done:
     return st;
 }
 
+static qs_status bind_indexer(qsi_model *m, int32_t l, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_config *c = &m->c;
+    qsi_index_weights *w = &m->w.layers[l].index;
+    qsi_act_masks *k = &m->masks;
+    char name[64];
+    float *bias = NULL;
+    QS_TRY(bind_matrix(m, l, "indexer.attn_k", c->index_dim, c->d_model, &w->k, &k->a1, err));
+    QS_TRY(bind_norm(m, l, "indexer.k_norm", c->index_dim, &w->k_norm, err));
+    snprintf(name, sizeof name, "blk.%d.indexer.k_norm.bias", l);
+    QS_TRY(bind_values(m, name, c->index_dim, &bias, err));
+    w->k_norm_bias = bias;
+    QS_TRY(bind_router(m, l, "indexer.proj", c->index_heads, &w->proj, &k->a1, err));
+    QS_TRY(bind_matrix(m, l, "indexer.attn_q_b", (int64_t)c->index_heads * c->index_dim, c->q_rank,
+                       &w->q, &k->aq, err));
+done:
+    return st;
+}
+
 static qs_status bind_qkv_bias(qsi_model *m, int32_t l, qs_err *err) {
     qs_status st = QS_OK;
     qsi_layer_weights *w = &m->w.layers[l];
@@ -436,6 +457,7 @@ static qs_status bind_layer(qsi_model *m, int32_t l, qs_err *err) {
         QS_TRY(bind_latent(m, l, err));
     else
         QS_TRY(bind_heads(m, l, err));
+    if (c->index_topk) QS_TRY(bind_indexer(m, l, err));
     QS_TRY(bind_matrix(m, l, "attn_output", d, qsi_config_out_dim(c), &w->o, &k->oa, err));
     m->group = qsi_res_group(l, QSI_RES_FFN);
     QS_TRY(bind_norm(m, l, "ffn_norm", d, &w->ffn_norm, err));
@@ -446,7 +468,7 @@ static qs_status bind_layer(qsi_model *m, int32_t l, qs_err *err) {
         goto done;
     }
     int64_t f = c->d_expert, fs = (int64_t)c->n_shared * f;
-    QS_TRY(bind_router(m, l, &w->router, err));
+    QS_TRY(bind_router(m, l, "ffn_gate_inp", c->n_expert, &w->router, &k->a2, err));
     if (c->gate_bias) QS_TRY(bind_gate_bias(m, l, &w->gate_bias, err));
     QS_TRY(bind_experts(m, l, "ffn_gate_exps", f, d, w->egate, &k->ex, err));
     QS_TRY(bind_experts(m, l, "ffn_up_exps", f, d, w->eup, &k->ex, err));
@@ -826,6 +848,10 @@ static qs_status take_rows(qsi_model *m, const qsi_step *s, qs_err *err) {
             QS_FAIL(err, QS_E_ARG, "row %d: id %d, the vocabulary has %d", i, r->id, m->c.n_vocab);
         if (r->seq < 0 || r->seq >= s->n_tables)
             QS_FAIL(err, QS_E_ARG, "row %d: sequence %d of %d", i, r->seq, s->n_tables);
+        if (m->c.index_topk && r->pos >= qsi_index_positions(&m->c))
+            QS_FAIL(err, QS_E_ARG, "row %d: position %d, sparse attention was made ready for %" PRId64
+                    " (a context given when the model is opened is the limit)", i, r->pos,
+                    qsi_index_positions(&m->c));
         if (r->pos < 0 || (size_t)r->pos / QSI_KV_PAGE >= s->tables[r->seq].n_pages)
             QS_FAIL(err, QS_E_ARG, "row %d: position %d has no page in the cache", i, r->pos);
         m->ids[i] = r->id;

@@ -2,7 +2,7 @@
  *
  * One step takes a ragged batch of rows; prefill, decode, many sequences and packed training
  * documents are this one call. The pool is entered once a step. No allocation, lock, log or system
- * call inside a step. Sources: deepseek-facts 1, 2.1 to 2.5 (LLaMA-type dense; DeepSeekMoE,
+ * call inside a step. Sources: deepseek-facts 1, 2.1 to 2.5, 2.7 (LLaMA-type dense; DeepSeekMoE,
  * arXiv:2401.06066; DeepSeek-V2, arXiv:2405.04434; DeepSeek-V3, arXiv:2412.19437). Thread: a model
  * has one owner; its pool's workers run inside a step. */
 #ifndef QSI_MODEL_H
@@ -20,6 +20,7 @@
 
 typedef enum qsi_arch {
     QSI_ARCH_LLAMA, QSI_ARCH_DEEPSEEK, QSI_ARCH_DEEPSEEK2,
+    QSI_ARCH_DEEPSEEK32, /* deepseek2 and sparse attention */
     QSI_ARCH_QWEN2, QSI_ARCH_QWEN3 /* R1's distilled models; docs/distills.md */
 } qsi_arch;
 typedef enum qsi_rope_scaling { QSI_ROPE_NONE, QSI_ROPE_LINEAR, QSI_ROPE_YARN } qsi_rope_scaling;
@@ -37,15 +38,18 @@ typedef struct qsi_config {
     int32_t n_expert, n_expert_used, n_shared, d_expert;
     bool norm_topk;          /* renormalise the chosen weights */
     float expert_scale;      /* weights of routed experts times this (1 when absent) */
-    /* deepseek2: routing (0 or 1 group: all experts compete) */
+    /* deepseek2 and 32: routing (0 or 1 group: all experts compete) */
     qsi_gating gating;
     int32_t n_group, n_group_used;
     bool gate_bias;          /* scores plus exp_probs_b choose; weights come from the scores */
-    /* deepseek2: multi-head latent attention; kv_rank 0 elsewhere. head_dim is that of the naive
+    /* deepseek2 and 32: multi-head latent attention; kv_rank 0 elsewhere. head_dim is that of the naive
      * form, rotated part included; n_kv_head is n_head */
     int32_t q_rank;          /* 0: queries straight from the model's width */
     int32_t kv_rank, d_rope, d_value;
     bool kv_b_whole;         /* the file stores attn_kv_b, not attn_k_b and attn_v_b */
+    /* deepseek32: sparse attention (DSA). A token with more positions up to its own than index_topk
+     * attends to as many, chosen by an indexer of so many heads of such a width; 0 elsewhere */
+    int32_t index_topk, index_heads, index_dim;
     /* YaRN: attention scores times (1 + yarn_log_mul ln(rope_factor))^2 */
     int32_t rope_orig_ctx;
     float yarn_log_mul, yarn_beta_fast, yarn_beta_slow;
@@ -56,6 +60,10 @@ typedef struct qsi_config {
     float freqs_factor, freqs_low, freqs_high;
     int32_t freqs_orig_ctx;
 } qsi_config;
+/* Attention over latent vectors. */
+static inline bool qsi_config_is_latent(const qsi_config *c) {
+    return c->arch == QSI_ARCH_DEEPSEEK2 || c->arch == QSI_ARCH_DEEPSEEK32;
+}
 /* Never with experts. */
 static inline bool qsi_config_is_dense(const qsi_config *c) {
     return c->arch == QSI_ARCH_LLAMA || c->arch == QSI_ARCH_QWEN2 || c->arch == QSI_ARCH_QWEN3;
@@ -85,6 +93,11 @@ static inline int32_t qsi_config_cache_key(const qsi_config *c) {
 }
 static inline int32_t qsi_config_cache_value(const qsi_config *c) {
     return c->kv_rank ? 0 : c->head_dim;
+}
+/* Values of all that, with the indexer's key. */
+static inline int64_t qsi_config_cache_row(const qsi_config *c) {
+    return (int64_t)qsi_config_cache_heads(c) *
+               (qsi_config_cache_key(c) + qsi_config_cache_value(c)) + c->index_dim;
 }
 
 /* Bounds every field and their relations; the text names the key. */
@@ -118,6 +131,7 @@ typedef struct qsi_kv qsi_kv;
 typedef struct qsi_kv_shape {
     int32_t n_head, hd_k, hd_v;
     bool v_in_k;
+    int32_t hd_i; /* the indexer's key, one for all heads; 0: none */
 } qsi_kv_shape;
 qsi_kv_shape qsi_kv_shape_of(const qsi_config *c, int32_t layer);
 /* type: QSI_F32, QSI_F16 or QSI_Q8_0. Memory is taken page by page as pages are first used. */

@@ -28,7 +28,7 @@ static void swiglu_put(const qsi_kern *k, const float *g, const float *u, int64_
 void qsi_moe_route(const qsi_op *o, const qsi_config *c, const float *bias, float *z, int32_t *idx,
                    float *wt) {
     int64_t E = c->n_expert, K = c->n_expert_used;
-    if (c->arch == QSI_ARCH_DEEPSEEK2) {
+    if (qsi_config_is_latent(c)) {
         qsi_route r = {.n = E, .n_used = K, .n_group = c->n_group, .n_group_used = c->n_group_used,
                        .sigmoid = c->gating == QSI_GATE_SIGMOID, .norm = c->norm_topk,
                        .scale = c->expert_scale, .bias = bias};

@@ -7,7 +7,7 @@
 
 typedef enum when {
     ALWAYS, HEADS, LATENT, LATENT_Q, LATENT_LORA, LATENT_WHOLE, LATENT_SPLIT, DENSE, MOE, BIAS,
-    SHARED, QKV_BIAS, QK_NORM
+    SHARED, QKV_BIAS, QK_NORM, INDEX, INDEX_BIAS
 } when;
 
 /* A tensor of a layer; dims as sizes named by letters, resolved by size_of. */
@@ -37,6 +37,11 @@ static const layer_tensor table[] = {
     {"attn_kv_b", "rb", QSI_ROLE_MATRIX, LATENT_WHOLE},
     {"attn_k_b", "prh", QSI_ROLE_MATRIX, LATENT_SPLIT},
     {"attn_v_b", "rvh", QSI_ROLE_MATRIX, LATENT_SPLIT},
+    {"indexer.attn_k", "di", QSI_ROLE_MATRIX, INDEX},
+    {"indexer.k_norm", "i", QSI_ROLE_NORM, INDEX},
+    {"indexer.k_norm", "i", QSI_ROLE_BIAS, INDEX_BIAS},
+    {"indexer.proj", "dj", QSI_ROLE_ROUTER, INDEX},
+    {"indexer.attn_q_b", "QI", QSI_ROLE_MATRIX, INDEX},
     {"attn_output", "od", QSI_ROLE_MATRIX, ALWAYS},
     {"ffn_norm", "d", QSI_ROLE_NORM, ALWAYS},
     {"ffn_gate", "df", QSI_ROLE_MATRIX, DENSE},
@@ -67,6 +72,8 @@ static bool has(const qsi_config *c, bool moe, when w) {
     case BIAS: return moe && c->gate_bias;
     case QKV_BIAS: return qsi_config_qkv_bias(c);
     case QK_NORM: return qsi_config_qk_norm(c);
+    case INDEX:
+    case INDEX_BIAS: return c->index_topk > 0;
     default: return moe && c->n_shared > 0;
     }
 }
@@ -85,6 +92,9 @@ static int64_t size_of(const qsi_config *c, char letter) {
     case 'v': return c->d_value;
     case 'h': return c->n_head;
     case 'H': return c->head_dim;
+    case 'i': return c->index_dim;
+    case 'j': return c->index_heads;
+    case 'I': return (int64_t)c->index_heads * c->index_dim;
     case 'f': return c->d_ff;
     case 'e': return c->d_expert;
     case 's': return (int64_t)c->n_shared * c->d_expert;
@@ -150,7 +160,7 @@ void qsi_config_tensor(const qsi_config *c, size_t i, qsi_tensor_spec *out) {
     *out = (qsi_tensor_spec){.ne = {1, 1, 1}, .role = t->role, .layer = (int32_t)layer};
     for (const char *d = t->dims; *d; d++) out->ne[out->n_dims++] = size_of(c, *d);
     snprintf(out->name, sizeof out->name, "blk.%zu.%s.%s", layer, t->name,
-             t->when == BIAS || t->when == QKV_BIAS ? "bias" : "weight");
+             t->when == BIAS || t->when == QKV_BIAS || t->when == INDEX_BIAS ? "bias" : "weight");
 }
 
 int64_t qsi_config_params(const qsi_config *c, int64_t *active) {

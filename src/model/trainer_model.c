@@ -291,7 +291,7 @@ qs_status qsi_tm_create(qsi_trainer_model **out, const qsi_config *c, const qsi_
     qs_status st = QS_OK;
     qsi_trainer_model *t = NULL;
     QS_TRY(qsi_config_check(c, err));
-    if (c->arch == QSI_ARCH_DEEPSEEK2)
+    if (qsi_config_is_latent(c))
         QS_FAIL(err, QS_E_UNSUPPORTED, "training of architecture deepseek2 (latent attention) is not "
                 "built: such models can be run, llama and deepseek ones trained too");
     if (qsi_config_qkv_bias(c) || qsi_config_qk_norm(c) || c->rope_freqs)

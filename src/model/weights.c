@@ -39,7 +39,8 @@ void qsi_weights_release(qsi_weights *w, const qsi_config *c) {
     for (int32_t l = 0; w->layers && l < c->n_layer; l++) {
         qsi_layer_weights *y = &w->layers[l];
         qsi_weight *all[] = {y->q,  y->k,    y->v,      y->o,       y->gate,
-                             y->up, y->down, y->router, y->mla.q_a, y->mla.kv_a};
+                             y->up, y->down, y->router, y->mla.q_a, y->mla.kv_a,
+                             y->index.q, y->index.k, y->index.proj};
         for (size_t i = 0; i < QSI_COUNT(all); i++) qsi_weight_free(all[i]);
         free_list(y->egate, c->n_expert);
         free_list(y->eup, c->n_expert);

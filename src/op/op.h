@@ -292,6 +292,10 @@ void qsi_rope_freq(double *freq, int64_t hd, double theta, double factor);
 void qsi_rope_freq_yarn(double *freq, int64_t hd, double theta, double factor, double orig_ctx,
                         double beta_fast, double beta_slow);
 
+/* The k < n largest of n scores (ties: the lower index), indices ascending into out. False, and out
+ * untouched, where a score is NaN or infinite. */
+bool qsi_choose_top(const float *s, int64_t n, int64_t k, int32_t *out);
+
 /* Router of one row: s = softmax(logits) over n experts (in place), the n_used largest (ties: the
  * lower id), ids ascending in idx, weights in wt (renormalised when norm, times scale). */
 void qsi_route_row(const qsi_kern *k, float *logits, int64_t n, int64_t n_used, bool norm,

@@ -32,12 +32,18 @@ static qsi_config make_config(const tiny_model_opts *o, int32_t n_vocab) {
                      .n_kv_head = 2, .head_dim = 16, .d_ff = 96, .rms_eps = 1e-6f,
                      .rope_theta = 1e4f, .rope_factor = 1, .expert_scale = 1,
                      .n_ctx = o->n_ctx > 0 ? o->n_ctx : 256 };
-    if (o->arch == QSI_ARCH_DEEPSEEK2) {
+    if (qsi_config_is_latent(&c)) {
         c.n_kv_head = 4;
         c.head_dim = 48;
         c.d_rope = 16;
         c.d_value = 32;
         c.kv_rank = 32;
+    }
+    if (o->arch == QSI_ARCH_DEEPSEEK32) {
+        c.q_rank = 32;
+        c.index_topk = 40;
+        c.index_heads = 2;
+        c.index_dim = 32;
     }
     if (o->arch != QSI_ARCH_LLAMA) {
         c.n_dense = 1;

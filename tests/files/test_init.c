@@ -55,7 +55,8 @@ static void every_preset_is_sound(void **state) {
         {"deepseek-llm-7b", 6910}, {"deepseek-llm-67b", 67425}, {"deepseek-moe-16b", 16376},
         {"deepseek-coder-1.3b", 1346}, {"deepseek-coder-6.7b", 6741}, {"deepseek-coder-33b", 33343},
         {"deepseek-moe-145b", 144600}, {"deepseek-v2-lite", 15706}, {"deepseek-v2", 235740},
-        {"deepseek-v3", 671030}, {"r1-distill-qwen-1.5b", 1777}, {"r1-distill-qwen-7b", 7616},
+        {"deepseek-v3", 671030}, {"deepseek-v3.2", 671880}, {"r1-distill-qwen-1.5b", 1777},
+        {"r1-distill-qwen-7b", 7616},
         {"r1-distill-qwen-14b", 14770}, {"r1-distill-qwen-32b", 32764},
         {"r1-distill-llama-8b", 8030}, {"r1-distill-llama-70b", 70554}, {"r1-0528-qwen3-8b", 8191},
     };

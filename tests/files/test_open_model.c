@@ -104,7 +104,7 @@ static void folders_answer_as_their_classes(void **state) {
 /* Latent attention, and weights in FP8. They are BF16 then, whose products round activations to
  * bfloat16 as well: written as F32 the same weights must answer as exactly as above. */
 static void v2_and_v3_answer_as_their_equations(void **state) {
-    static const char *const models[] = {"v2_lite", "v3_fp8"};
+    static const char *const models[] = {"v2_lite", "v3_fp8", "v32"};
     for (size_t i = 0; i < QSI_COUNT(models); i++) {
         char folder[512], logits[512];
         qs_err err = {0};
@@ -358,7 +358,8 @@ static void remove_folder(const char *folder) {
 
 /* A folder as a file, the file as a folder, in several files: the answers stay those of the classes. */
 static void files_become_folders(void **state) {
-    static const char *const models[] = {"dense", "moe", "v2_lite", "v3_fp8", "r1_qwen2", "r1_qwen3"};
+    static const char *const models[] = {"dense", "moe", "v2_lite", "v3_fp8", "v32", "r1_qwen2",
+                                         "r1_qwen3"};
     for (size_t i = 0; i < QSI_COUNT(models); i++) {
         char folder[512], logits[512];
         qs_err err = {0};

@@ -68,6 +68,36 @@ static void test_latent(void **state) {
     assert_float_equal(c.layer_ops[QSI_PEAK_BF16], 2 * used, 1e-6);
 }
 
+/* Attention to 8 positions at most; an indexer of 2 heads of 7. */
+static void test_sparse(void **state) {
+    const qsi_limits l = {.read_gb_s = 1e9, .fp32_gflop_s = 100, .bf16_gflop_s = 100,
+                          .int8_gop_s = 100};
+    qsi_config k = moe;
+    qsi_cost c;
+    k.arch = QSI_ARCH_DEEPSEEK32;
+    k.n_kv_head = 4;
+    k.d_rope = 6;
+    k.d_value = 12;
+    k.kv_rank = 20;
+    k.q_rank = 9;
+    k.index_topk = 8;
+    k.index_heads = 2;
+    k.index_dim = 7;
+    qsi_cost_of(&c, &k, NULL, 2);
+    assert_float_equal(c.index_ops, 3.0 * 2 * 2 * 7, 0);
+    assert_float_equal(c.index_bytes, 3.0 * 7 * 2, 0);
+    assert_float_equal(c.cache_bytes, 3.0 * 26 * 2, 0);
+    double layers = c.layer_ops[QSI_PEAK_BF16], head = c.head_ops[QSI_PEAK_BF16];
+    /* after 6 positions: two tokens look at 7 and 8, two at 8 each of 9 and 10 scored */
+    double want = (4 * layers + head + c.attn_ops * 15 + c.attn_decode_ops * 16 + c.index_ops * 19) /
+                  100e9;
+    assert_float_equal(qsi_limit_prefill(&c, &l, 4, 6), want, want * 1e-12);
+    want = (layers + head + c.attn_decode_ops * 8) / 100e9;
+    assert_float_equal(qsi_limit_decode(&c, &l, 1, 7), want, want * 1e-12);
+    want = (layers + head + c.attn_decode_ops * 8 + c.index_ops * 21) / 100e9;
+    assert_float_equal(qsi_limit_decode(&c, &l, 1, 20), want, want * 1e-12);
+}
+
 static void test_limits(void **state) {
     const qsi_limits l = {.read_gb_s = 10, .fp32_gflop_s = 100, .bf16_gflop_s = 200,
                           .int8_gop_s = 400};
@@ -101,7 +131,7 @@ static void test_median(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_latent), cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_latent), cmocka_unit_test(test_sparse), cmocka_unit_test(test_exact),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_median),
     };

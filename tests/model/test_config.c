@@ -84,6 +84,29 @@ static qsi_config v3(void) {
     return c;
 }
 
+static qsi_config v32(void) {
+    qsi_config c = v3();
+    c.arch = QSI_ARCH_DEEPSEEK32;
+    c.index_topk = 2048;
+    c.index_heads = 64;
+    c.index_dim = 128;
+    return c;
+}
+
+/* What V3.2's config.json says, with more keys at its end. */
+static const char hf_v32[] =
+    "{\"model_type\":\"deepseek_v32\",\"vocab_size\":129280,\"num_hidden_layers\":61,"
+    "\"hidden_size\":7168,\"intermediate_size\":18432,\"num_attention_heads\":128,"
+    "\"num_key_value_heads\":128,\"max_position_embeddings\":163840,\"rms_norm_eps\":1e-06,"
+    "\"rope_theta\":10000,\"rope_scaling\":{\"beta_fast\":32,\"beta_slow\":1,\"factor\":40,"
+    "\"mscale\":1.0,\"mscale_all_dim\":1.0,\"original_max_position_embeddings\":4096,"
+    "\"type\":\"yarn\"},\"kv_lora_rank\":512,\"q_lora_rank\":1536,\"qk_nope_head_dim\":128,"
+    "\"qk_rope_head_dim\":64,\"v_head_dim\":128,\"n_routed_experts\":256,"
+    "\"num_experts_per_tok\":8,\"n_shared_experts\":1,\"moe_intermediate_size\":2048,"
+    "\"first_k_dense_replace\":3,\"moe_layer_freq\":1,\"routed_scaling_factor\":2.5,"
+    "\"norm_topk_prob\":true,\"n_group\":8,\"topk_group\":4,\"num_nextn_predict_layers\":1,"
+    "\"index_head_dim\":128,\"index_n_heads\":64%s}";
+
 static const char hf_coder[] =
     "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":32256,"
     "\"num_hidden_layers\":62,\"hidden_size\":7168,\"intermediate_size\":19200,"
@@ -127,6 +150,9 @@ static void equal(const qsi_config *a, const qsi_config *b) {
     assert_int_equal(a->d_rope, b->d_rope);
     assert_int_equal(a->d_value, b->d_value);
     assert_int_equal(a->kv_b_whole, b->kv_b_whole);
+    assert_int_equal(a->index_topk, b->index_topk);
+    assert_int_equal(a->index_heads, b->index_heads);
+    assert_int_equal(a->index_dim, b->index_dim);
     assert_int_equal(a->gating, b->gating);
     assert_int_equal(a->gate_bias, b->gate_bias);
     assert_int_equal(a->n_group, b->n_group);
@@ -166,6 +192,38 @@ static void config_json_is_read(void **state) {
     assert_int_equal(c.rope_scaling, QSI_ROPE_LINEAR);
     assert_true(c.rope_factor == 4 && c.rope_theta == 100000);
     assert_int_equal(c.n_kv_head, 8);
+}
+
+static qs_status read_v32(qsi_config *c, const char *more, qs_err *err) {
+    char text[2048];
+    snprintf(text, sizeof text, hf_v32, more);
+    return qsi_config_from_hf(c, text, strlen(text), err);
+}
+
+static void sparse_config_json_is_read(void **state) {
+    qs_err err = {0};
+    qsi_config c, want = v32();
+    want.kv_b_whole = true;
+    /* newer transformers leave out what scores and chooses experts */
+    if (read_v32(&c, ",\"index_topk\":2048", &err) != QS_OK) fail_msg("%s", err.text);
+    equal(&c, &want);
+    if (read_v32(&c, ",\"index_topk\":2048,\"scoring_func\":\"sigmoid\",\"topk_method\":"
+                 "\"noaux_tc\",\"indexer_rope_interleave\":false", &err) != QS_OK)
+        fail_msg("%s", err.text);
+    equal(&c, &want);
+    assert_int_equal(read_v32(&c, "", &err), QS_E_NOTFOUND);
+    assert_non_null(strstr(err.text, "index_topk"));
+    assert_int_equal(read_v32(&c, ",\"index_topk\":0", &err), QS_E_RANGE);
+    assert_non_null(strstr(err.text, "attention.indexer.top_k"));
+    assert_int_equal(read_v32(&c, ",\"index_topk\":9,\"indexer_rope_interleave\":true", &err),
+                     QS_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "indexer_rope_interleave"));
+    want.index_dim = 62; /* the rotated part alone has 64 */
+    assert_int_equal(qsi_config_check(&want, &err), QS_E_RANGE);
+    assert_non_null(strstr(err.text, "indexer.key_length"));
+    want = v3();
+    want.index_topk = 5;
+    assert_int_equal(qsi_config_check(&want, &err), QS_E_RANGE);
 }
 
 /* Parts of the published config.json of R1's distilled models that others do not have. */
@@ -217,7 +275,7 @@ static void distilled_config_json_is_read(void **state) {
 /* One replacement in a sound config.json, and the word its refusal must contain. */
 static void wrong_config_json_is_refused(void **state) {
     static const struct { const char *from, *to, *says; } cases[] = {
-        {"\"deepseek\"", "\"deepseek_v32\"", "deepseek_v32"},
+        {"\"deepseek\"", "\"deepseek_v4\"", "deepseek_v4"},
         {"\"deepseek\"", "\"dee\\u001b[31mp\"", "model_type"},
         {"\"vocab_size\":102400", "\"vocab_size\":0", "vocab_size"},
         {"\"vocab_size\":102400", "\"vocab_size\":1e5", "vocab_size"},
@@ -309,6 +367,8 @@ static void gguf_keys_round_trip(void **state) {
     c = v3();
     c.yarn_beta_fast = 16;
     c.yarn_beta_slow = 2;
+    gguf_round_trip(&c);
+    c = v32();
     gguf_round_trip(&c);
 }
 
@@ -461,6 +521,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_sizes),
         cmocka_unit_test(config_json_is_read),
+        cmocka_unit_test(sparse_config_json_is_read),
         cmocka_unit_test(distilled_config_json_is_read),
         cmocka_unit_test(wrong_config_json_is_refused),
         cmocka_unit_test(gguf_keys_round_trip),

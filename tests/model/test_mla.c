@@ -16,76 +16,9 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
-#include "model/model.h"
+#include "mla_testing.h"
 
 enum { MAX_N = 90 };
-
-
-typedef struct runner {
-    qsi_gguf *g;
-    qsi_pool *pool;
-    qsi_model *m;
-    qsi_kv *kv;
-} runner;
-
-static void runner_open(runner *r, const char *path, qsi_isa isa, qsi_type kv) {
-    qs_err err = {0};
-    *r = (runner){0};
-    if (qsi_gguf_open(&r->g, path, &err) != QS_OK) fail_msg("%s", err.text);
-    assert_int_equal(qsi_pool_create(&r->pool, 1, &err), QS_OK);
-    qsi_model_opts o = {.pool = r->pool, .isa = isa, .max_rows = MAX_N};
-    if (qsi_model_open(&r->m, r->g, &o, &err) != QS_OK) fail_msg("%s", err.text);
-    if (qsi_kv_create(&r->kv, qsi_model_config(r->m), kv, 4, &err) != QS_OK)
-        fail_msg("%s", err.text);
-}
-
-static void runner_close(runner *r) {
-    qsi_kv_free(r->kv);
-    qsi_model_close(&r->m);
-    qsi_pool_free(r->pool);
-    qsi_gguf_close(&r->g);
-}
-
-/* Logits [n, V] of n ids: the first n_prompt as a prompt in one step, the others as generated ones in
- * steps of `chunk`. */
-static void run(runner *r, const int32_t *ids, int32_t n, int32_t n_prompt, int32_t chunk,
-                float *logits) {
-    qs_err err = {0};
-    int64_t V = qsi_model_config(r->m)->n_vocab;
-    qsi_kv_table t = {0};
-    qsi_row rows[MAX_N];
-    if (qsi_kv_reserve(r->kv, &t, n, &err) != QS_OK) fail_msg("%s", err.text);
-    for (int32_t at = 0, k = 0; at < n; at += k) {
-        k = at < n_prompt ? n_prompt : chunk;
-        if (k > n - at) k = n - at;
-        for (int32_t i = 0; i < k; i++)
-            rows[i] = (qsi_row){.id = ids[at + i], .pos = at + i, .logits = true,
-                                .generated = at + i >= n_prompt};
-        qsi_step st = {.rows = rows, .n_rows = k, .kv = r->kv, .tables = &t, .n_tables = 1,
-                       .logits = logits + at * V};
-        if (qsi_model_step(r->m, &st, &err) != QS_OK) fail_msg("%s", err.text);
-    }
-    qsi_kv_table_release(r->kv, &t);
-}
-
-static const void *data_of(const runner *r, const char *name) {
-    const qsi_gguf_tensor *x = qsi_gguf_tensor_find(r->g, name);
-    if (!x) fail_msg("no tensor %s", name);
-    return x->data;
-}
-
-static double worst_logprob(const float *z, const double *want, int64_t n, int64_t V) {
-    double worst = 0;
-    for (int64_t i = 0; i < n; i++, z += V, want += V) {
-        double sum = 0, m = -INFINITY;
-        for (int64_t j = 0; j < V; j++) m = fmax(m, (double)z[j]);
-        for (int64_t j = 0; j < V; j++) sum += exp((double)z[j] - m);
-        for (int64_t j = 0; j < V; j++)
-            worst = fmax(worst, fabs((double)z[j] - m - log(sum) - want[j]));
-    }
-    return worst;
-}
-
 static void check_golden(const char *name, qsi_isa isa) {
     static const struct { int32_t prompt, chunk; } ways[] = {
         {MAX_N, 1}, {0, 1}, {0, MAX_N}, {40, 1}, {65, 7}, {1, 30},
@@ -93,7 +26,7 @@ static void check_golden(const char *name, qsi_isa isa) {
     runner r;
     char path[512];
     snprintf(path, sizeof path, "%s/%s.gguf", QSI_GOLDEN_DIR, name);
-    runner_open(&r, path, isa, QSI_F32);
+    runner_open(&r, path, 1, isa, QSI_F32, MAX_N);
     int64_t V = qsi_model_config(r.m)->n_vocab;
     const int32_t *ids = data_of(&r, "golden.ids");
     const double *want = data_of(&r, "golden.logprobs");
@@ -221,7 +154,7 @@ static void agree(bool whole, qsi_type type, qsi_isa isa, float *prompt) {
     float *other = qsi_alloc((size_t)(MAX_N * c.n_vocab), sizeof *other);
     path_of(path);
     write_model(&c, type, path);
-    runner_open(&r, path, isa, QSI_F32);
+    runner_open(&r, path, 1, isa, QSI_F32, MAX_N);
     for (int32_t i = 0; i < MAX_N; i++) ids[i] = (7 + 37 * i) % c.n_vocab;
     run(&r, ids, MAX_N, MAX_N, 1, prompt);
     run(&r, ids, MAX_N, 0, 1, other);

@@ -23,7 +23,7 @@ static qsi_config config_of(qsi_arch arch) {
                     .n_kv_head = 2, .head_dim = 16, .d_ff = 64,
                     .n_ctx = 256, .rms_eps = 1e-6f, .rope_theta = 10000.0f, .rope_factor = 1.0f,
                     .expert_scale = 1.0f};
-    if (arch == QSI_ARCH_DEEPSEEK2) {
+    if (qsi_config_is_latent(&c)) {
         c.head_dim = 48;
         c.d_rope = 16;
         c.d_value = 32;
@@ -31,6 +31,11 @@ static qsi_config config_of(qsi_arch arch) {
         c.q_rank = 32;
         c.gating = QSI_GATE_SIGMOID;
         c.gate_bias = true;
+    }
+    if (arch == QSI_ARCH_DEEPSEEK32) {
+        c.index_topk = 24;
+        c.index_heads = 3;
+        c.index_dim = 32;
     }
     if (qsi_config_is_dense(&c)) {
         c.n_kv_head = 1;
@@ -231,6 +236,11 @@ static void test_bits_moe(void **s) {
 static void test_bits_latent(void **s) {
     (void)s;
     check_arch(QSI_ARCH_DEEPSEEK2);
+}
+
+static void test_bits_sparse(void **s) {
+    (void)s;
+    check_arch(QSI_ARCH_DEEPSEEK32);
 }
 
 /* Logits of LEN random ids; if `want` is not NULL, the largest difference from those by the largest of
@@ -538,6 +548,7 @@ int main(void) {
         cmocka_unit_test(test_bits_dense),  cmocka_unit_test(test_bits_moe),
         cmocka_unit_test(test_bits_distilled), cmocka_unit_test(test_freqs),
         cmocka_unit_test(test_bits_latent), cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_bits_sparse),
         cmocka_unit_test(test_numeric),     cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_open),        cmocka_unit_test(test_tied),
         cmocka_unit_test(test_memory),   cmocka_unit_test(test_exact),

@@ -90,6 +90,16 @@ static void latent_attention(void **state) {
     is(&c, 13 + 9, "blk.1.ffn_gate_inp.weight", 2048, 64, 1);
     is(&c, 13 + 10, "blk.1.exp_probs_b.bias", 64, 1, 1);
     assert_int_equal(qsi_config_n_tensors(&c), 3 + 12 + 27 * 17);
+    c.arch = QSI_ARCH_DEEPSEEK32;
+    c.index_topk = 2048;
+    c.index_heads = 64;
+    c.index_dim = 128;
+    is(&c, 8, "blk.0.indexer.attn_k.weight", 2048, 128, 1);
+    is(&c, 9, "blk.0.indexer.k_norm.weight", 128, 1, 1);
+    is(&c, 10, "blk.0.indexer.k_norm.bias", 128, 1, 1);
+    is(&c, 11, "blk.0.indexer.proj.weight", 2048, 64, 1);
+    is(&c, 12, "blk.0.indexer.attn_q_b.weight", 1536, 8192, 1);
+    assert_int_equal(qsi_config_n_tensors(&c), 3 + 17 + 27 * 22);
 }
 
 static void distilled_models(void **state) {
