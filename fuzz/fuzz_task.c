@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (size_t i = 0; i < f.n; i++) {
         check(&f.items[i]);
         qsi_str_clear(&prompt);
-        QS_CHECK(qsi_task_prompt(&prompt, f.task, &f, &f.items[i], NULL, 0, &err) == QS_OK);
+        QS_CHECK(qsi_task_prompt(&prompt, f.task, size % 2, &f, &f.items[i], NULL, 0, &err) == QS_OK);
     }
     /* the same bytes as labels, for a file that lacks them */
     static const char piqa[] = "{\"goal\":\"g\",\"sol1\":\"a\",\"sol2\":\"b\"}\n"

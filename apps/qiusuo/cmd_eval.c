@@ -1,9 +1,11 @@
 /* qiusuo eval: how well a model predicts a text, how near it is to another one, and how it does on
  * benchmarks. */
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -14,7 +16,7 @@
 
 #define MAX_TEXT ((size_t)1 << 30)
 
-#define TASKS "text|mmlu|ceval|cmmlu|hellaswag|arc|piqa"
+#define TASKS "text|mmlu|ceval|cmmlu|hellaswag|arc|piqa|gsm8k|humaneval"
 
 typedef struct args {
     qsa_model_args model;
@@ -24,6 +26,12 @@ typedef struct args {
     const char *task, *labels, *dev, *output;
     int64_t shots, limit;
     bool resume;
+    const char *chat, *think, *python; /* of generated answers */
+    int64_t n_predict;
+    double code_seconds;
+    qsa_list stops;
+    char *stop_text[QSA_LIST_MAX];
+    bool run_code;
 } args;
 
 /* ---- texts ------------------------------------------------------------------------------------ */
@@ -142,7 +150,52 @@ static void print_tasks(const qs_eval_task_report *r) {
     putchar('\n');
 }
 
-static int evaluate_tasks(const args *a, char **files, int n, qs_session *s) {
+/* A file that can be executed and is no script: those would have to start the interpreter. */
+static bool is_program(const char *path) {
+    char head[2] = { '#', '!' };
+    FILE *f = access(path, X_OK) == 0 ? fopen(path, "rb") : NULL;
+    bool read = f != NULL && fread(head, 1, 2, f) == 2;
+    if (f != NULL) fclose(f);
+    return read && memcmp(head, "#!", 2) != 0;
+}
+
+/* The absolute path of a program, in path; a bare name is looked for along PATH. NULL: there is none. */
+static const char *find_program(const char *name, char path[PATH_MAX]) {
+    const char *dirs = getenv("PATH");
+    char here[PATH_MAX];
+    bool bare = strchr(name, '/') == NULL;
+    if (!bare && (name[0] == '/' || getcwd(here, sizeof here) == NULL)) here[0] = '\0';
+    int k = bare ? 0 : snprintf(path, PATH_MAX, here[0] != '\0' ? "%s/%s" : "%s%s", here, name);
+    if (!bare) return k > 0 && k < PATH_MAX && is_program(path) ? path : NULL;
+    while (dirs != NULL && *dirs != '\0') {
+        size_t n = strcspn(dirs, ":");
+        k = snprintf(path, PATH_MAX, "%.*s/%s", (int)n, dirs, name);
+        if (dirs[0] == '/' && k > 0 && k < PATH_MAX && is_program(path)) return path;
+        dirs += n + (dirs[n] == ':');
+    }
+    return NULL;
+}
+
+/* The options of generated answers. path: room for the interpreter's. QSA_GO or an exit code. */
+static int set_answers(const qsa_cmd *cmd, args *a, qs_eval_task_opts *o, char path[PATH_MAX]) {
+    o->chat = a->chat == NULL || strcmp(a->chat, "auto") == 0 ? QS_EVAL_CHAT_AUTO
+              : strcmp(a->chat, "on") == 0 ? QS_EVAL_CHAT_ON : QS_EVAL_CHAT_OFF;
+    o->think = qsa_think(a->think);
+    o->max_tokens = a->n_predict;
+    o->code_seconds = a->code_seconds;
+    int rc = qsa_take_stops(cmd, &a->stops, a->stop_text);
+    o->stops = (const char *const *)a->stop_text;
+    o->n_stops = a->stops.n;
+    if (rc != QSA_GO || !a->run_code) return rc;
+    o->python = find_program(a->python != NULL ? a->python : "python3", path);
+    if (o->python != NULL) return QSA_GO;
+    qsa_say("there is no program '%s' (scripts do not count): --python names a Python 3",
+            a->python != NULL ? a->python : "python3");
+    return QSA_EXIT_FAILED;
+}
+
+static int evaluate_tasks(const qsa_cmd *cmd, args *a, char **files, int n, qs_session *s) {
+    char python[PATH_MAX];
     qs_err err = { 0 };
     qs_eval_task_opts o;
     qs_eval_task_report *r = NULL;
@@ -159,13 +212,15 @@ static int evaluate_tasks(const args *a, char **files, int n, qs_session *s) {
     o.resume = a->resume;
     o.progress = qsa_on_progress;
     o.user = &progress;
+    int rc = set_answers(cmd, a, &o, python);
+    if (rc != QSA_GO) return rc;
     qsa_progress_begin(&progress, "evaluating", "items", 0);
     qsa_cancel_on_interrupt(s, true);
     qs_status st = qs_eval_task(s, &o, &r, &err);
     qsa_cancel_on_interrupt(s, false);
     qsa_progress_end(&progress);
     if (st != QS_OK) {
-        int rc = qsa_fail(st, &err);
+        rc = qsa_fail(st, &err);
         if (rc == QSA_EXIT_INTERRUPTED && a->output != NULL)
             qsa_say("stopped; the same command with --resume goes on");
         return rc;
@@ -203,8 +258,8 @@ static int find_kind(const qsa_cmd *cmd, const args *a, const qsa_pos *pos, bool
     if (task == NULL) {
         qs_status st = qs_eval_task_of(pos->v[0], &task, &err);
         if (st == QS_E_NOTFOUND && err.text[0] != '\0')
-            qsa_say("%s (the forms of mmlu, ceval, cmmlu, hellaswag, arc and piqa are known; --task "
-                    "text reads it as a text)", err.text);
+            qsa_say("%s (the forms of mmlu, ceval, cmmlu, hellaswag, arc, piqa, gsm8k and humaneval are "
+                    "known; --task text reads it as a text)", err.text);
         if (st != QS_OK) return st == QS_E_NOTFOUND ? QSA_EXIT_FAILED : qsa_fail(st, &err);
         *tasks = task != NULL;
     }
@@ -215,6 +270,13 @@ static int find_kind(const qsa_cmd *cmd, const args *a, const qsa_pos *pos, bool
         return qsa_usage(cmd, "'%s' is read as a text: --labels, --dev, --shots, --limit and --output "
                          "are for benchmarks (--task names one)", pos->v[0]);
     if (!*tasks && pos->n > 1) return qsa_usage(cmd, "one text at a time");
+    bool code = *tasks && strcmp(task, "humaneval") == 0;
+    bool written = code || (*tasks && strcmp(task, "gsm8k") == 0);
+    if (!written && (a->chat || a->think || a->n_predict > 0 || a->stops.n > 0))
+        return qsa_usage(cmd, "--chat, --think, -n and --stop are for benchmarks whose answers are "
+                         "written (gsm8k, humaneval)");
+    if (!code && (a->run_code || a->python || a->code_seconds > 0))
+        return qsa_usage(cmd, "--run-code, --python and --code-timeout are for humaneval");
     if (a->resume && a->output == NULL) return qsa_usage(cmd, "--resume needs --output");
     return QSA_GO;
 }
@@ -242,6 +304,19 @@ int cmd_eval(int argc, char **argv) {
         QSA_OPT_STR('o', "output", "FILE", &a.output,
                     "write the report there, and FILE.journal with a line for every item"),
         QSA_OPT_FLAG(0, "resume", &a.resume, "go on where FILE.journal ends"),
+        QSA_OPT_CHOICE(0, "chat", "auto|on|off", &a.chat,
+                       "generated answers: ask in a conversation (auto: if the model has a template)"),
+        QSA_OPT_CHOICE(0, "think", "auto|on|off", &a.think,
+                       "reasoning before an answer, where the template has a choice"),
+        QSA_OPT_INT('n', "n-predict", "N", &a.n_predict, 0, INT64_MAX,
+                    "tokens of a generated answer (0: 512, of humaneval 1024)"),
+        QSA_OPT_LIST(0, "stop", "TEXT", &a.stops,
+                     "end generated answers before TEXT instead of the benchmark's own stop strings"),
+        QSA_OPT_FLAG(0, "run-code", &a.run_code,
+                     "humaneval: run the programs that the model writes, in a sandbox"),
+        QSA_OPT_STR(0, "python", "FILE", &a.python, "what runs them (python3)"),
+        QSA_OPT_NUM(0, "code-timeout", "SECONDS", &a.code_seconds, 0.1, 3600,
+                    "how long each may take (10)"),
         QSA_OPT_FLAG(0, "json", &a.json, "print one JSON object"),
     };
     const qsa_cmd cmd = {
@@ -254,12 +329,15 @@ int cmd_eval(int argc, char **argv) {
                  "Logarithms are natural; standard errors take tokens as independent.\n"
                  "\n"
                  "Of benchmarks (.csv, .json and .jsonl files as they are published, or folders of\n"
-                 "them): how often the choice that the model finds likeliest is the right one. Known\n"
-                 "are MMLU, C-Eval and CMMLU, HellaSwag, ARC and PIQA; they are asked as\n"
+                 "them): how often the choice that the model finds likeliest is the right one (MMLU,\n"
+                 "C-Eval, CMMLU, HellaSwag, ARC, PIQA), the number that it comes to (GSM8K), or the\n"
+                 "program that it writes (HumanEval, only with --run-code). They are asked as\n"
                  "lm-evaluation-harness asks them.\n",
         .examples = "  qiusuo eval -m model.gguf text.txt\n"
                     "  qiusuo eval -m model-q4_0.gguf --against model-f16.gguf text.txt --json\n"
                     "  qiusuo eval -m model.gguf hellaswag_val.jsonl\n"
+                    "  qiusuo eval -m model.gguf gsm8k_test.jsonl --dev gsm8k_train.jsonl\n"
+                    "  qiusuo eval -m model.gguf HumanEval.jsonl --run-code\n"
                     "  qiusuo eval -m model.gguf mmlu/test --dev mmlu/dev --output mmlu.json\n"
                     "  qiusuo eval -m model.gguf mmlu/test --dev mmlu/dev --output mmlu.json --resume\n",
         .opts = opts, .n_opts = sizeof opts / sizeof opts[0], .min_pos = 1, .max_pos = -1,
@@ -279,8 +357,9 @@ int cmd_eval(int argc, char **argv) {
         second.model = a.against;
         rc = qsa_open(&second, &other, &base);
     }
-    if (rc == QSA_GO && tasks) rc = evaluate_tasks(&a, pos.v, pos.n, s);
+    if (rc == QSA_GO && tasks) rc = evaluate_tasks(&cmd, &a, pos.v, pos.n, s);
     else if (rc == QSA_GO) rc = evaluate(&a, pos.v[0], m, s, base);
+    for (size_t i = 0; i < a.stops.n; i++) free(a.stop_text[i]);
     qs_session_free(base);
     qs_session_free(s);
     qs_model_close(&other);

@@ -119,6 +119,20 @@ static char *unescape(const char *text) {
     return out;
 }
 
+int32_t qsa_think(const char *word) {
+    return word == NULL || strcmp(word, "auto") == 0 ? QS_THINK_AUTO
+           : strcmp(word, "on") == 0 ? QS_THINK_ON : QS_THINK_OFF;
+}
+
+int qsa_take_stops(const qsa_cmd *cmd, const qsa_list *stops, char **text) {
+    for (size_t i = 0; i < stops->n; i++) {
+        if (stops->v[i][0] == '\0') return qsa_usage(cmd, "--stop needs a text");
+        text[i] = unescape(stops->v[i]);
+        if (text[i] == NULL) return qsa_fail(QS_E_NOMEM, NULL);
+    }
+    return QSA_GO;
+}
+
 int qsa_gen_opts(const qsa_cmd *cmd, qsa_gen_args *a, const qs_model *m, qs_gen_opts *o) {
     qs_gen_opts_init(o, sizeof *o, m);
     if (a->has_temp) o->temp = a->temp;
@@ -131,15 +145,11 @@ int qsa_gen_opts(const qsa_cmd *cmd, qsa_gen_args *a, const qs_model *m, qs_gen_
     if (a->has_last_n) o->penalty_last_n = (int32_t)a->last_n;
     o->seed = a->seed;
     o->n_predict = a->n_predict;
-    o->think = a->think == NULL || strcmp(a->think, "auto") == 0 ? QS_THINK_AUTO
-               : strcmp(a->think, "on") == 0 ? QS_THINK_ON : QS_THINK_OFF;
+    o->think = qsa_think(a->think);
     o->ignore_end = a->ignore_eos;
     o->show_special = a->special;
-    for (size_t i = 0; i < a->stops.n; i++) {
-        if (a->stops.v[i][0] == '\0') return qsa_usage(cmd, "--stop needs a text");
-        a->stop_text[i] = unescape(a->stops.v[i]);
-        if (a->stop_text[i] == NULL) return qsa_fail(QS_E_NOMEM, NULL);
-    }
+    int rc = qsa_take_stops(cmd, &a->stops, a->stop_text);
+    if (rc != QSA_GO) return rc;
     o->stops = (const char *const *)a->stop_text;
     o->n_stops = a->stops.n;
     for (size_t i = 0; i < a->bias.n; i++)

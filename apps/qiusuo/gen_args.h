@@ -114,6 +114,11 @@ void qsa_gen_args_release(qsa_gen_args *a);
 const char *qsa_repack_dir(const char *given, char *buf, size_t cap);
 /* QS_KV_* of one of QSA_KV_TYPES; NULL: the default. */
 int32_t qsa_kv_type(const char *name);
+/* QS_THINK_* of auto, on, off; NULL: auto. */
+int32_t qsa_think(const char *word);
+/* The texts of --stop with \n, \t and \\ decoded, the caller's to free() each (NULL beyond the first
+ * error). QSA_GO or exit code. */
+int qsa_take_stops(const qsa_cmd *cmd, const qsa_list *stops, char **text);
 /* The library's notes and warnings as messages of the program (a qs_log_fn). */
 void qsa_log(void *user, int level, const char *text);
 /* Takes the model off the positionals when -m did not name it. */

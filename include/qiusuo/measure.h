@@ -214,7 +214,22 @@ typedef struct qs_eval_task_opts {
     /* Items done and to be done by this call; a return other than 0 cancels. May be NULL. */
     int (*progress)(void *user, int64_t done, int64_t of);
     void *user;
+    /* Of benchmarks whose answers are generated (gsm8k, humaneval), greedily: */
+    int32_t chat;            /* QS_EVAL_CHAT_*: the prompt is a user's turn, or is continued */
+    int32_t think;           /* QS_THINK_* of qiusuo.h, in a conversation */
+    int64_t max_tokens;      /* of an answer; 0: 512, of humaneval 1024 */
+    const char *const *stops; /* an answer ends before any of these; none: the benchmark's own, and in
+                                a conversation none */
+    size_t n_stops;
+    /* Absolute path of a Python 3, which allows running the programs that the model writes for
+     * humaneval: in a child process that can write nothing, start nothing and has no network, and may
+     * read the system's files alone where the kernel has Landlock. QS_E_UNSUPPORTED where there is no
+     * such sandbox. NULL: humaneval is QS_E_ARG */
+    const char *python;
+    double code_seconds;     /* that such a program may run; 0: 10 */
 } qs_eval_task_opts;
+enum { QS_EVAL_CHAT_AUTO = 0, /* where the model's file has a template, or one was chosen */
+       QS_EVAL_CHAT_ON = 1, QS_EVAL_CHAT_OFF = 2 };
 QS_API void qs_eval_task_opts_init(qs_eval_task_opts *o, size_t size);
 
 #define QS_EVAL_SCORES 2
@@ -227,7 +242,8 @@ typedef struct qs_eval_part {
 typedef struct qs_eval_task_report {
     const char *task;        /* static */
     int32_t shots, n_scores;
-    const char *score[QS_EVAL_SCORES]; /* "acc", "acc_norm"; static */
+    const char *score[QS_EVAL_SCORES]; /* "acc", "acc_norm", "strict_match", "flexible_match",
+                                          "pass@1"; static */
     qs_eval_part all;        /* of all items; its name is "" */
     const qs_eval_part *parts; /* of each file, in order */
     size_t n_parts;
@@ -235,10 +251,10 @@ typedef struct qs_eval_task_report {
     int64_t n_resumed;       /* items that the journal had */
     const char *json;        /* all of this as one JSON object */
 } qs_eval_task_report;
-/* Asks a model the items of benchmark files and scores what it finds likeliest; how, by benchmark,
- * says docs/evaluation.md. *out is the caller's (qs_eval_task_free). The session's own sequence stays
- * as it is. Errors name file and line; nothing is computed before all files were read. Thread: the
- * session's owner; qs_session_cancel ends the call with QS_E_CANCELLED. */
+/* Asks a model the items of benchmark files and scores what it finds likeliest, or writes; how, by
+ * benchmark, says docs/evaluation.md. *out is the caller's (qs_eval_task_free). The session's own
+ * sequence stays as it is. Errors name file and line; nothing is computed before all files were read.
+ * Thread: the session's owner; qs_session_cancel ends the call with QS_E_CANCELLED. */
 QS_API qs_status qs_eval_task(struct qs_session *s, const qs_eval_task_opts *o,
                               qs_eval_task_report **out, qs_err *err) QS_MUST_CHECK;
 QS_API void qs_eval_task_free(qs_eval_task_report *r);

@@ -32,7 +32,8 @@ struct qs_model {
     qsi_model *model;                  /* NULL with vocab_only */
     const qsi_chat_template *chat;     /* NULL when none is known: chat_err says why */
     qs_err chat_err;
-    bool tell_template;                /* it was guessed, and nobody was told yet */
+    bool guessed_template;             /* by the architecture: the file names none */
+    bool tell_template;                /* and nobody was told yet */
     char **tasks;
     size_t n_tasks;
     bool locked;                       /* the process's memory, for this model */
@@ -74,6 +75,8 @@ qs_status qsi_api_pool(qsi_pool **pool, int32_t threads, bool numa, qs_err *err)
  * nothing without a folder for copies. */
 qs_status qsi_api_packed_path(qsi_str *out, const char *folder, const char *model, bool exact,
                               qs_err *err) QS_MUST_CHECK;
+/* Says once that the model's template was guessed, when it is used. */
+void qsi_api_tell_template(qs_model *m);
 /* Generates after the session's sequence was set to the prompt (n_cached of it in the cache). With
  * `answer` (may be NULL) the text goes there instead of to on_text. */
 qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space,

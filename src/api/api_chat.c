@@ -315,6 +315,13 @@ done:
     return st;
 }
 
+void qsi_api_tell_template(qs_model *m) {
+    if (m->tell_template)
+        qsi_log(QSI_LOG_NOTE, "the model carries no chat template; that of %s is used",
+                qsi_chat_name(m->chat));
+    m->tell_template = false;
+}
+
 qs_status qs_chat_answer(qs_session *s, const qs_gen_opts *opts, qs_gen_stats *stats, qs_err *err) {
     qs_status st = QS_OK;
     qs_gen_opts o;
@@ -332,10 +339,7 @@ qs_status qs_chat_answer(qs_session *s, const qs_gen_opts *opts, qs_gen_stats *s
         goto done;
     }
     if ((uint32_t)o.think > QS_THINK_OFF) QS_FAIL(err, QS_E_ARG, "unknown way of thinking: %d", o.think);
-    if (m->tell_template)
-        qsi_log(QSI_LOG_NOTE, "the model carries no chat template; that of %s is used",
-                qsi_chat_name(m->chat));
-    m->tell_template = false;
+    qsi_api_tell_template(m);
     QS_TRY(look(s, &v, err));
     QS_TRY(qsi_answer_init(&a, &(qsi_answer_opts){ .chat = m->chat, .vocab = m->tok.vocab,
                                                    .think = (qsi_think)o.think, .tools = v.tools,

@@ -144,7 +144,7 @@ static qs_status describe(qs_model *m, const char *path, const char *chat_templa
                        : qsi_chat_find(&m->chat, m->tok.vocab, m->arch, &guessed,
                                        &m->chat_err)) != QS_OK)
         m->chat = NULL;
-    m->tell_template = m->chat && guessed;
+    m->guessed_template = m->tell_template = m->chat && guessed;
 done:
     return st;
 }

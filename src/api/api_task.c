@@ -139,7 +139,23 @@ static qs_status find_task(const char *name, qsi_task *task, qs_err *err) {
     *task = name ? qsi_task_find(name) : QSI_TASK_NONE;
     if (name == NULL || *task != QSI_TASK_NONE) return QS_OK;
     return qsi_err_set(err, QS_E_ARG, "unknown benchmark '%.40s': mmlu, ceval, cmmlu, hellaswag, arc, "
-                       "piqa are known", name);
+                       "piqa, gsm8k, humaneval are known", name);
+}
+
+/* The template of a conversation; NULL: prompts are continued. */
+static qs_status find_chat(qs_session *s, int32_t how, const qsi_chat_template **chat, qs_err *err) {
+    qs_status st = QS_OK;
+    qs_model *m = s->model;
+    bool own = m->chat && !m->guessed_template;
+    if ((uint32_t)how > QS_EVAL_CHAT_OFF) QS_FAIL(err, QS_E_ARG, "unknown way of asking: %d", (int)how);
+    *chat = how == QS_EVAL_CHAT_ON || (how == QS_EVAL_CHAT_AUTO && own) ? m->chat : NULL;
+    if (how == QS_EVAL_CHAT_ON && m->chat == NULL) {
+        if (err) *err = m->chat_err;
+        st = QS_E_UNSUPPORTED;
+    }
+    if (*chat) qsi_api_tell_template(m);
+done:
+    return st;
 }
 
 qs_status qs_eval_task(qs_session *s, const qs_eval_task_opts *opts, qs_eval_task_report **out,
@@ -156,7 +172,13 @@ qs_status qs_eval_task(qs_session *s, const qs_eval_task_opts *opts, qs_eval_tas
     qsi_task_opts in = { .paths = o.paths, .n_paths = o.n_paths, .labels = o.labels, .dev = o.dev,
                          .shots = o.shots, .limit = o.limit, .output = o.output,
                          .resume = o.resume != 0, .cancel = &s->cancel, .progress = o.progress,
-                         .user = o.user };
+                         .user = o.user, .think = (qsi_think)o.think, .max_tokens = o.max_tokens,
+                         .stops = o.stops, .n_stops = o.n_stops, .python = o.python,
+                         .code_seconds = o.code_seconds > 0 ? o.code_seconds : 10 };
+    if ((uint32_t)o.think > QS_THINK_OFF || o.max_tokens < 0)
+        QS_FAIL(err, QS_E_ARG, "answers of %lld tokens, thinking %d: no such thing",
+                (long long)o.max_tokens, (int)o.think);
+    QS_TRY(find_chat(s, o.chat, &in.chat, err));
     QS_TRY(find_task(o.task, &in.task, err));
     QS_TRY(describe(s, &model, err));
     in.model = model.data;

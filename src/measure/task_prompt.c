@@ -88,12 +88,24 @@ done:
     return st;
 }
 
-qs_status qsi_task_prompt(qsi_str *out, qsi_task t, const qsi_task_file *f, const qsi_task_item *it,
-                          const qsi_task_file *examples, size_t n_shots, qs_err *err) {
+static qs_status ask_for_code(qsi_str *out, const qsi_task_item *it) {
+    qs_status st = QS_OK;
+    QS_TRY(qsi_str_puts(out, "Write a solution to the following problem and make sure that it passes "
+                             "the tests:\n```python\n"));
+    QS_TRY(qsi_str_puts(out, it->question));
+    QS_TRY(qsi_str_puts(out, "\n```\n"));
+done:
+    return st;
+}
+
+qs_status qsi_task_prompt(qsi_str *out, qsi_task t, bool chat, const qsi_task_file *f,
+                          const qsi_task_item *it, const qsi_task_file *examples, size_t n_shots,
+                          qs_err *err) {
     qs_status st = QS_OK;
     st = describe(out, t, it->subject ? it->subject : f->subject);
     for (size_t i = 0; st == QS_OK && i < n_shots; i++) st = put_example(out, t, &examples->items[i]);
-    if (st == QS_OK) st = ask(out, t, it);
+    bool in_words = chat && t == QSI_TASK_HUMANEVAL;
+    if (st == QS_OK) st = in_words ? ask_for_code(out, it) : ask(out, t, it);
     if (st != QS_OK) QS_FAIL(err, st, "out of memory for a prompt");
 done:
     return st;

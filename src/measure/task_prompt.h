@@ -16,9 +16,11 @@ typedef struct qsi_subject {
 extern const qsi_subject qsi_ceval_subjects[], qsi_cmmlu_subjects[];
 
 /* Appends the prompt for an item of a file with the first n_shots items of `examples` before it (may be
- * NULL with n_shots 0; they must have answers). A task of choices asks every item that has some. */
-qs_status qsi_task_prompt(qsi_str *out, qsi_task t, const qsi_task_file *f, const qsi_task_item *it,
-                          const qsi_task_file *examples, size_t n_shots, qs_err *err) QS_MUST_CHECK;
+ * NULL with n_shots 0; they must have answers). A task of choices asks every item that has some. chat:
+ * it is a turn in a conversation; that only changes HumanEval, which then asks in words. */
+qs_status qsi_task_prompt(qsi_str *out, qsi_task t, bool chat, const qsi_task_file *f,
+                          const qsi_task_item *it, const qsi_task_file *examples, size_t n_shots,
+                          qs_err *err) QS_MUST_CHECK;
 /* Appends choice i as it follows the prompt. */
 qs_status qsi_task_choice(qsi_str *out, qsi_task t, const qsi_task_item *it, int32_t i) QS_MUST_CHECK;
 /* Strings before which a generated answer ends, where the text is continued as it is; NULL after the

@@ -5,12 +5,16 @@
 #include <string.h>
 
 #include "fmt/json.h"
+#include "measure/task_answer.h"
 #include "measure/task_choice.h"
+#include "measure/task_code.h"
+#include "measure/task_gen.h"
 #include "measure/task_journal.h"
 #include "measure/task_prompt.h"
 #include "sys/file.h"
 
 #define SHOTS 5 /* as the benchmarks of letters and GSM8K are reported */
+#define MAX_STOPS 256
 
 /* What an item came to. */
 typedef struct outcome {
@@ -31,9 +35,14 @@ typedef struct run {
     int64_t *first;           /* [n_files + 1] */
     outcome *outcomes;
     int64_t n_resumed, n_done;
-    qsi_chooser chooser;
+    qsi_chooser chooser;      /* of tasks with choices */
+    qsi_answerer answerer;    /* of others */
+    const char *stops[MAX_STOPS];
+    size_t n_stops;
+    int64_t max_tokens;
     qsi_journal journal;
     qsi_str prompt, line;     /* of the item at hand */
+    qsi_str text, program;
     qsi_str next[QSI_TASK_MAX_CHOICES];
 } run;
 
@@ -179,6 +188,27 @@ done:
     return st;
 }
 
+static qs_status put_string(qsi_str *out, const char *z) { return qsi_str_json(out, z, strlen(z)); }
+
+/* What decides how answers are generated. */
+static qs_status put_settings(const run *r, qsi_str *out) {
+    static const char *const think[] = { "auto", "on", "off" };
+    qs_status st = QS_OK;
+    QS_TRY(qsi_str_puts(out, ",\"chat\":"));
+    QS_TRY(put_string(out, r->o->chat ? qsi_chat_name(r->o->chat) : ""));
+    QS_TRY(qsi_str_printf(out, ",\"think\":\"%s\",\"n-predict\":%lld,\"stop\":[",
+                          think[r->o->think], (long long)r->max_tokens));
+    for (size_t i = 0; i < r->n_stops; i++) {
+        if (i > 0) QS_TRY(qsi_str_putc(out, ','));
+        QS_TRY(put_string(out, r->stops[i]));
+    }
+    QS_TRY(qsi_str_putc(out, ']'));
+    if (r->task == QSI_TASK_HUMANEVAL)
+        QS_TRY(qsi_str_printf(out, ",\"code-timeout\":%.17g", r->o->code_seconds));
+done:
+    return st;
+}
+
 /* All that decides the scores. */
 static qs_status put_head(const run *r, qsi_str *out) {
     qs_status st = QS_OK;
@@ -186,14 +216,22 @@ static qs_status put_head(const run *r, qsi_str *out) {
                           qsi_task_name(r->task), r->o->model, (int)r->shots));
     QS_TRY(put_list(out, "files", r->files, r->n_files));
     QS_TRY(put_list(out, "examples", r->examples, r->n_examples));
+    if (!qsi_task_has_choices(r->task)) QS_TRY(put_settings(r, out));
     QS_TRY(qsi_str_putc(out, '}'));
 done:
     return st;
 }
 
-static int n_metrics(qsi_task t) {
-    return t == QSI_TASK_HELLASWAG || t == QSI_TASK_ARC || t == QSI_TASK_PIQA ? 2 : 1;
+/* Names of the scores; NULL: fewer. */
+static const char *metric(qsi_task t, int i) {
+    static const char *const choices[] = { "acc", "acc_norm" };
+    static const char *const numbers[] = { "strict_match", "flexible_match" };
+    if (t == QSI_TASK_HUMANEVAL) return i == 0 ? "pass@1" : NULL;
+    if (t == QSI_TASK_GSM8K) return numbers[i];
+    return i == 0 || !qsi_task_asks_letter(t) ? choices[i] : NULL;
 }
+
+static int n_metrics(qsi_task t) { return metric(t, 1) ? 2 : 1; }
 
 /* An item of the journal that goes on. One that stands there twice is one. */
 static qs_status take_line(void *user, const qsi_json *j, qs_err *err) {
@@ -252,10 +290,19 @@ static int32_t best(const double *x, int32_t n) {
     return at;
 }
 
-/* Scores of a question with choices; what was found goes on in r->line. */
-static qs_status choose(run *r, const qsi_task_item *it, double *ll, outcome *x, qs_err *err) {
+static qs_status put_numbers(qsi_str *out, const char *key, const double *x, int32_t n) {
     qs_status st = QS_OK;
-    double per_byte[QSI_TASK_MAX_CHOICES];
+    QS_TRY(qsi_str_printf(out, ",\"%s\":[", key));
+    for (int32_t i = 0; i < n; i++) QS_TRY(qsi_str_printf(out, "%s%.9g", i > 0 ? "," : "", x[i]));
+    QS_TRY(qsi_str_putc(out, ']'));
+done:
+    return st;
+}
+
+/* Scores of a question with choices. `seen` gets what was found, for the journal. */
+static qs_status choose(run *r, const qsi_task_item *it, outcome *x, qsi_str *seen, qs_err *err) {
+    qs_status st = QS_OK;
+    double ll[QSI_TASK_MAX_CHOICES], per_byte[QSI_TASK_MAX_CHOICES];
     for (int32_t i = 0; i < it->n_choices; i++) {
         qsi_str_clear(&r->next[i]);
         if (qsi_task_choice(&r->next[i], r->task, it, i) != QS_OK) QS_TRY(no_memory(err));
@@ -268,15 +315,45 @@ static qs_status choose(run *r, const qsi_task_item *it, double *ll, outcome *x,
     }
     x->score[0] = best(ll, it->n_choices) == it->answer;
     x->score[1] = best(per_byte, it->n_choices) == it->answer;
+    if (put_numbers(seen, "log_likelihood", ll, it->n_choices) != QS_OK) QS_TRY(no_memory(err));
 done:
     return st;
 }
 
-static qs_status put_numbers(qsi_str *out, const char *key, const double *x, int32_t n) {
+/* Whether a generated program passes its tests. */
+static qs_status test_program(run *r, const qsi_task_item *it, outcome *x, const char **how,
+                              qs_err *err) {
     qs_status st = QS_OK;
-    QS_TRY(qsi_str_printf(out, ",\"%s\":[", key));
-    for (int32_t i = 0; i < n; i++) QS_TRY(qsi_str_printf(out, "%s%.9g", i > 0 ? "," : "", x[i]));
-    QS_TRY(qsi_str_putc(out, ']'));
+    qsi_str_clear(&r->program);
+    QS_TRY(qsi_answer_program(&r->program, it, r->text.data ? r->text.data : "", r->o->chat != NULL,
+                              err));
+    QS_TRY(qsi_code_run(r->o->python, &r->program, r->o->code_seconds, r->o->cancel, how, err));
+    x->score[0] = strcmp(*how, "passed") == 0;
+done:
+    return st;
+}
+
+/* Scores of a generated answer. `seen` gets it, for the journal. */
+static qs_status answer(run *r, const qsi_task_item *it, outcome *x, qsi_str *seen, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_finish finish = QSI_FINISH_END;
+    const char *how = NULL;
+    QS_TRY(qsi_answerer_run(&r->answerer, &r->prompt, r->o->cancel, &r->text, &x->cut, &finish, err));
+    const char *text = r->text.data ? r->text.data : "";
+    if (r->task == QSI_TASK_HUMANEVAL) {
+        QS_TRY(test_program(r, it, x, &how, err));
+    } else {
+        bool right[2];
+        for (int i = 0; i < 2; i++) {
+            QS_TRY(qsi_answer_number(text, it->solution, i == 0, &right[i], err));
+            x->score[i] = right[i];
+        }
+    }
+    bool whole = finish == QSI_FINISH_END || finish == QSI_FINISH_STOP;
+    if (qsi_str_printf(seen, ",\"whole\":%s,\"answer\":", whole ? "true" : "false") != QS_OK ||
+        put_string(seen, text) != QS_OK ||
+        (how && qsi_str_printf(seen, ",\"program\":\"%s\"", how) != QS_OK))
+        QS_TRY(no_memory(err));
 done:
     return st;
 }
@@ -287,16 +364,18 @@ static qs_status run_item(run *r, size_t file, size_t item, outcome *x, qs_err *
     const qsi_task_item *it = &f->items[item];
     const qsi_task_file *examples = r->n_examples == 0 ? NULL
                                     : &r->examples[r->n_examples == 1 ? 0 : file];
-    double ll[QSI_TASK_MAX_CHOICES];
+    qsi_str seen = { 0 };
     qsi_str_clear(&r->prompt);
-    QS_TRY(qsi_task_prompt(&r->prompt, r->task, f, it, examples, (size_t)r->shots, err));
-    QS_TRY(choose(r, it, ll, x, err));
+    QS_TRY(qsi_task_prompt(&r->prompt, r->task, r->o->chat != NULL, f, it, examples, (size_t)r->shots,
+                           err));
+    if (qsi_task_has_choices(r->task)) QS_TRY(choose(r, it, x, &seen, err));
+    else QS_TRY(answer(r, it, x, &seen, err));
     if (put_item(&r->line, r, file, item, x) != QS_OK ||
-        put_numbers(&r->line, "log_likelihood", ll, it->n_choices) != QS_OK ||
-        qsi_str_putc(&r->line, '}') != QS_OK)
+        qsi_str_append(&r->line, seen.data, seen.len) != QS_OK || qsi_str_putc(&r->line, '}') != QS_OK)
         QS_TRY(no_memory(err));
     x->done = true;
 done:
+    qsi_str_release(&seen);
     if (st != QS_OK && st != QS_E_CANCELLED)
         qsi_err_prefix(err, "'%s' item %lld", f->path, (long long)it->line);
     return st;
@@ -340,10 +419,9 @@ static void sum_up(const outcome *x, int64_t n, qsi_task_part *p) {
 
 static qs_status report(const run *r, qsi_task_report *out, qs_err *err) {
     qs_status st = QS_OK;
-    static const char *const metrics[] = { "acc", "acc_norm" };
     qsi_task_report p = { .task = r->task, .shots = r->shots, .n_metrics = n_metrics(r->task),
                           .n_resumed = r->n_resumed };
-    for (int k = 0; k < p.n_metrics; k++) p.metric[k] = metrics[k];
+    for (int k = 0; k < p.n_metrics; k++) p.metric[k] = metric(r->task, k);
     p.parts = qsi_calloc(r->n_files, sizeof *p.parts);
     if (p.parts == NULL) QS_TRY(no_memory(err));
     for (; p.n_parts < r->n_files; p.n_parts++) {
@@ -414,9 +492,47 @@ done:
     return st;
 }
 
+/* Programs of a model are run where that was allowed, and where there is a sandbox that works. */
+static qs_status check_python(run *r, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_str nothing = { 0 };
+    const char *how;
+    if (r->o->python == NULL)
+        QS_FAIL(err, QS_E_ARG, "humaneval runs the programs that the model writes: --run-code allows "
+                "that, in a sandbox without network that can write nothing");
+    if (qsi_str_puts(&nothing, "import math, typing, collections, re, itertools\n") != QS_OK)
+        QS_TRY(no_memory(err));
+    QS_TRY(qsi_code_run(r->o->python, &nothing, 60, r->o->cancel, &how, err));
+    if (strcmp(how, "passed") != 0)
+        QS_FAIL(err, QS_E_UNSUPPORTED, "'%s' does not work in the sandbox: an empty program %s (a "
+                "script around the interpreter? --python names another)", r->o->python, how);
+done:
+    qsi_str_release(&nothing);
+    return st;
+}
+
+static qs_status prepare(run *r, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_task_opts *o = r->o;
+    if (qsi_task_has_choices(r->task)) return qsi_chooser_init(&r->chooser, r->engine, r->vocab, err);
+    const char *const *stops = o->n_stops > 0 ? o->stops : qsi_task_stops(r->task);
+    while (r->n_stops < MAX_STOPS && (o->n_stops > 0 ? r->n_stops < o->n_stops
+                                      : !o->chat && stops[r->n_stops] != NULL)) {
+        r->stops[r->n_stops] = stops[r->n_stops];
+        r->n_stops++;
+    }
+    r->max_tokens = o->max_tokens > 0 ? o->max_tokens : r->task == QSI_TASK_HUMANEVAL ? 1024 : 512;
+    if (r->task == QSI_TASK_HUMANEVAL) QS_TRY(check_python(r, err));
+    QS_TRY(qsi_answerer_init(&r->answerer, r->engine, r->vocab, o->chat, o->think, r->max_tokens,
+                             r->stops, r->n_stops, err));
+done:
+    return st;
+}
+
 static void release(run *r) {
     qsi_journal_close(&r->journal);
     qsi_chooser_release(&r->chooser);
+    qsi_answerer_release(&r->answerer);
     for (size_t i = 0; i < r->n_files; i++) qsi_task_release(&r->files[i]);
     for (size_t i = 0; i < r->n_examples; i++) qsi_task_release(&r->examples[i]);
     for (size_t i = 0; i < QSI_COUNT(r->next); i++) qsi_str_release(&r->next[i]);
@@ -426,6 +542,8 @@ static void release(run *r) {
     qsi_free(r->outcomes);
     qsi_str_release(&r->prompt);
     qsi_str_release(&r->line);
+    qsi_str_release(&r->text);
+    qsi_str_release(&r->program);
     qsi_free(r);
 }
 
@@ -440,7 +558,7 @@ qs_status qsi_task_run(qsi_engine *e, const qsi_vocab *v, const qsi_task_opts *o
     QS_TRY(load_files(r, err));
     QS_TRY(load_examples(r, err));
     QS_TRY(make_room(r, err));
-    QS_TRY(qsi_chooser_init(&r->chooser, e, v, err));
+    QS_TRY(prepare(r, err));
     QS_TRY(open_journal(r, err));
     QS_TRY(run_items(r, err));
     QS_TRY(report(r, out, err));

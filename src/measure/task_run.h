@@ -1,9 +1,11 @@
 /* Evaluation of a model on benchmark files: every item is asked and scored, the journal keeps what is
- * done, the report sums up. What a score is, by task:
+ * done, the report sums up. The scores, by task:
  *
  *   mmlu, ceval, cmmlu     acc: the letter found likeliest is the right one
  *   hellaswag, arc, piqa   acc: the same of the choices' texts; acc_norm: by log-likelihood over the
  *                          bytes of the text (without the space before it)
+ *   gsm8k                  strict_match, flexible_match: see qsi_answer_number
+ *   humaneval              pass@1: the program passes its tests, in the sandbox of sys/jail.h
  *
  * Ties go to the first choice. Standard errors are those of a mean, items taken as independent.
  * Thread: owner. */
@@ -11,8 +13,10 @@
 #define QSI_MEASURE_TASK_RUN_H
 
 #include "base/str.h"
+#include "infer/generate.h"
 #include "measure/eval_text.h"
 #include "measure/task_file.h"
+#include "tok/chat.h"
 #include "tok/tok.h"
 
 #define QSI_TASK_METRICS 2
@@ -25,6 +29,15 @@ typedef struct qsi_task_opts {
     const char *dev;             /* examples: a file, or a folder with one for each subject; or NULL */
     int32_t shots;               /* examples before a question; -1: up to 5 where there is a dev */
     int64_t limit;               /* items of each file, the first ones; 0: all */
+    /* of generated answers */
+    const qsi_chat_template *chat; /* asked in a conversation; NULL: prompts are continued */
+    qsi_think think;
+    int64_t max_tokens;          /* of an answer; 0: 512 for gsm8k, 1024 for humaneval */
+    const char *const *stops;    /* strings that end one */
+    size_t n_stops;              /* 0: the task's own, where prompts are continued */
+    const char *python;          /* the interpreter's absolute path, allows running what the model
+                                    writes; NULL: humaneval is refused */
+    double code_seconds;         /* that a program may take */
     const char *output;          /* the report goes there, the journal beside it; NULL: neither */
     bool resume;
     const char *model;           /* JSON: what else decides the results */

@@ -41,6 +41,14 @@ ARC = [
 PIQA = [{"goal": "To dry a wet shirt,", "sol1": "hang it in the sun.", "sol2": "put it in a well."},
         {"goal": "要把灯打开，", "sol1": "把书翻到最后一页。", "sol2": "按一下开关。"}]
 PIQA_LABELS = [0, 1]
+GSM8K = [{"question": "Tom has 3 pens and buys 4. How many has he?", "answer": "3+4=7\n#### 7"},
+         {"question": "小明有十个苹果，吃了两个，还剩几个？", "answer": "10-2=8\n#### 8"},
+         {"question": "A book costs $1,000. What do two cost?", "answer": "2*1000\n#### 2,000"}]
+HUMANEVAL = [{"task_id": "own/%d" % i, "prompt": "def %s(x):\n    \"\"\"%s\"\"\"\n" % (name, words),
+              "canonical_solution": "    return %s\n" % body, "entry_point": name,
+              "test": "def check(candidate):\n    assert candidate(2) == %d\n" % want}
+             for i, (name, words, body, want) in enumerate([("double", "Twice x.", "2 * x", 4),
+                                                            ("square", "x 的平方。", "x * x", 4)])]
 
 
 def path(name):
@@ -222,6 +230,86 @@ class Eval(unittest.TestCase):
         self.fails("has 1 labels", name, "--labels", write("one.lst", "1\n"))
         self.fails("elsewhere.lst' line 2", name, "--labels", write("piqa/elsewhere.lst", "0\n2\n"))
 
+    def test_neighbours(self):
+        """Questions of as many tokens, one after the other; choices of which one is short."""
+        items = [("What is the colour of " + w + "?", ["aa", "bb", "cc", "dd"], "B")
+                 for w in ("snow", "milk", "rust", "coal")]
+        want = letters(self.m, items, MMLU_HEAD % "near", "\nAnswer:")
+        self.check(want, mmlu("near_test.csv", items))
+        words = "stone river cloud green 春 秋 水 moon pear salt".split()
+        pairs = [{"goal": "Take %s" % a, "sol1": b, "sol2": "%s %s and %s" % (a, b, c), "label": 1}
+                 for a in words[:5] for b, c in zip(words, words[3:])]
+        want = [self.m.scores("Question: %s\nAnswer:" % x["goal"], [x["sol1"], x["sol2"]], 1)
+                for x in pairs]
+        self.check(want, write_jsonl("pairs.jsonl", pairs))
+
+    def generated(self, prompt, *options, raw=True):
+        args = ["--raw", prompt] if raw else [prompt]
+        rc, out, err = run("run", self.m.name, *args, "--temp", "0", "--repeat-penalty", "1", "--json",
+                           *options)
+        self.assertEqual(rc, 0, err)
+        return json.loads(out)["text"]
+
+    def answers(self, *args):
+        out = path("answers.json")
+        for old in (out, out + ".journal"):
+            if os.path.exists(old):
+                os.remove(old)
+        report = json.loads(self.ok(*args, "-o", out, "--json"))
+        with open(out + ".journal", encoding="utf-8") as f:
+            return report, [json.loads(line) for line in f][1:]
+
+    def test_gsm8k(self):
+        name = write_jsonl("gsm8k_test.jsonl", GSM8K)
+        r, lines = self.answers(name, "-n", "24", "--chat", "off")
+        self.assertEqual((r["task"], r["items"], r["shots"]), ("gsm8k", 3, 0))
+        for x, line in zip(GSM8K, lines):
+            prompt = "Question: %s\nAnswer:" % x["question"]
+            self.assertEqual(line["answer"], self.generated(prompt, "-n", "24", "--stop", "Question:"))
+            self.assertEqual(len(line["score"]), 2)
+        shown = "".join("Question: %s\nAnswer: %s\n\n" % (x["question"], x["answer"]) for x in GSM8K[:2])
+        _, lines = self.answers(name, "-n", "5", "--chat", "off", "--dev", name, "--shots", "2",
+                                "--limit", "1", "--stop", "\\n", "-c", "1024")
+        prompt = shown + "Question: %s\nAnswer:" % GSM8K[0]["question"]
+        self.assertEqual(lines[0]["answer"],
+                         self.generated(prompt, "-n", "5", "--stop", "\n", "-c", "1024"))
+        # asked in a conversation where the model has a template
+        _, lines = self.answers(name, "-n", "12", "--limit", "1")
+        prompt = "Question: %s\nAnswer:" % GSM8K[0]["question"]
+        self.assertEqual(lines[0]["answer"], self.generated(prompt, "-n", "12", raw=False))
+
+    def test_gsm8k_killed(self):
+        args = [write_jsonl("many_gsm8k.jsonl", [dict(x, question="%d: %s" % (i, x["question"]))
+                                                 for i in range(40) for x in GSM8K]), "-n", "30"]
+        whole, out = path("whole_gsm8k.json"), path("parts_gsm8k.json")
+        self.ok(*args, "-o", whole)
+        n = self.killed(args, out).count(b"\n") - 1
+        self.assertTrue(0 < n < 120, n)
+        rc, _, err = run("eval", "-m", self.m.name, *args, "-o", out, "--resume")
+        self.assertEqual(rc, 0, err)
+        self.assertIn(b"of 120 items were done before", err)
+        for end in ("", ".journal"):
+            with open(whole + end, "rb") as f, open(out + end, "rb") as g:
+                self.assertEqual(f.read(), g.read(), end)
+
+    def test_humaneval(self):
+        name = write_jsonl("HumanEval.jsonl", HUMANEVAL)
+        self.fails("--run-code allows that", name)
+        self.fails("there is no program", name, "--run-code", "--python", "/no/python")
+        script = write("python.sh", "#!/bin/sh\nexec python3 \"$@\"\n")
+        os.chmod(script, 0o755)
+        self.fails("scripts do not count", name, "--run-code", "--python", script)
+        _, _, err = run("eval", "-m", self.m.name, name, "--run-code", "-n", "1", "-c", "1024")
+        if b"no sandbox" in err:
+            self.skipTest("this system has no sandbox")
+        self.fails("does not work in the sandbox", name, "--run-code", "--python", "/bin/true")
+        r, lines = self.answers(name, "--run-code", "-n", "16", "--chat", "off", "-c", "1024")
+        self.assertEqual(r["pass@1"], {"value": 0, "se": 0})
+        for x, line in zip(HUMANEVAL, lines):
+            stops = [w for s in ("\\nclass", "\\ndef", "\\n#", "\\nif", "\\nprint") for w in ("--stop", s)]
+            self.assertEqual(line["answer"], self.generated(x["prompt"], "-n", "16", "-c", "1024", *stops))
+            self.assertIn(line["program"], ("failed", "timed out"))
+
     def test_folder_and_table(self):
         mmlu("subjects/abc_test.csv", LETTERS[:2])
         mmlu("subjects/long_words_test.csv", LETTERS)
@@ -278,6 +366,9 @@ class Eval(unittest.TestCase):
         self.fails("are for texts", name, "--window", "10", code=2)
         self.fails("is read as a text", text, "--limit", "1", code=2)
         self.fails("one text at a time", text, text, code=2)
+        self.fails("are for humaneval", name, "--run-code", code=2)
+        self.fails("whose answers are written", name, "-n", "5", code=2)
+        self.fails("whose answers are written", text, "--stop", "x", code=2)
         self.fails("--resume needs --output", name, "--resume", code=2)
         self.assertIn("perplexity", self.ok(name, "--task", "text"))
 
@@ -327,7 +418,7 @@ class Eval(unittest.TestCase):
         self.fails("of another model", name, "-o", out, "--resume")
         self.m = Model(model("moe", "f32"))
         mmlu("else_test.csv", LETTERS[:3])
-        self.fails("of other files, or these have changed", name, "-o", out, "--resume")
+        self.fails("of other files, or these (or --limit) have changed", name, "-o", out, "--resume")
         write("else.json.journal", "{\"a\":1}\n")
         self.fails("is no journal of an evaluation", name, "-o", out, "--resume")
         write("else.json.journal", "hello\n")
