@@ -165,6 +165,23 @@ QSI_INLINE void use_rows(const int t, int64_t rows) {
     shape_use(&s);
 }
 
+/* Prefetches part i of `of` of the bytes that the buffer takes after those of block b of panels
+ * [p, p + NP): a part before each tile, which takes longer than they do from memory. */
+QSI_INLINE void prefetch_next(const int t, const problem *q, int64_t p, int64_t b, int64_t i,
+                              int64_t of) {
+    const int64_t per = is_k(t) ? 1 : BLOCKS, nb = q->k / block_len(t);
+    const int64_t lines = per * words_of(t) * VB / 64 + (half_at(t) < 0 ? 0 : 1);
+    if (b + per < nb)
+        b += per;
+    else
+        b = 0, p += NP;
+    for (int j = 0; j < NP && p + j < q->p1; j++) {
+        const char *first = from_block(t, q->packed + (size_t)(p + j) * panel_size(t, q->k), b);
+        for (int64_t l = lines * i / of; l < lines * (i + 1) / of; l++)
+            __builtin_prefetch(first + l * 64);
+    }
+}
+
 /* Rows [r0, r0 + rows) by panels p and p + 1 (which may be missing). */
 QSI_INLINE void run_many(const int t, unpack_fn *open, const problem *q, int64_t r0, int64_t rows,
                          int64_t p) {
@@ -230,7 +247,7 @@ QSI_INLINE void run_amx(const int t, unpack_fn *open, const problem *q) {
 #define AMX_FUNCTIONS(name)                                                                        \
     static __attribute__((noinline)) void unpack_##name(const char *panel, int64_t b0, int64_t nb, \
                                                         buffer *w, int p) {                        \
-        unpack(QSI_MM_##name, panel, b0, nb, w, p);                                                \
+        unpack(QSI_MM_##name, true, panel, b0, nb, w, p);                                          \
     }                                                                                              \
     static void run_##name(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a, \
                            size_t lda, const void *packed, float *c, int64_t ldc, bool add) {      \

@@ -312,18 +312,20 @@ QSI_INLINE void weights16(int64_t n, const float *w, const uint16_t *scale, uint
 
 enum { COLS = 4 * W }; /* columns of a strip */
 
-/* All columns of rm rows, strip by strip. */
+/* All columns of rm rows, strip by strip. One row leaves registers for twice as wide a strip, which
+ * reads a cache's tile of 128 columns from front to back. */
 QSI_INLINE void pv(qsi_type t, bool scaled, int rm, int64_t n, int64_t d, const float *w,
                    int64_t ldw, const char *v, int64_t ldv, const uint16_t *scale, float *o,
                    int64_t ldo, qsi_ahead *ahead) {
-    const int64_t size = t == QSI_BF16 ? 4 : size_of(t), blocks = scaled ? COLS / 32 : 1;
-    uint16_t w16[6 * COLS / 32 * TILE];
+    const int64_t size = t == QSI_BF16 ? 4 : size_of(t), blocks = scaled ? 2 * COLS / 32 : 1;
+    uint16_t w16[6 * 2 * COLS / 32 * TILE];
     for (int r = 0; r < rm && !scaled; r++) weights16(n, w + r * ldw, NULL, w16 + r * TILE);
-    for (int64_t c = 0; c < d; c += COLS) {
+    for (int64_t c = 0, cols; c < d; c += cols) {
         int64_t left = d - c, step = 0;
         const char *pf = (const char *)w16;
+        cols = rm == 1 && left >= 2 * COLS ? 2 * COLS : COLS;
         for (int r = 0; r < rm && scaled; r++)
-            for (int64_t b = 0; b < blocks && 32 * b < left; b++)
+            for (int64_t b = 0; 32 * b < cols && 32 * b < left; b++)
                 weights16(n, w + r * ldw, scale + (c / 32 + b) * TILE,
                           w16 + (r * blocks + b) * TILE);
         if (t == QSI_BF16 && ahead && ahead->at < ahead->end) {
@@ -331,12 +333,16 @@ QSI_INLINE void pv(qsi_type t, bool scaled, int rm, int64_t n, int64_t d, const 
             step = LINES * 64;
             ahead->at += (n + 1) / 2 * step;
         }
-        if (left >= COLS)
-            pv_block(t, false, scaled, rm, 4, n, left, w16, blocks * TILE, v + c * size, ldv,
-                     o + c, ldo, pf, step);
+        const char *at = v + c * size;
+        if (rm == 1 && cols > COLS)
+            pv_block(t, false, scaled, rm, 8, n, left, w16, blocks * TILE, at, ldv, o + c, ldo, pf,
+                     step);
+        else if (left >= COLS)
+            pv_block(t, false, scaled, rm, 4, n, left, w16, blocks * TILE, at, ldv, o + c, ldo, pf,
+                     step);
         else
-            pv_block(t, true, scaled, rm, 4, n, left, w16, blocks * TILE, v + c * size, ldv,
-                     o + c, ldo, pf, step);
+            pv_block(t, true, scaled, rm, 4, n, left, w16, blocks * TILE, at, ldv, o + c, ldo, pf,
+                     step);
     }
 }
 

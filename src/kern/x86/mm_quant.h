@@ -23,6 +23,7 @@
 #define ROWS 96
 #define BLOCKS 8  /* blocks of 32 a buffer */
 #define AHEAD 1024 /* bytes that one row of Q8_0 prefetches ahead */
+#define AHEAD_TILES 2 /* buffers that tiles prefetch ahead */
 
 /* Fields of qsi_act8 and qsi_actk. */
 enum { A8_Z = 4, A8_QS = 8, AK_Z = 256, AK_S32 = 320, AK_S16 = 336, AK_D = 368 };
@@ -32,6 +33,12 @@ typedef struct buffer {
     char sc[16][NP][VB], mn[8][NP][VB];
     char d[BLOCKS][NP][VB], m[BLOCKS][NP][VB];
 } buffer;
+
+/* Where block b starts, or the line of halves before it (b: the first of such a line). */
+QSI_INLINE const char *from_block(const int t, const char *panel, int64_t b) {
+    place at = block_at(t, panel, b);
+    return half_at(t) < 0 ? at.words : at.half;
+}
 
 QSI_INLINE vi bcast(const char *p) { return alli(word(p)); }
 QSI_INLINE vf bcastf(const char *p) {
@@ -66,9 +73,16 @@ QSI_INLINE const char *act_pairs(const int t, const char *x) {
 
 /* ---- few rows ---- */
 
+/* Types whose codes tiles take from the panel, masking them: nothing but their scales is unpacked. */
+QSI_INLINE bool in_place(const int t) {
+    return BIASED && (t == QSI_MM_Q8_0 || t == QSI_MM_Q4_0 || t == QSI_MM_Q4_1 || t == QSI_MM_Q4_K);
+}
+
 /* Rows that share the codes in registers: with more (or eight codes and their dots at a time) the
- * buffer is faster. */
-QSI_INLINE int few_of(const int t) { return is_k(t) && bundle_steps(t) == 8 && FEW > 2 ? 2 : FEW; }
+ * buffer is faster, and tiles without one. */
+QSI_INLINE int few_of(const int t) {
+    return FEW > 2 && (t == QSI_MM_Q4_K || (is_k(t) && bundle_steps(t) == 8)) ? 2 : FEW;
+}
 
 /* Which running dot takes code e: in blocks of 256 each its own (codes of a bundle are of several
  * groups), else two, of which all codes of one factor. */
@@ -237,23 +251,29 @@ QSI_INLINE void rows_panel(const int t, const int rows, int64_t nb, const char *
 
 /* ---- many rows ---- */
 
-/* 256 values from block b0 on (blocks of 32: nb of them) to panel p of the buffer. */
-QSI_INLINE void unpack(const int t, const char *panel, int64_t b0, int64_t nb, buffer *w,
-                       const int p) {
+QSI_INLINE void unpack_codes(const int t, const char *words, char codes[][NP][VB], const int p) {
+#pragma GCC unroll 32
+    for (int j = 0; j < bundles_of(t); j++) {
+        vi v[8];
+        bundle(t, words, j, v);
+        for (int e = 0; e < bundle_steps(t); e++) sti(codes[step_of(t, j, e)][p], v[e]);
+    }
+}
+
+/* 256 values from block b0 on (blocks of 32: nb of them) to panel p of the buffer; codes: not only the
+ * scales. Scales of codes that a tile takes in_place are too large by what their codes are too small. */
+QSI_INLINE void unpack(const int t, const bool codes, const char *panel, int64_t b0, int64_t nb,
+                       buffer *w, const int p) {
     place at = block_at(t, panel, b0);
     for (int64_t i = 0; i < nb; i++, at = next_block(t, at, b0 + i - 1)) {
-#pragma GCC unroll 32
-        for (int j = 0; j < bundles_of(t); j++) {
-            vi v[8];
-            bundle(t, at.words, j, v);
-            for (int e = 0; e < bundle_steps(t); e++)
-                sti(w->codes[i * 8 + step_of(t, j, e)][p], v[e]);
-        }
+        if (codes) unpack_codes(t, at.words, w->codes + i * 8, p);
         vf d, m;
         if (is_k(t)) {
             scales o;
             scales_k(t, at.words, at.half, &o);
-            for (int g = 0; g < 64 / group_steps(t); g++) sti(w->sc[g][p], o.sc[g]);
+#pragma GCC unroll 16
+            for (int g = 0; g < 64 / group_steps(t); g++)
+                sti(w->sc[g][p], codes || g % 2 != 0 ? o.sc[g] : shl(o.sc[g], 4));
             if (has_min(t))
                 for (int g = 0; g < min_pairs(t); g++) sti(w->mn[g][p], o.mn[g]);
             d = o.d;
@@ -269,12 +289,40 @@ QSI_INLINE void unpack(const int t, const char *panel, int64_t b0, int64_t nb, b
 typedef struct tile {
     const buffer *w;
     int64_t nb;    /* blocks in the buffer */
+    const char *at[NP]; /* the first of them in the panels (from_block) */
     const char *a; /* at the buffer's first value */
     size_t lda;
     float *acc; /* [rows][NP][W] */
+    const char *ahead[NP]; /* to be fetched meanwhile: so many lines of each, a few a group */
+    int64_t lines, few;
 } tile;
 
-QSI_INLINE void tile_dots(const int t, const int rows, const tile *o, const char *x, int64_t step,
+/* Fetches the next few lines to the second cache. A fetch holds a place among the first cache's misses
+ * until it is there: many at once would keep the loads of the tile waiting. */
+QSI_INLINE void fetch_few(tile *o) {
+    int64_t n = o->few < o->lines ? o->few : o->lines;
+    for (int64_t i = 0; i < n; i++)
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; p++) {
+            _mm_prefetch(o->ahead[p], _MM_HINT_T1);
+            o->ahead[p] += 64;
+        }
+    o->lines -= n;
+}
+
+/* Step i of group g of block b, of panel p. */
+QSI_INLINE vi tile_code(const int t, const tile *o, int64_t b, int64_t g, const int i, const int p) {
+    if (!in_place(t)) return ldi(o->w->codes[b * 8 + g * group_steps(t) + i][p]);
+    const char *words = block_at(t, o->at[p], b).words;
+    if (t == QSI_MM_Q8_0) return ldi(words + i * VB);
+    if (t == QSI_MM_Q4_K)
+        return iand(ldi(words + (4 + g / 2 * 8 + i) * VB),
+                    alli((int)(g % 2 != 0 ? 0xf0f0f0f0u : 0x0f0f0f0fu)));
+    return nibble(ldi(words + ((t == QSI_MM_Q4_1) + i % 4) * VB), i >= 4);
+}
+
+/* Running dots of group g of block b, whose activations are at x. */
+QSI_INLINE void tile_dots(const int t, const int rows, const tile *o, const char *x, int64_t b,
                           const int g, vi s[MR][NP]) {
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
@@ -286,7 +334,7 @@ QSI_INLINE void tile_dots(const int t, const int rows, const tile *o, const char
     for (int i = 0; i < group_steps(t); i++) {
         vi w[NP];
 #pragma GCC unroll 2
-        for (int p = 0; p < NP; p++) w[p] = ldi(o->w->codes[step + i][p]);
+        for (int p = 0; p < NP; p++) w[p] = tile_code(t, o, b, g, i, p);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             vi v = bcast(act_qs(t, x + (size_t)r * o->lda) + 4 * (g * group_steps(t) + i));
@@ -296,14 +344,15 @@ QSI_INLINE void tile_dots(const int t, const int rows, const tile *o, const char
     }
 }
 
-QSI_INLINE void tile_k(const int t, const int rows, const tile *o) {
+QSI_INLINE void tile_k(const int t, const int rows, tile *o) {
     vi sum[MR][NP];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
         for (int p = 0; p < NP; p++) sum[r][p] = alli(0);
     for (int g = 0; g < 64 / group_steps(t); g++) {
         vi s[MR][NP];
-        tile_dots(t, rows, o, o->a, g * group_steps(t), g, s);
+        fetch_few(o);
+        tile_dots(t, rows, o, o->a, 0, g, s);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
@@ -317,7 +366,8 @@ QSI_INLINE void tile_k(const int t, const int rows, const tile *o) {
 #pragma GCC unroll 2
         for (int p = 0; p < NP; p++) {
             char *c = (char *)(o->acc + (r * NP + p) * W);
-            vf acc = vfma(to_float(sum[r][p]), vmul(ad, ldf(o->w->d[0][p])), ldf(c));
+            vi s = in_place(t) ? sar(sum[r][p], 4) : sum[r][p];
+            vf acc = vfma(to_float(s), vmul(ad, ldf(o->w->d[0][p])), ldf(c));
             if (has_min(t)) {
                 vi low = alli(0);
 #pragma GCC unroll 8
@@ -330,7 +380,7 @@ QSI_INLINE void tile_k(const int t, const int rows, const tile *o) {
     }
 }
 
-QSI_INLINE void tile_32(const int t, const int rows, const tile *o) {
+QSI_INLINE void tile_32(const int t, const int rows, tile *o) {
     vf acc[MR][NP];
     const char *a = o->a;
 #pragma GCC unroll 8
@@ -338,7 +388,8 @@ QSI_INLINE void tile_32(const int t, const int rows, const tile *o) {
         for (int p = 0; p < NP; p++) acc[r][p] = ldf((char *)(o->acc + (r * NP + p) * W));
     for (int64_t b = 0; b < o->nb; b++, a += sizeof(qsi_act8)) {
         vi s[MR][NP];
-        tile_dots(t, rows, o, a, b * 8, 0, s);
+        fetch_few(o);
+        tile_dots(t, rows, o, a, b, 0, s);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const char *x = a + (size_t)r * o->lda;
@@ -356,7 +407,7 @@ QSI_INLINE void tile_32(const int t, const int rows, const tile *o) {
         for (int p = 0; p < NP; p++) stf((char *)(o->acc + (r * NP + p) * W), acc[r][p]);
 }
 
-typedef void tile_fn(const tile *o);
+typedef void tile_fn(tile *o);
 typedef tile_fn *const tile_fns[MR + 1];
 typedef void unpack_fn(const char *panel, int64_t b0, int64_t nb, buffer *w, int p);
 
@@ -446,21 +497,19 @@ QSI_INLINE void run_few(const int t, const problem *q) {
     }
 }
 
-/* Prefetches part i of `of` of the bytes that the buffer takes after those of block b of panels
- * [p, p + NP): a part before each tile, which takes longer than they do from memory. */
-QSI_INLINE void prefetch_next(const int t, const problem *q, int64_t p, int64_t b, int64_t i,
-                              int64_t of) {
+/* What tiles over the buffer of block b fetch meanwhile: the bytes that stand AHEAD_TILES buffers
+ * further on in panels [p, q->p1). */
+QSI_INLINE void fetch_ahead(const int t, const problem *q, int64_t p, int64_t b, int64_t tiles,
+                            tile *o) {
     const int64_t per = is_k(t) ? 1 : BLOCKS, nb = q->k / block_len(t);
-    const int64_t lines = per * words_of(t) * VB / 64 + (half_at(t) < 0 ? 0 : 1);
-    if (b + per < nb)
-        b += per;
-    else
-        b = 0, p += NP;
-    for (int j = 0; j < NP && p + j < q->p1; j++) {
-        place at = block_at(t, q->packed + (size_t)(p + j) * panel_size(t, q->k), b);
-        const char *first = half_at(t) < 0 ? at.words : at.half;
-        for (int64_t l = lines * i / of; l < lines * (i + 1) / of; l++)
-            __builtin_prefetch(first + l * 64);
+    const int64_t calls = tiles * (is_k(t) ? 64 / group_steps(t) : BLOCKS);
+    o->lines = per * words_of(t) * VB / 64 + (half_at(t) < 0 ? 0 : (per + SHARE - 1) / SHARE);
+    o->few = (o->lines + calls - 1) / calls;
+    for (b += AHEAD_TILES * per; b >= nb && p < q->p1; p += NP) b -= nb;
+    if (p >= q->p1) o->lines = 0;
+    for (int j = 0; j < NP && o->lines > 0; j++) {
+        const char *panel = q->packed + (size_t)(p + j < q->p1 ? p + j : p) * panel_size(t, q->k);
+        o->ahead[j] = from_block(t, panel, b);
     }
 }
 
@@ -476,16 +525,20 @@ QSI_INLINE void run_tiles(const int t, const bool exact, unpack_fn *open, tile_f
     memset(acc, 0, (size_t)(rows * NP * W) * sizeof(float));
     for (int64_t b = 0; b < nb; b += per) {
         int64_t n = nb - b < per ? nb - b : per;
-        for (int i = 0; i < NP; i++)
-            open(q->packed + (size_t)(p + i < q->p1 ? p + i : p) * size, b, n, &w, i);
+        tile o = {.w = &w, .nb = n, .lda = q->lda};
+        for (int i = 0; i < NP; i++) {
+            const char *panel = q->packed + (size_t)(p + i < q->p1 ? p + i : p) * size;
+            o.at[i] = from_block(t, panel, b);
+            open(panel, b, n, &w, i);
+        }
+        fetch_ahead(t, q, p, b, tiles, &o);
         if (exact) widen(t, &w, n, &f);
         const char *a = q->a + (size_t)r0 * q->lda;
         a = exact ? a + b * block_len(t) * 4 : act_block(t, a, b);
         for (int64_t i = 0; i < tiles; i++) {
             int64_t i0 = rows * i / tiles, nr = rows * (i + 1) / tiles - i0;
-            prefetch_next(t, q, p, b, i, tiles);
-            tile o = {.w = &w, .nb = n, .a = a + (size_t)i0 * q->lda, .lda = q->lda,
-                      .acc = acc + i0 * NP * W};
+            o.a = a + (size_t)i0 * q->lda;
+            o.acc = acc + i0 * NP * W;
             if (!exact)
                 fns[nr](&o);
             else if (nr == MR)
@@ -521,7 +574,7 @@ QSI_INLINE void run_type(const int t, const bool exact, unpack_fn *open, tile_fn
         m, n, k, p0, p1, a, lda, packed, c, ldc, add                                               \
     }
 #define TILE_FN(name, rows)                                                                        \
-    static __attribute__((noinline)) void tile_##name##_##rows(const tile *o) {                    \
+    static __attribute__((noinline)) void tile_##name##_##rows(tile *o) {                          \
         if (is_k(QSI_MM_##name))                                                                   \
             tile_k(QSI_MM_##name, rows, o);                                                        \
         else                                                                                       \
@@ -530,18 +583,28 @@ QSI_INLINE void run_type(const int t, const bool exact, unpack_fn *open, tile_fn
 #define TILES(name)                                                                                \
     ALL_ROWS(TILE_FN, name)                                                                        \
     static tile_fns fns_##name = {NULL ALL_ROWS(TILE_NAME, name)};
-/* Out of the buffer these pairs are the same (Q5_0 and MXFP4: both shifted by 16). */
-#define fns_IQ4_NL fns_Q8_0
+/* Out of the buffer these pairs are the same (Q5_0 and MXFP4: both shifted by 16), those of the second
+ * kind where neither is taken in_place. */
 #define fns_MXFP4 fns_Q5_0
+#if BIASED
+#define MORE_TILES TILES(IQ4_NL) TILES(Q5_1) TILES(Q5_K)
+#else
+#define fns_IQ4_NL fns_Q8_0
 #define fns_Q5_1 fns_Q4_1
 #define fns_Q5_K fns_Q4_K
+#define MORE_TILES
+#endif
 #define ALL_TILES                                                                                  \
-    TILES(Q8_0) TILES(Q4_0) TILES(Q4_1) TILES(Q5_0) TILES(Q2_K) TILES(Q3_K) TILES(Q4_K) TILES(Q6_K)    \
-    TILES(IQ4_XS)
+    MORE_TILES TILES(Q8_0) TILES(Q4_0) TILES(Q4_1) TILES(Q5_0) TILES(Q2_K) TILES(Q3_K) TILES(Q4_K)  \
+    TILES(Q6_K) TILES(IQ4_XS)
 #define QUANT_FUNCTIONS(name)                                                                      \
     static __attribute__((noinline)) void unpack_##name(const char *panel, int64_t b0, int64_t nb, \
                                                         buffer *w, int p) {                        \
-        unpack(QSI_MM_##name, panel, b0, nb, w, p);                                                \
+        unpack(QSI_MM_##name, true, panel, b0, nb, w, p);                                          \
+    }                                                                                              \
+    static __attribute__((noinline, unused)) void scales_##name(                                   \
+        const char *panel, int64_t b0, int64_t nb, buffer *w, int p) {                             \
+        unpack(QSI_MM_##name, false, panel, b0, nb, w, p);                                         \
     }                                                                                              \
     static size_t bytes_##name(int64_t k) { return panel_size(QSI_MM_##name, k); }                 \
     static void pack_##name(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k,   \
@@ -550,7 +613,8 @@ QSI_INLINE void run_type(const int t, const bool exact, unpack_fn *open, tile_fn
     }                                                                                              \
     static void run_##name(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1, const void *a, \
                            size_t lda, const void *packed, float *c, int64_t ldc, bool add) {      \
-        run_type(QSI_MM_##name, false, unpack_##name, fns_##name, &(problem)PROBLEM);              \
+        unpack_fn *open = in_place(QSI_MM_##name) ? scales_##name : unpack_##name;                 \
+        run_type(QSI_MM_##name, false, open, fns_##name, &(problem)PROBLEM);                       \
     }                                                                                              \
     static void run_x_##name(int64_t m, int64_t n, int64_t k, int64_t p0, int64_t p1,              \
                              const void *a, size_t lda, const void *packed, float *c, int64_t ldc, \
