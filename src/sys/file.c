@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "sys/mapguard.h"
 #include "sys/oserr.h"
@@ -112,6 +113,18 @@ int64_t qsi_map_mtime_ns(const qsi_map *m) {
     struct stat sb;
     if (fstat(m->fd, &sb) != 0) return 0;
     return (int64_t)sb.st_mtim.tv_sec * 1000000000 + sb.st_mtim.tv_nsec;
+}
+
+uint64_t qsi_map_stamp(const qsi_map *m, uint64_t seed) {
+    struct stat sb;
+    int64_t about[5] = {(int64_t)m->size};
+    if (fstat(m->fd, &sb) == 0) {
+        about[1] = (int64_t)sb.st_mtim.tv_sec;
+        about[2] = (int64_t)sb.st_mtim.tv_nsec;
+        about[3] = (int64_t)sb.st_ctim.tv_sec;
+        about[4] = (int64_t)sb.st_ctim.tv_nsec;
+    }
+    return qsi_hash_seed(about, sizeof about, seed);
 }
 
 qs_status qsi_map_peek(const qsi_map *m, size_t off, void *out, size_t n, qs_err *err) {

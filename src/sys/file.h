@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "base/str.h"
+#include "sys/marks.h"
 
 /* A read-only mapping of a whole regular file. size 0 has data NULL. */
 typedef struct qsi_map {
@@ -30,6 +31,9 @@ void qsi_map_huge(const qsi_map *m);
 void qsi_map_populate(const qsi_map *m, size_t off, size_t n);
 /* When the file was last changed, nanoseconds; 0 when the system does not say. */
 int64_t qsi_map_mtime_ns(const qsi_map *m);
+/* A hash of the file's size and of when its content and its inode were last changed, mixed with seed:
+ * another value means that it may be another file. */
+uint64_t qsi_map_stamp(const qsi_map *m, uint64_t seed);
 /* Copies n bytes at off without touching the mapping: nothing else is read with them. */
 qs_status qsi_map_peek(const qsi_map *m, size_t off, void *out, size_t n, qs_err *err) QS_MUST_CHECK;
 
@@ -48,6 +52,30 @@ qs_status qsi_writer_patch(qsi_writer *w, uint64_t off, const void *p, size_t n,
     QS_MUST_CHECK;
 qs_status qsi_writer_commit(qsi_writer **w, qs_err *err) QS_MUST_CHECK;
 void qsi_writer_abort(qsi_writer **w);
+/* A file written over several runs: "PATH.part" with a journal beside it (sys/marks.h) is gone on
+ * with when its origin is the same; otherwise, or where its bytes are not those that were marked, it
+ * is written anew from there. What *r says is there already must not be written again. QS_E_IO when
+ * another program writes it. Commit, abort (which removes both) and the rest as with any writer. */
+typedef struct qsi_resume {
+    size_t marks;   /* pieces that are whole */
+    uint64_t bytes; /* how long they are */
+    bool other_source, other_options; /* why an unfinished file was given up */
+} qsi_resume;
+qs_status qsi_writer_open_part(qsi_writer **w, const char *path, qsi_origin origin,
+                               qsi_resume *r, qs_err *err) QS_MUST_CHECK;
+/* Of a part writer: what was written since the last mark is a whole piece. */
+qs_status qsi_writer_mark(qsi_writer *w, qs_err *err) QS_MUST_CHECK;
+/* Closes a part writer; the file and its journal stay for the next run when there is a mark. */
+void qsi_writer_leave(qsi_writer **w);
+/* After commit the journal stays until qsi_writer_forget: of several files that belong together those
+ * which are complete are known when another run goes on. */
+void qsi_writer_keep_journal(qsi_writer *w);
+/* Whether the file at path was committed by a part writer of that origin with so many marks, its
+ * journal is still there, and its bytes are intact. */
+qs_status qsi_writer_whole(const char *path, qsi_origin origin, size_t marks, bool *whole,
+                           qs_err *err) QS_MUST_CHECK;
+/* Removes the journal of a file that was committed. */
+void qsi_writer_forget(const char *path);
 /* A file without a name in folder `dir`, for data that is too large for memory: take_map ends the
  * writing and maps what was written; the bytes vanish with the mapping, or with the process. Such a
  * writer cannot be committed. */
@@ -56,6 +84,8 @@ qs_status qsi_writer_open_temp(qsi_writer **w, const char *dir, qs_err *err) QS_
 qs_status qsi_writer_take_map(qsi_writer **w, qsi_map *m, qs_err *err) QS_MUST_CHECK;
 
 bool qsi_path_exists(const char *path);
+/* Size of a regular file; 0 when there is none. */
+uint64_t qsi_file_bytes(const char *path);
 bool qsi_path_is_dir(const char *path);
 /* Appends the absolute path without links. */
 qs_status qsi_path_real(const char *path, qsi_str *out, qs_err *err) QS_MUST_CHECK;

@@ -19,6 +19,11 @@ bool qsi_path_exists(const char *path) {
     return stat(path, &sb) == 0;
 }
 
+uint64_t qsi_file_bytes(const char *path) {
+    struct stat sb;
+    return stat(path, &sb) == 0 && S_ISREG(sb.st_mode) ? (uint64_t)sb.st_size : 0;
+}
+
 bool qsi_path_is_dir(const char *path) {
     struct stat sb;
     return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);

@@ -5,6 +5,8 @@
  * A link is followed: the file it names is replaced. Devices, pipes and folders are refused.
  * A writer that is killed leaves its temporary file; the next one for the same target removes it:
  * whoever writes holds a lock on his.
+ * A part writer's temporary file has a name that the next run finds, PATH.part, and a journal of the
+ * pieces that are whole beside it (sys/marks.h).
  * Invariant: file offset = `flushed`, and flushed + fill bytes have been accepted. The first
  * failure sticks: later calls return it again and commit replaces nothing. */
 #define _GNU_SOURCE /* realpath(path, NULL) */
@@ -22,6 +24,7 @@
 
 #include "base/mem.h"
 #include "sys/file.h"
+#include "sys/marks.h"
 #include "sys/oserr.h"
 
 enum { BUFFER_BYTES = 1 << 18 };
@@ -31,6 +34,9 @@ struct qsi_writer {
     char *path, *temp; /* owned; temp is unlinked unless it was renamed */
     bool temp_made;
     bool nameless; /* temp was unlinked: the file lives as long as its descriptor */
+    char *notes;   /* a part writer's journal, owned */
+    bool keep;     /* it stays when the file is complete */
+    qsi_marks journal;
     uint8_t *buf;
     size_t fill;
     uint64_t flushed;
@@ -42,6 +48,9 @@ static void writer_free(qsi_writer *w) {
     if (w == NULL) return;
     if (w->fd >= 0) close(w->fd);
     if (w->temp_made) unlink(w->temp);
+    if (w->temp_made && w->notes != NULL) unlink(w->notes);
+    qsi_marks_close(&w->journal);
+    qsi_free(w->notes);
     qsi_free(w->path);
     qsi_free(w->temp);
     qsi_free(w->buf);
@@ -158,15 +167,25 @@ done:
     return st;
 }
 
+/* A writer with its buffer and nothing else. */
+static qs_status create(qsi_writer **out, const char *path, qs_err *err) {
+    qsi_writer *w = qsi_calloc(1, sizeof(*w));
+    if (w != NULL) w->fd = w->journal.fd = -1;
+    if (w != NULL) w->buf = qsi_alloc(BUFFER_BYTES, 1);
+    if (w == NULL || w->buf == NULL) {
+        writer_free(w);
+        return qsi_err_set(err, QS_E_NOMEM, "out of memory writing '%s'", path);
+    }
+    *out = w;
+    return QS_OK;
+}
+
 qs_status qsi_writer_open(qsi_writer **out, const char *path, qs_err *err) {
     qs_status st = QS_OK;
     mode_t mode = 0;
-    qsi_writer *w = qsi_calloc(1, sizeof(*w));
-    if (w == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
-    w->fd = -1;
+    qsi_writer *w = NULL;
+    QS_TRY(create(&w, path, err));
     QS_TRY(resolve_target(path, &w->path, &mode, err));
-    w->buf = qsi_alloc(BUFFER_BYTES, 1);
-    if (w->buf == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
     remove_stale(w);
     QS_TRY(open_temp(w, O_WRONLY, err));
     if (mode != 0) (void)!fchmod(w->fd, mode); /* keep the old file's mode where we may */
@@ -181,11 +200,9 @@ done:
 qs_status qsi_writer_open_temp(qsi_writer **out, const char *dir, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str path = {0};
-    qsi_writer *w = qsi_calloc(1, sizeof(*w));
-    if (w == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing to '%s'", dir);
-    w->fd = -1;
-    if (qsi_path_join(&path, dir, "qiusuo") != QS_OK || (w->path = qsi_strdup(path.data)) == NULL ||
-        (w->buf = qsi_alloc(BUFFER_BYTES, 1)) == NULL) {
+    qsi_writer *w = NULL;
+    QS_TRY(create(&w, dir, err));
+    if (qsi_path_join(&path, dir, "qiusuo") != QS_OK || (w->path = qsi_strdup(path.data)) == NULL) {
         QS_FAIL(err, QS_E_NOMEM, "out of memory writing to '%s'", dir);
     }
     QS_TRY(open_temp(w, O_RDWR, err));
@@ -199,6 +216,120 @@ done:
     qsi_str_release(&path);
     return st;
 }
+
+/* ---- over several runs ---- */
+
+/* "PATH.part" and "PATH.part.journal". */
+static qs_status part_names(const char *path, char **part, char **notes, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_str s = {0};
+    if (qsi_str_printf(&s, "%s.part", path) != QS_OK || (*part = qsi_strdup(s.data)) == NULL ||
+        qsi_str_puts(&s, ".journal") != QS_OK || (*notes = qsi_strdup(s.data)) == NULL)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
+done:
+    qsi_str_release(&s);
+    return st;
+}
+
+/* Opens PATH.part and makes it this writer's alone. */
+static qs_status open_part(qsi_writer *w, qs_err *err) {
+    qs_status st = QS_OK;
+    struct stat sb;
+    w->fd = open(w->temp, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (w->fd < 0) QS_TRY(qsi_err_errno(err, errno, "cannot write '%s'", w->temp));
+    errno = 0;
+    bool held = !lock_file(w->fd) && (errno == EAGAIN || errno == EACCES);
+    /* who had it may have finished meanwhile: the name is another file's then, or nobody's */
+    if (held || fstat(w->fd, &sb) != 0 || sb.st_nlink == 0 || !S_ISREG(sb.st_mode))
+        QS_FAIL(err, QS_E_IO, "cannot write '%s': another program is writing '%s'", w->path, w->temp);
+done:
+    return st;
+}
+
+/* Leaves of the part what its journal vouches for. */
+static qs_status take_over(qsi_writer *w, qsi_origin origin, qsi_resume *r, qs_err *err) {
+    qs_status st = QS_OK;
+    struct stat sb;
+    qsi_marks_state found = QSI_MARKS_NONE;
+    bool had = fstat(w->fd, &sb) == 0 && sb.st_size > 0;
+    QS_TRY(qsi_marks_open(&w->journal, w->notes, true, w->fd, origin, &found, err));
+    *r = (qsi_resume){.marks = w->journal.marks, .bytes = w->journal.end,
+                      .other_source = had && found == QSI_MARKS_OTHER_SOURCE,
+                      .other_options = had && found == QSI_MARKS_OTHER_OPTIONS};
+    QS_TRY(qsi_marks_begin(&w->journal, w->notes, origin, err));
+    if (ftruncate(w->fd, (off_t)r->bytes) != 0 || lseek(w->fd, (off_t)r->bytes, SEEK_SET) < 0)
+        QS_TRY(qsi_err_errno(err, errno, "cannot write '%s'", w->temp));
+    w->flushed = r->bytes;
+done:
+    return st;
+}
+
+qs_status qsi_writer_open_part(qsi_writer **out, const char *path, qsi_origin origin, qsi_resume *r,
+                               qs_err *err) {
+    qs_status st = QS_OK;
+    mode_t mode = 0;
+    qsi_writer *w = NULL;
+    QS_TRY(create(&w, path, err));
+    QS_TRY(resolve_target(path, &w->path, &mode, err));
+    QS_TRY(part_names(w->path, &w->temp, &w->notes, err));
+    remove_stale(w);
+    QS_TRY(open_part(w, err));
+    QS_TRY(take_over(w, origin, r, err));
+    w->temp_made = true;
+    if (mode != 0) (void)!fchmod(w->fd, mode);
+    *out = w;
+    w = NULL;
+done:
+    writer_free(w);
+    return st;
+}
+
+qs_status qsi_writer_whole(const char *path, qsi_origin origin, size_t marks, bool *whole,
+                           qs_err *err) {
+    qs_status st = QS_OK;
+    char *real = NULL, *part = NULL, *notes = NULL;
+    mode_t mode = 0;
+    qsi_marks j = {.fd = -1};
+    qsi_marks_state found = QSI_MARKS_NONE;
+    struct stat sb;
+    int fd = -1;
+    *whole = false;
+    QS_TRY(resolve_target(path, &real, &mode, err));
+    QS_TRY(part_names(real, &part, &notes, err));
+    fd = open(real, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &sb) != 0 || !S_ISREG(sb.st_mode)) goto done;
+    st = qsi_marks_open(&j, notes, false, fd, origin, &found, err);
+    *whole = st == QS_OK && j.marks == marks && j.end == (uint64_t)sb.st_size;
+    if (st == QS_E_NOTFOUND) st = QS_OK;
+done:
+    qsi_marks_close(&j);
+    if (fd >= 0) close(fd);
+    qsi_free(real);
+    qsi_free(part);
+    qsi_free(notes);
+    return st;
+}
+
+void qsi_writer_keep_journal(qsi_writer *w) { w->keep = true; }
+
+void qsi_writer_forget(const char *path) {
+    char *real = NULL, *part = NULL, *notes = NULL;
+    mode_t mode = 0;
+    if (resolve_target(path, &real, &mode, NULL) == QS_OK &&
+        part_names(real, &part, &notes, NULL) == QS_OK)
+        (void)unlink(notes);
+    qsi_free(real);
+    qsi_free(part);
+    qsi_free(notes);
+}
+
+void qsi_writer_leave(qsi_writer **pw) {
+    if (*pw == NULL) return;
+    if ((*pw)->notes != NULL && (*pw)->journal.marks > 0) (*pw)->temp_made = false;
+    qsi_writer_abort(pw);
+}
+
+/* ---- writing ---- */
 
 static qs_status give_up(qsi_writer *w, int e) {
     w->st = qsi_err_errno(&w->why, e, "cannot write '%s'", w->path);
@@ -245,6 +376,13 @@ qs_status qsi_writer_write(qsi_writer *w, const void *p, size_t n, qs_err *err) 
         w->fill = n;
     }
     return QS_OK;
+}
+
+qs_status qsi_writer_mark(qsi_writer *w, qs_err *err) {
+    QS_CHECK(w->notes != NULL);
+    if (flush(w) == QS_OK)
+        w->st = qsi_marks_add(&w->journal, w->notes, w->fd, w->flushed, &w->why);
+    return report(w, err);
 }
 
 uint64_t qsi_writer_pos(const qsi_writer *w) { return w->flushed + w->fill; }
@@ -310,13 +448,14 @@ qs_status qsi_writer_commit(qsi_writer **pw, qs_err *err) {
         goto done;
     }
     w->temp_made = false;
+    if (w->notes != NULL && !w->keep) (void)unlink(w->notes);
     int fd = w->fd;
     w->fd = -1;
     (void)close(fd);
     w->st = sync_folder(w->path, &w->why);
 done:
     st = report(w, err);
-    writer_free(w);
+    qsi_writer_leave(&w);
     return st;
 }
 

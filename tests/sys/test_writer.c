@@ -311,6 +311,127 @@ static void leftovers_are_removed(void **state) {
     unlink(path);
 }
 
+/* ---- over several runs ---- */
+
+static qsi_writer *open_part(const char *path, qsi_origin o, qsi_resume *r) {
+    qs_err err = {0};
+    qsi_writer *w = NULL;
+    if (qsi_writer_open_part(&w, path, o, r, &err) != QS_OK) fail_msg("%s", err.text);
+    return w;
+}
+
+static void put(qsi_writer *w, const char *text, bool mark) {
+    assert_int_equal(qsi_writer_write(w, text, strlen(text), NULL), QS_OK);
+    if (mark) assert_int_equal(qsi_writer_mark(w, NULL), QS_OK);
+}
+
+/* What was marked is there in the next run, what was not is written again. */
+static void parts_go_on(void **state) {
+    (void)state;
+    const qsi_origin o = {1, 2};
+    const char *path = tmp_path("part.gguf");
+    int before = tmp_count(tmp_root);
+    qsi_resume r = {0};
+    qsi_writer *w = open_part(path, o, &r);
+    assert_true(r.marks == 0 && r.bytes == 0 && !r.other_source && !r.other_options);
+    put(w, "head", true);
+    put(w, "first", true);
+    put(w, "seco", false);
+    qsi_writer_leave(&w);
+    assert_null(w);
+    assert_int_equal(access(path, F_OK), -1);
+    w = open_part(path, o, &r);
+    assert_true(r.marks == 2 && r.bytes == 9);
+    assert_int_equal(qsi_writer_pos(w), 9);
+    put(w, "second", true);
+    assert_int_equal(qsi_writer_commit(&w, NULL), QS_OK);
+    holds(path, "headfirstsecond", 15);
+    assert_int_equal(tmp_count(tmp_root), before + 1);
+    unlink(path);
+}
+
+/* Without a mark nothing is worth keeping; abort keeps nothing in any case. */
+static void parts_leave_nothing(void **state) {
+    (void)state;
+    const qsi_origin o = {1, 2};
+    const char *path = tmp_path("gone.gguf");
+    int before = tmp_count(tmp_root);
+    qsi_resume r = {0};
+    qsi_writer *w = open_part(path, o, &r);
+    put(w, "unmarked", false);
+    qsi_writer_leave(&w);
+    assert_int_equal(tmp_count(tmp_root), before);
+    w = open_part(path, o, &r);
+    put(w, "marked", true);
+    qsi_writer_abort(&w);
+    assert_int_equal(tmp_count(tmp_root), before);
+}
+
+static void other_origins_start_anew(void **state) {
+    (void)state;
+    const qsi_origin others[] = {{1, 3}, {7, 2}};
+    const char *path = tmp_path("other.gguf");
+    for (int i = 0; i < 2; i++) {
+        qsi_resume r = {0};
+        qsi_writer *w = open_part(path, (qsi_origin){1, 2}, &r);
+        put(w, "of another origin", true);
+        qsi_writer_leave(&w);
+        w = open_part(path, others[i], &r);
+        assert_int_equal(r.marks, 0);
+        assert_int_equal(r.other_options, i == 0);
+        assert_int_equal(r.other_source, i == 1);
+        put(w, "new", true);
+        assert_int_equal(qsi_writer_commit(&w, NULL), QS_OK);
+        holds(path, "new", 3);
+    }
+    unlink(path);
+}
+
+/* One writer at a time; a second one is refused and harms nothing. */
+static void parts_have_one_writer(void **state) {
+    (void)state;
+    const char *path = tmp_path("locked.gguf");
+    qs_err err = {0};
+    qsi_resume r = {0};
+    qsi_writer *other = NULL, *w = open_part(path, (qsi_origin){1, 2}, &r);
+    put(w, "mine", true);
+    assert_int_equal(qsi_writer_open_part(&other, path, (qsi_origin){1, 2}, &r, &err), QS_E_IO);
+    assert_non_null(strstr(err.text, "another program"));
+    put(w, "!", true);
+    assert_int_equal(qsi_writer_commit(&w, NULL), QS_OK);
+    holds(path, "mine!", 5);
+    unlink(path);
+}
+
+/* Of several files that belong together the complete ones are known by their journals. */
+static void kept_journals(void **state) {
+    (void)state;
+    const qsi_origin o = {1, 2};
+    const char *path = tmp_path("kept.gguf");
+    int before = tmp_count(tmp_root);
+    qsi_resume r = {0};
+    bool whole = true;
+    assert_int_equal(qsi_writer_whole(path, o, 2, &whole, NULL), QS_OK);
+    assert_false(whole);
+    qsi_writer *w = open_part(path, o, &r);
+    qsi_writer_keep_journal(w);
+    put(w, "a", true);
+    put(w, "b", true);
+    assert_int_equal(qsi_writer_commit(&w, NULL), QS_OK);
+    assert_int_equal(qsi_writer_whole(path, o, 2, &whole, NULL), QS_OK);
+    assert_true(whole);
+    assert_int_equal(qsi_writer_whole(path, o, 3, &whole, NULL), QS_OK);
+    assert_false(whole);
+    assert_int_equal(qsi_writer_whole(path, (qsi_origin){1, 3}, 2, &whole, NULL), QS_OK);
+    assert_false(whole);
+    tmp_write(path, "ax", 2);
+    assert_int_equal(qsi_writer_whole(path, o, 2, &whole, NULL), QS_OK);
+    assert_false(whole);
+    qsi_writer_forget(path);
+    assert_int_equal(tmp_count(tmp_root), before + 1);
+    unlink(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(commit_replaces),
@@ -325,6 +446,11 @@ int main(void) {
         cmocka_unit_test(links_and_modes),
         cmocka_unit_test(refuses),
         cmocka_unit_test(in_the_current_folder),
+        cmocka_unit_test(parts_go_on),
+        cmocka_unit_test(parts_leave_nothing),
+        cmocka_unit_test(other_origins_start_anew),
+        cmocka_unit_test(parts_have_one_writer),
+        cmocka_unit_test(kept_journals),
 #ifdef QS_DEBUG
         cmocka_unit_test(nth_allocation_fails),
 #endif
