@@ -676,6 +676,13 @@ const qsi_map *qsi_gguf_map(const qsi_gguf *g, size_t i) {
     return g->mapped ? &g->map : NULL;
 }
 
+uint64_t qsi_gguf_stamp(const qsi_gguf *g) {
+    uint64_t stamp = 0;
+    const qsi_map *m = NULL;
+    for (size_t i = 0; (m = qsi_gguf_map(g, i)) != NULL; i++) stamp = qsi_map_stamp(m, stamp);
+    return stamp;
+}
+
 void qsi_gguf_random(const qsi_gguf *g) {
     if (g->mapped) qsi_map_random(&g->map);
     for (size_t i = 0; i < g->n_parts; i++) qsi_gguf_random(g->parts[i]);

@@ -15,6 +15,7 @@
 
 #include "base/status.h"
 #include "quant/quant.h"
+#include "sys/file.h"
 
 #define QSI_GGUF_MAX_KV 65536
 #define QSI_GGUF_MAX_TENSORS 1000000
@@ -88,6 +89,8 @@ int qsi_gguf_fd(const qsi_gguf *g);
 const uint8_t *qsi_gguf_data(const qsi_gguf *g);
 /* The mapping of the model's i-th file; NULL: there are no more, or it is bytes in memory. */
 const struct qsi_map *qsi_gguf_map(const qsi_gguf *g, size_t i);
+/* Another value means that the model's files may be others (qsi_map_stamp); 0 for bytes in memory. */
+uint64_t qsi_gguf_stamp(const qsi_gguf *g);
 /* Pages will be touched here and there: the system reads no others with them. */
 void qsi_gguf_random(const qsi_gguf *g);
 
@@ -134,6 +137,15 @@ qs_status qsi_gguf_write(qsi_gguf_writer *w, const void *p, size_t n, qs_err *er
 /* A file without a name in folder `dir`; qsi_gguf_finish_open ends it. */
 qs_status qsi_gguf_writer_open_temp(qsi_gguf_writer **w, const char *dir,
                                     qs_err *err) QS_MUST_CHECK;
+/* A file written over several runs (qsi_writer_open_part); origin.source: what the tensors' bytes come
+ * from, origin.options: what they depend on besides the keys and tensors declared here. The file
+ * itself is opened by qsi_gguf_begin, which must be called when all is declared: bytes are to be
+ * given from tensor *first on (the number of tensors when all are there). */
+qs_status qsi_gguf_writer_open_part(qsi_gguf_writer **w, const char *path, qsi_origin origin,
+                                    qs_err *err) QS_MUST_CHECK;
+qs_status qsi_gguf_begin(qsi_gguf_writer *w, qsi_resume *r, size_t *first, qs_err *err) QS_MUST_CHECK;
+/* Closes such a writer and leaves what it wrote for the next run. */
+void qsi_gguf_writer_leave(qsi_gguf_writer **w);
 /* QS_E_STATE when bytes are missing. Closes in any case. */
 qs_status qsi_gguf_finish(qsi_gguf_writer **w, qs_err *err) QS_MUST_CHECK;
 /* Of a nameless file: opens what was written; it vanishes when *g is closed. Closes w in any case.

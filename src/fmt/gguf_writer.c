@@ -1,9 +1,12 @@
 /* Writing GGUF, version 3, alignment 32, in one pass: the header is complete when the first tensor
  * byte comes, because all keys and tensors are declared before. Every tensor, the last one too, is
- * padded to the alignment. The first failure sticks; an unfinished file never appears.
+ * padded to the alignment. The first failure sticks; an unfinished file never appears. A file written
+ * over several runs has a mark after the header and after every tensor; what its header says is part
+ * of what it is made of.
  * Source: the GGUF format of ggml (deepseek-facts 4.1). */
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "fmt/gguf.h"
@@ -21,7 +24,9 @@ typedef struct declared {
 } declared;
 
 struct qsi_gguf_writer {
-    qsi_writer *out;
+    qsi_writer *out;     /* NULL until a file written over several runs begins */
+    char *part_path;     /* of such a file; in the arena */
+    qsi_origin origin;
     qsi_str pairs; /* encoded key-value pairs */
     uint64_t n_pairs;
     declared *tensors;
@@ -66,6 +71,27 @@ qs_status qsi_gguf_writer_open(qsi_gguf_writer **w, const char *path, qs_err *er
 
 qs_status qsi_gguf_writer_open_temp(qsi_gguf_writer **w, const char *dir, qs_err *err) {
     return open_any(w, dir, true, err);
+}
+
+qs_status qsi_gguf_writer_open_part(qsi_gguf_writer **out, const char *path, qsi_origin origin,
+                                    qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_gguf_writer *w = qsi_calloc(1, sizeof *w);
+    if (w == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
+    qsi_arena_init(&w->arena);
+    w->origin = origin;
+    w->part_path = qsi_arena_strndup(&w->arena, path, strlen(path));
+    if (w->part_path == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", path);
+    *out = w;
+    w = NULL;
+done:
+    writer_free(w);
+    return st;
+}
+
+void qsi_gguf_writer_leave(qsi_gguf_writer **pw) {
+    if (*pw != NULL) qsi_writer_leave(&(*pw)->out);
+    qsi_gguf_writer_abort(pw);
 }
 
 void qsi_gguf_writer_abort(qsi_gguf_writer **pw) {
@@ -269,30 +295,69 @@ static qs_status write_padding(qsi_gguf_writer *w, qs_err *err) {
     return over != 0 ? qsi_writer_write(w->out, zero, ALIGN - over, err) : QS_OK;
 }
 
-static qs_status write_header(qsi_gguf_writer *w, qs_err *err) {
+/* The header without its keys' values: what stands before them, and the tensors behind them. */
+static qs_status put_header(const qsi_gguf_writer *w, qsi_str *front, qsi_str *back) {
     qs_status st = QS_OK;
-    qsi_str head = {0};
-    QS_TRY(qsi_str_puts(&head, "GGUF"));
-    QS_TRY(add_le(&head, 3, 4));
-    QS_TRY(add_le(&head, w->n_tensors, 8));
-    QS_TRY(add_le(&head, w->n_pairs, 8));
-    QS_TRY(qsi_writer_write(w->out, head.data, head.len, err));
-    QS_TRY(qsi_writer_write(w->out, w->pairs.data, w->pairs.len, err));
+    QS_TRY(qsi_str_puts(front, "GGUF"));
+    QS_TRY(add_le(front, 3, 4));
+    QS_TRY(add_le(front, w->n_tensors, 8));
+    QS_TRY(add_le(front, w->n_pairs, 8));
     for (size_t i = 0; i < w->n_tensors; i++) {
         const declared *t = &w->tensors[i];
-        qsi_str_clear(&head);
-        QS_TRY(add_text(&head, t->name, strlen(t->name)));
-        QS_TRY(add_le(&head, (uint64_t)t->n_dims, 4));
-        for (int d = 0; d < t->n_dims; d++) QS_TRY(add_le(&head, (uint64_t)t->ne[d], 8));
-        QS_TRY(add_le(&head, (uint64_t)t->type, 4));
-        QS_TRY(add_le(&head, t->offset, 8));
-        QS_TRY(qsi_writer_write(w->out, head.data, head.len, err));
+        QS_TRY(add_text(back, t->name, strlen(t->name)));
+        QS_TRY(add_le(back, (uint64_t)t->n_dims, 4));
+        for (int d = 0; d < t->n_dims; d++) QS_TRY(add_le(back, (uint64_t)t->ne[d], 8));
+        QS_TRY(add_le(back, (uint64_t)t->type, 4));
+        QS_TRY(add_le(back, t->offset, 8));
     }
-    if (w->n_tensors > 0) QS_TRY(write_padding(w, err));
+done:
+    return st;
+}
+
+/* Opens the file that is written over several runs; *r: what it holds already. */
+static qs_status open_part(qsi_gguf_writer *w, const qsi_str *front, const qsi_str *back,
+                           qsi_resume *r, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_origin o = w->origin;
+    const qsi_str *const parts[] = {front, &w->pairs, back};
+    for (size_t i = 0; i < QSI_COUNT(parts); i++)
+        if (parts[i]->len > 0) o.options = qsi_hash_seed(parts[i]->data, parts[i]->len, o.options);
+    QS_TRY(qsi_writer_open_part(&w->out, w->part_path, o, r, err));
+done:
+    return st;
+}
+
+/* Writes the header, if it is not there. */
+static qs_status begin(qsi_gguf_writer *w, qsi_resume *r, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_str front = {0}, back = {0};
+    if (put_header(w, &front, &back) != QS_OK)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory writing a model");
+    if (w->part_path != NULL) QS_TRY(open_part(w, &front, &back, r, err));
+    if (r->marks > 0) {
+        w->current = r->marks - 1;
+    } else {
+        QS_TRY(qsi_writer_write(w->out, front.data, front.len, err));
+        QS_TRY(qsi_writer_write(w->out, w->pairs.data, w->pairs.len, err));
+        QS_TRY(qsi_writer_write(w->out, back.data, back.len, err));
+        if (w->n_tensors > 0) QS_TRY(write_padding(w, err));
+        if (w->part_path != NULL) QS_TRY(qsi_writer_mark(w->out, err));
+    }
     w->header_written = true;
 done:
-    if (st == QS_E_NOMEM) st = qsi_err_set(err, st, "out of memory writing a model");
-    qsi_str_release(&head);
+    qsi_str_release(&front);
+    qsi_str_release(&back);
+    return st;
+}
+
+qs_status qsi_gguf_begin(qsi_gguf_writer *w, qsi_resume *r, size_t *first, qs_err *err) {
+    qs_status st = QS_OK;
+    if (w->st != QS_OK) QS_FAIL(err, w->st, "a key or tensor of the model could not be declared");
+    if (w->header_written) QS_FAIL(err, QS_E_STATE, "the header is written already");
+    *r = (qsi_resume){0};
+    QS_TRY(begin(w, r, err));
+    *first = w->current;
+done:
     return st;
 }
 
@@ -300,7 +365,9 @@ qs_status qsi_gguf_write(qsi_gguf_writer *w, const void *p, size_t n, qs_err *er
     qs_status st = QS_OK;
     const uint8_t *from = p;
     if (w->st != QS_OK) QS_FAIL(err, w->st, "a key or tensor of the model could not be declared");
-    if (!w->header_written) QS_TRY(write_header(w, err));
+    qsi_resume nothing = {0};
+    QS_CHECK(w->header_written || w->part_path == NULL);
+    if (!w->header_written) QS_TRY(begin(w, &nothing, err));
     while (n > 0) {
         if (w->current == w->n_tensors) {
             QS_FAIL(err, QS_E_STATE, "%zu bytes more than the declared tensors hold", n);
@@ -314,6 +381,7 @@ qs_status qsi_gguf_write(qsi_gguf_writer *w, const void *p, size_t n, qs_err *er
         w->done += now;
         if (w->done == t->bytes) {
             QS_TRY(write_padding(w, err));
+            if (w->part_path != NULL) QS_TRY(qsi_writer_mark(w->out, err));
             w->current++;
             w->done = 0;
         }

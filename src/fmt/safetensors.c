@@ -484,6 +484,13 @@ uint64_t qsi_st_bytes(const qsi_st *s) {
     return n;
 }
 
+uint64_t qsi_st_stamp(const qsi_st *s) {
+    uint64_t stamp = 0;
+    for (size_t i = 0; i < s->n_shards; i++)
+        if (s->shards[i].mapped) stamp = qsi_map_stamp(&s->shards[i].map, stamp);
+    return stamp;
+}
+
 void qsi_st_drop(const qsi_st *s, const qsi_st_tensor *t) {
     const shard *sh = &s->shards[t->shard];
     if (sh->mapped) qsi_map_drop(&sh->map, (size_t)(t->data - sh->data), t->bytes);

@@ -43,6 +43,8 @@ const qsi_st_tensor *qsi_st_find(const qsi_st *s, const char *name);
 size_t qsi_st_n_shards(const qsi_st *s);
 /* Bytes of all files. */
 uint64_t qsi_st_bytes(const qsi_st *s);
+/* Another value means that the files may be others (qsi_map_stamp); 0 for bytes in memory. */
+uint64_t qsi_st_stamp(const qsi_st *s);
 /* Gives the pages of a tensor back to the system after it was read. */
 void qsi_st_drop(const qsi_st *s, const qsi_st_tensor *t);
 
