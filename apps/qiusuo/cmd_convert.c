@@ -53,7 +53,8 @@ int cmd_convert(int argc, char **argv) {
                  "FP8\nincluded), or a model in several GGUF files, of which the first is named. A GGUF "
                  "file becomes a\nHugging Face folder when DST is a folder or ends in '/': "
                  "safetensors that transformers and\nPyTorch read, config.json and tokenizer.json "
-                 "(--type F32, F16 or BF16; quantised matrices\notherwise become BF16).\n",
+                 "(--type F32, F16 or BF16; quantised matrices\notherwise become BF16). A run that was "
+                 "stopped or killed goes on when the same command is\ngiven again.\n",
         .examples = "qiusuo convert path/to/folder model.gguf\n"
                     "qiusuo convert big-00001-of-00003.gguf big.gguf\n"
                     "qiusuo convert model.gguf path/to/folder/\n",

@@ -136,7 +136,8 @@ int cmd_quantize(int argc, char **argv) {
                  "several,\nor a Hugging Face folder; norms and routers stay F32, all keys are kept. "
                  "Scales are searched\nfor: errors count by the weights' size, or by the mean squares "
                  "of what the model multiplies\nthem with on a text (--imatrix), kept for every expert "
-                 "of its own. Rows that do not fit a\ntype's blocks take another type, which is said.\n",
+                 "of its own. Rows that do not fit a\ntype's blocks take another type, which is said. A "
+                 "run that was stopped or killed goes on when\nthe same command is given again.\n",
         .examples = "qiusuo quantize model-f16.gguf model-q4.gguf --type Q4_K_M\n"
                     "qiusuo quantize path/to/folder model-q8.gguf --type Q8_0\n"
                     "qiusuo quantize model-f16.gguf small.gguf --type Q3_K_M --imatrix text.txt\n"

@@ -67,6 +67,9 @@ QS_API void qs_convert_opts_init(qs_convert_opts *o, size_t size);
 
 /* Writes the model `src` (a GGUF file, the first of split ones, or a Hugging Face folder) as the GGUF
  * file `dst`, in bounded memory; the keys are kept. dst appears under its name when it is complete.
+ * Until then it is "dst.part" with "dst.part.journal": after QS_E_CANCELLED, QS_E_IO or the death of the
+ * process the same call goes on behind the tensors that are whole (a note of the log says so) and
+ * gives the same bytes; a source or options that changed start it anew (another note).
  * When dst is a folder, or ends in '/', a GGUF `src` becomes a Hugging Face folder there: safetensors,
  * config.json (last), tokenizer.json; type then F32, F16 or BF16, NULL: quantised matrices become BF16.
  * Rows that are no multiple of a type's block are stored as qs_init says. */

@@ -1,5 +1,6 @@
 /* A tensor is a row of blocks from end to end, so it is cut into pieces of PIECE values, which every
- * block size divides. Workers decode and encode the pieces of a round, then the round is written. */
+ * block size divides. The bytes of a round are gathered as the source gives them, workers decode and
+ * encode its pieces, then it is written. What an earlier run wrote is not made again (gguf.h). */
 #include "files/convert.h"
 
 #include <inttypes.h>
@@ -7,20 +8,19 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "files/open_model.h"
+#include "files/model_source.h"
 #include "quant/fit.h"
 #include "sys/file.h"
 #include "sys/pool.h"
 
 enum {
     PIECE = 1 << 16,     /* values decoded at a time */
-    PIECES_A_WORKER = 4, /* of a round */
-    COPY = 1 << 22       /* bytes copied at a time */
+    PIECES_A_WORKER = 4  /* of a round */
 };
 
 typedef struct converting {
     const qsi_convert_opts *o;
-    const qsi_gguf *g;
+    qsi_msource *src;
     qsi_gguf_writer *w;
     qsi_config config;
     qsi_pool *pool;
@@ -28,6 +28,7 @@ typedef struct converting {
     float *values;    /* [workers, PIECE] */
     float *weights;   /* [workers, PIECE], with an importance matrix */
     int64_t weighed, unweighed; /* tensors encoded with importance, and without */
+    uint8_t *gathered; /* [pieces of a round, PIECE floats]: the source's bytes of a round */
     uint8_t *encoded; /* [pieces of a round, PIECE floats] */
     int64_t most;     /* pieces of a round */
     int64_t done, of; /* bytes of the source */
@@ -41,7 +42,8 @@ static qs_status tell(converting *x, int64_t bytes, qs_err *err) {
     return QS_OK;
 }
 
-static bool is_dropped_key(const converting *x, const char *key) {
+static bool is_dropped_key(void *user, const char *key) {
+    const converting *x = user;
     static const char *const always[] = {"general.alignment", "split.no", "split.count",
                                          "split.tensors.count"};
     for (size_t i = 0; i < QSI_COUNT(always); i++)
@@ -53,10 +55,7 @@ static bool is_dropped_key(const converting *x, const char *key) {
 
 static qs_status put_keys(converting *x, qs_err *err) {
     qs_status st = QS_OK;
-    for (size_t i = 0; i < qsi_gguf_n_kv(x->g); i++) {
-        const qsi_gguf_kv *kv = qsi_gguf_kv_at(x->g, i);
-        if (!is_dropped_key(x, kv->key)) QS_TRY(qsi_gguf_put_copy(x->w, kv));
-    }
+    QS_TRY(qsi_msource_put_keys(x->src, x->w, is_dropped_key, x, err));
     if (x->o->mix == NULL) goto done;
     QS_TRY(qsi_gguf_put_u32(x->w, "general.file_type", (uint32_t)x->o->mix->file_type));
     QS_TRY(qsi_gguf_put_u32(x->w, "general.quantization_version", 2));
@@ -72,16 +71,17 @@ done:
 static qs_status choose_types(converting *x, qs_err *err) {
     qs_status st = QS_OK;
     int64_t other = 0, again = 0;
-    for (size_t i = 0; i < qsi_gguf_n_tensors(x->g); i++)
-        x->types[i] = qsi_gguf_tensor_at(x->g, i)->type;
+    for (size_t i = 0; i < qsi_msource_n_tensors(x->src); i++)
+        x->types[i] = qsi_msource_tensor(x->src, i)->type;
     if (x->o->mix == NULL && x->o->rules == NULL) goto done;
-    QS_TRY(qsi_config_from_gguf(&x->config, x->g, err));
+    QS_TRY(qsi_msource_config(x->src, &x->config, err));
     for (size_t i = 0; i < qsi_config_n_tensors(&x->config); i++) {
         qsi_tensor_spec spec;
         qsi_type asked = QSI_F32;
         qsi_config_tensor(&x->config, i, &spec);
-        const qsi_gguf_tensor *t = qsi_gguf_tensor_find(x->g, spec.name);
-        if (t == NULL) continue;
+        size_t at = qsi_msource_find(x->src, spec.name);
+        if (at == qsi_msource_n_tensors(x->src)) continue;
+        const qsi_gguf_tensor *t = qsi_msource_tensor(x->src, at);
         if (t->ne[0] != spec.ne[0])
             QS_FAIL(err, QS_E_FORMAT, "tensor %s has rows of %" PRId64 " values, the configuration "
                     "wants %" PRId64, t->name, t->ne[0], spec.ne[0]);
@@ -91,7 +91,7 @@ static qs_status choose_types(converting *x, qs_err *err) {
         other += type != asked && spec.n_dims > 1 && spec.role != QSI_ROLE_ROUTER;
         const qsi_type_info *ti = qsi_type_get((int32_t)t->type);
         again += type != t->type && ti->block > 1;
-        x->types[t - qsi_gguf_tensor_at(x->g, 0)] = type;
+        x->types[at] = type;
         if (type != t->type && ti->decode == NULL)
             QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s has type %s, which cannot be read here: take "
                     "the original weights", t->name, ti->name);
@@ -108,8 +108,8 @@ done:
 
 static qs_status declare_all(converting *x, qs_err *err) {
     qs_status st = QS_OK;
-    for (size_t i = 0; i < qsi_gguf_n_tensors(x->g); i++) {
-        const qsi_gguf_tensor *t = qsi_gguf_tensor_at(x->g, i);
+    for (size_t i = 0; i < qsi_msource_n_tensors(x->src); i++) {
+        const qsi_gguf_tensor *t = qsi_msource_tensor(x->src, i);
         const qsi_type_info *ti = qsi_type_get((int32_t)x->types[i]);
         size_t row = 0;
         QS_TRY(qsi_gguf_declare(x->w, t->name, ti->type, t->n_dims, t->ne, err));
@@ -121,23 +121,21 @@ done:
     return st;
 }
 
-static qs_status copy_tensor(converting *x, const qsi_gguf_tensor *t, qs_err *err) {
+static qs_status copy_bytes(void *user, const void *p, size_t n, qs_err *err) {
     qs_status st = QS_OK;
-    for (size_t at = 0; at < t->bytes; at += COPY) {
-        size_t n = t->bytes - at < COPY ? t->bytes - at : COPY;
-        QS_TRY(qsi_gguf_write(x->w, t->data + at, n, err));
-        qsi_gguf_drop_bytes(x->g, t->data + at, n);
-        QS_TRY(tell(x, (int64_t)n, err));
-    }
+    converting *x = user;
+    QS_TRY(qsi_gguf_write(x->w, p, n, err));
+    QS_TRY(tell(x, (int64_t)n, err));
 done:
     return st;
 }
 
 typedef struct round_job {
-    const converting *x;
+    converting *x;
     const qsi_gguf_tensor *t;
     const qsi_type_info *from, *to;
     int64_t first, n, values; /* pieces of this round; values of the tensor */
+    size_t have; /* bytes gathered of the round */
     const float *importance;  /* [matrices, columns]; NULL: none */
 } round_job;
 
@@ -167,41 +165,70 @@ static void run_round(const qsi_worker *wk, void *arg) {
     for (int64_t i; (i = qsi_ticket(wk)) < j->n;) {
         size_t from = 0;
         int64_t piece = j->first + i, n = piece_values(j, piece);
-        QS_CHECK(qsi_row_bytes(j->from, piece * PIECE, &from));
-        j->from->decode(j->t->data + from, values, n);
+        QS_CHECK(qsi_row_bytes(j->from, i * PIECE, &from));
+        j->from->decode(j->x->gathered + from, values, n);
         const float *w = importance_of(j, piece * PIECE, n, weights);
         qsi_quant_fit(j->to, values, w, j->x->encoded + (size_t)i * PIECE * sizeof(float), n);
     }
 }
 
-static qs_status encode_tensor(converting *x, const qsi_gguf_tensor *t, qsi_type type,
-                               qs_err *err) {
+/* Bytes of the round that is gathered now: the tensor's last one may be short. */
+static size_t round_bytes(const round_job *j) {
+    size_t bytes = 0;
+    int64_t left = j->values - j->first * PIECE;
+    int64_t n = left < j->x->most * PIECE ? left : j->x->most * PIECE;
+    QS_CHECK(qsi_row_bytes(j->from, n, &bytes));
+    return bytes;
+}
+
+/* Encodes and writes the round that is gathered. */
+static qs_status finish_round(round_job *j, qs_err *err) {
+    qs_status st = QS_OK;
+    converting *x = j->x;
+    int64_t pieces = (j->values + PIECE - 1) / PIECE;
+    j->n = pieces - j->first < x->most ? pieces - j->first : x->most;
+    qsi_pool_run_alloc(x->pool, run_round, j);
+    for (int64_t i = 0; i < j->n; i++) {
+        size_t out = 0;
+        QS_CHECK(qsi_row_bytes(j->to, piece_values(j, j->first + i), &out));
+        QS_TRY(qsi_gguf_write(x->w, x->encoded + (size_t)i * PIECE * sizeof(float), out, err));
+    }
+    QS_TRY(tell(x, (int64_t)j->have, err));
+    j->first += j->n;
+    j->have = 0;
+done:
+    return st;
+}
+
+static qs_status gather(void *user, const void *p, size_t n, qs_err *err) {
+    qs_status st = QS_OK;
+    round_job *j = user;
+    const uint8_t *from = p;
+    while (n > 0) {
+        size_t want = round_bytes(j), some = want - j->have < n ? want - j->have : n;
+        memcpy(j->x->gathered + j->have, from, some);
+        j->have += some;
+        from += some;
+        n -= some;
+        if (j->have == want) QS_TRY(finish_round(j, err));
+    }
+done:
+    return st;
+}
+
+static qs_status encode_tensor(converting *x, size_t i, qs_err *err) {
     qs_status st = QS_OK;
     float *importance = NULL;
+    const qsi_gguf_tensor *t = qsi_msource_tensor(x->src, i);
     if (x->o->imatrix != NULL)
         QS_TRY(qsi_imatrix_weights(x->o->imatrix, t->name, t->ne[0], t->ne[2] * t->ne[3],
                                    &importance, err));
     x->weighed += importance != NULL;
     x->unweighed += importance == NULL;
     round_job j = {.x = x, .t = t, .importance = importance, .from = qsi_type_get((int32_t)t->type),
-                   .to = qsi_type_get((int32_t)type),
+                   .to = qsi_type_get((int32_t)x->types[i]),
                    .values = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]};
-    int64_t pieces = (j.values + PIECE - 1) / PIECE;
-    for (; j.first < pieces; j.first += j.n) {
-        size_t read = 0, from = 0;
-        j.n = pieces - j.first < x->most ? pieces - j.first : x->most;
-        qsi_pool_run_alloc(x->pool, run_round, &j);
-        QS_CHECK(qsi_row_bytes(j.from, j.first * PIECE, &from));
-        for (int64_t i = 0; i < j.n; i++) {
-            size_t in = 0, out = 0;
-            int64_t n = piece_values(&j, j.first + i);
-            QS_CHECK(qsi_row_bytes(j.from, n, &in) && qsi_row_bytes(j.to, n, &out));
-            QS_TRY(qsi_gguf_write(x->w, x->encoded + (size_t)i * PIECE * sizeof(float), out, err));
-            read += in;
-        }
-        qsi_gguf_drop_bytes(x->g, t->data + from, read);
-        QS_TRY(tell(x, (int64_t)read, err));
-    }
+    QS_TRY(qsi_msource_read(x->src, i, gather, &j, err));
 done:
     qsi_free(importance);
     return st;
@@ -212,67 +239,87 @@ static qs_status reserve(converting *x, qs_err *err) {
     QS_TRY(qsi_pool_create(&x->pool, x->o->threads, err));
     size_t workers = (size_t)qsi_pool_size(x->pool);
     x->most = (int64_t)workers * PIECES_A_WORKER;
-    x->types = qsi_calloc(qsi_gguf_n_tensors(x->g), sizeof *x->types);
+    x->types = qsi_calloc(qsi_msource_n_tensors(x->src), sizeof *x->types);
+    x->gathered = qsi_alloc((size_t)x->most * PIECE, sizeof(float));
     x->values = qsi_alloc(workers * PIECE, sizeof *x->values);
     if (x->o->imatrix != NULL) {
         x->weights = qsi_alloc(workers * PIECE, sizeof *x->weights);
         if (x->weights == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing a model");
     }
     x->encoded = qsi_alloc((size_t)x->most * PIECE, sizeof(float)); /* no type is wider */
-    if (!x->types || !x->values || !x->encoded)
+    if (!x->types || !x->values || !x->gathered || !x->encoded)
         QS_FAIL(err, QS_E_NOMEM, "out of memory writing a model");
 done:
     return st;
 }
 
+/* Says what an earlier run left, if it left anything; counts its tensors as done. */
+static void tell_resumed(converting *x, const char *dst, const qsi_resume *r, size_t first) {
+    if (r->other_source || r->other_options)
+        qsi_log(QSI_LOG_NOTE, "'%s.part' was begun %s: it is written anew", dst,
+                r->other_source ? "from another source, or the source has changed"
+                                : "with other options");
+    if (r->marks == 0) return;
+    qsi_log(QSI_LOG_NOTE, "'%s' goes on where it was stopped: %zu of %zu tensors are there", dst, first,
+            qsi_msource_n_tensors(x->src));
+    for (size_t i = 0; i < first; i++) x->done += (int64_t)qsi_msource_tensor(x->src, i)->bytes;
+}
+
 static qs_status write_all(converting *x, const char *dst, qs_err *err) {
     qs_status st = QS_OK;
+    qsi_resume r = {0};
+    size_t first = 0;
     char need[QSI_SIZE_TEXT], have[QSI_SIZE_TEXT];
     QS_TRY(put_keys(x, err));
     QS_TRY(declare_all(x, err));
-    uint64_t room = qsi_disk_free(dst);
+    QS_TRY(qsi_gguf_begin(x->w, &r, &first, err));
+    tell_resumed(x, dst, &r, first);
+    uint64_t room = qsi_disk_free(dst) + r.bytes;
     if (room < x->need)
         QS_FAIL(err, QS_E_IO, "cannot write '%s': it needs %s, the disk has %s free", dst,
                 qsi_size_text(need, x->need), qsi_size_text(have, room));
-    for (size_t i = 0; i < qsi_gguf_n_tensors(x->g); i++) {
-        const qsi_gguf_tensor *t = qsi_gguf_tensor_at(x->g, i);
-        if (x->types[i] == t->type) QS_TRY(copy_tensor(x, t, err));
-        else QS_TRY(encode_tensor(x, t, x->types[i], err));
+    for (size_t i = first; i < qsi_msource_n_tensors(x->src); i++) {
+        if (x->types[i] != qsi_msource_tensor(x->src, i)->type) QS_TRY(encode_tensor(x, i, err));
+        else QS_TRY(qsi_msource_read(x->src, i, copy_bytes, x, err));
     }
-    QS_TRY(qsi_gguf_intact(x->g, err));
     QS_TRY(qsi_gguf_finish(&x->w, err));
-    if (x->o->imatrix != NULL)
+    if (x->o->imatrix != NULL && first == 0)
         qsi_log(QSI_LOG_NOTE, "%" PRId64 " tensors were encoded by the importance matrix, %" PRId64
                 " without: it holds nothing for them", x->weighed, x->unweighed);
 done:
     return st;
 }
 
+/* What is kept for the next run, and what is not worth it: bytes of a source that is no good. */
+static void close_writer(converting *x, qs_status st) {
+    if (st == QS_E_CANCELLED || st == QS_E_IO || st == QS_E_NOMEM) qsi_gguf_writer_leave(&x->w);
+    else qsi_gguf_writer_abort(&x->w);
+}
+
 qs_status qsi_convert(const char *src, const char *dst, const qsi_convert_opts *o, qs_err *err) {
     qs_status st = QS_OK;
-    qsi_gguf *g = NULL;
     converting x = {.o = o};
     if (strcmp(src, dst) == 0)
         QS_FAIL(err, QS_E_ARG, "'%s' cannot become itself: name another file", src);
-    QS_TRY(qsi_files_open_model_progress(src, &g, o->progress, o->user, err));
-    x.g = g;
-    if (qsi_gguf_n_tensors(g) == 0)
-        QS_FAIL(err, QS_E_UNSUPPORTED, "'%s' is a vocabulary without weights", src);
+    QS_TRY(qsi_msource_open(&x.src, src, err));
     QS_TRY(reserve(&x, err));
     st = choose_types(&x, err);
     if (st != QS_OK) {
         qsi_err_prefix(err, "cannot convert '%s'", src);
         goto done;
     }
-    QS_TRY(qsi_gguf_writer_open(&x.w, dst, err));
+    qsi_origin origin = {.source = qsi_msource_stamp(x.src),
+                         .options = o->imatrix != NULL ? qsi_imatrix_digest(o->imatrix) : 0};
+    QS_TRY(qsi_gguf_writer_open_part(&x.w, dst, origin, err));
     QS_TRY(write_all(&x, dst, err));
 done:
-    qsi_gguf_writer_abort(&x.w);
+    close_writer(&x, st);
+    qsi_msource_close(&x.src);
     qsi_pool_free(x.pool);
     qsi_free(x.types);
     qsi_free(x.values);
     qsi_free(x.weights);
+    qsi_free(x.gathered);
     qsi_free(x.encoded);
-    qsi_gguf_close(&g);
     return st;
 }

@@ -1,12 +1,15 @@
 /* The folder's tensors are listed first (experts apart, latent attention's two matrices of a head as
  * one), dealt out to files, and written in that order, a row at a time: rows of q and k go back from
- * interleaved pairs to halves, quantised rows become BF16. Names: hf_import.c. */
+ * interleaved pairs to halves, quantised rows become BF16. Names: hf_import.c. A file of weights has a
+ * mark after its header and after each of its tensors; the journals of those that are complete stay
+ * until all are, so that a run that goes on knows them. */
 #include "files/hf_export.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "files/hf_config.h"
@@ -42,6 +45,9 @@ typedef struct exporting {
     float *row, *slab; /* a row; K of a head */
     uint8_t *out;
     int64_t done, of;
+    qsi_origin origin; /* of the files of weights */
+    int64_t found;     /* tensors that an earlier run wrote */
+    qsi_resume had;    /* why something it wrote was given up */
 } exporting;
 
 /* ---- the list ---- */
@@ -221,28 +227,105 @@ done:
     return st;
 }
 
-static qs_status write_shard(exporting *x, uint32_t shard, qs_err *err) {
+static qs_status put_header(qsi_writer *w, const qsi_str *header, qs_err *err) {
     qs_status st = QS_OK;
-    qsi_str path = {0}, header = {0};
-    qsi_writer *w = NULL;
     uint8_t size[8];
-    char name[64];
-    shard_name(x, shard, name);
-    if (qsi_path_join(&path, x->folder, name) != QS_OK || header_of(x, shard, &header) != QS_OK)
-        QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", x->folder);
-    QS_TRY(qsi_writer_open(&w, path.data, err));
-    for (int i = 0; i < 8; i++) size[i] = (uint8_t)((uint64_t)header.len >> 8 * i);
+    for (int i = 0; i < 8; i++) size[i] = (uint8_t)((uint64_t)header->len >> 8 * i);
     QS_TRY(qsi_writer_write(w, size, sizeof size, err));
-    QS_TRY(qsi_writer_write(w, header.data, header.len, err));
-    for (size_t i = 0; i < x->n; i++)
-        if (x->e[i].shard == shard) QS_TRY(put_entry(x, w, &x->e[i], err));
+    QS_TRY(qsi_writer_write(w, header->data, header->len, err));
+    QS_TRY(qsi_writer_mark(w, err));
+done:
+    return st;
+}
+
+/* The entries of a file from the one on that stands behind `marks` marks. */
+static qs_status put_entries(exporting *x, qsi_writer *w, uint32_t shard, size_t marks, qs_err *err) {
+    qs_status st = QS_OK;
+    size_t mark = 1; /* the header's */
+    for (size_t i = 0; i < x->n; i++) {
+        if (x->e[i].shard != shard) continue;
+        if (mark++ < marks) {
+            x->done += (int64_t)x->e[i].bytes;
+            x->found++;
+            continue;
+        }
+        QS_TRY(put_entry(x, w, &x->e[i], err));
+        QS_TRY(qsi_writer_mark(w, err));
+    }
+done:
+    return st;
+}
+
+static size_t n_marks(const exporting *x, uint32_t shard) {
+    size_t n = 1;
+    for (size_t i = 0; i < x->n; i++) n += x->e[i].shard == shard;
+    return n;
+}
+
+static qs_status write_shard(exporting *x, const char *path, uint32_t shard, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_str header = {0};
+    qsi_writer *w = NULL;
+    qsi_resume r = {0};
+    qsi_origin o = x->origin;
+    bool whole = false;
+    if (header_of(x, shard, &header) != QS_OK)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory writing '%s'", x->folder);
+    o.options = qsi_hash_seed(header.data, header.len, o.options);
+    QS_TRY(qsi_writer_whole(path, o, n_marks(x, shard), &whole, err));
+    if (whole) {
+        QS_TRY(put_entries(x, NULL, shard, n_marks(x, shard), err));
+        goto done;
+    }
+    QS_TRY(qsi_writer_open_part(&w, path, o, &r, err));
+    qsi_writer_keep_journal(w);
+    x->had.other_source |= r.other_source;
+    x->had.other_options |= r.other_options;
+    if (r.marks == 0) QS_TRY(put_header(w, &header, err));
+    QS_TRY(put_entries(x, w, shard, r.marks, err));
     QS_TRY(qsi_gguf_intact(x->g, err));
     QS_TRY(qsi_writer_commit(&w, err));
 done:
-    qsi_writer_abort(&w);
-    qsi_str_release(&path);
+    if (st == QS_E_CANCELLED || st == QS_E_IO || st == QS_E_NOMEM) qsi_writer_leave(&w);
+    else qsi_writer_abort(&w);
     qsi_str_release(&header);
     return st;
+}
+
+static qs_status shard_path(const exporting *x, uint32_t shard, qsi_str *path, qs_err *err) {
+    char name[64];
+    shard_name(x, shard, name);
+    qsi_str_clear(path);
+    if (qsi_path_join(path, x->folder, name) != QS_OK)
+        return qsi_err_set(err, QS_E_NOMEM, "out of memory writing '%s'", x->folder);
+    return QS_OK;
+}
+
+/* All files of weights; their journals go when the folder is complete. */
+static qs_status write_shards(exporting *x, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_str path = {0};
+    for (uint32_t i = 0; i < x->shards; i++) {
+        QS_TRY(shard_path(x, i, &path, err));
+        QS_TRY(write_shard(x, path.data, i, err));
+    }
+    if (x->had.other_source || x->had.other_options)
+        qsi_log(QSI_LOG_NOTE, "'%s' was begun %s: it was written anew", x->folder,
+                x->had.other_source ? "from another source, or the source has changed"
+                                    : "with other options");
+    if (x->found > 0)
+        qsi_log(QSI_LOG_NOTE, "'%s' went on where it was stopped: %" PRId64 " of %zu tensors were there",
+                x->folder, x->found, x->n);
+done:
+    qsi_str_release(&path);
+    return st;
+}
+
+static void forget_journals(const exporting *x) {
+    qsi_str path = {0};
+    for (uint32_t i = 0; i < x->shards; i++)
+        if (shard_path(x, i, &path, NULL) == QS_OK) qsi_writer_forget(path.data);
+    qsi_str_release(&path);
 }
 
 static qs_status write_text(const exporting *x, const char *name, const qsi_str *text, qs_err *err) {
@@ -339,6 +422,24 @@ done:
     return st;
 }
 
+/* Bytes that an earlier run left of this folder, or of another: nothing that must still find room. */
+static uint64_t written(const exporting *x) {
+    uint64_t n = 0;
+    qsi_str path = {0}, part = {0};
+    for (uint32_t i = 0; i < x->shards; i++) {
+        qsi_str_clear(&part);
+        if (shard_path(x, i, &path, NULL) != QS_OK ||
+            qsi_str_printf(&part, "%s.part", path.data) != QS_OK)
+            break;
+        n += qsi_file_bytes(part.data);
+        if (qsi_str_puts(&part, ".journal") == QS_OK && qsi_path_exists(part.data))
+            n += qsi_file_bytes(path.data);
+    }
+    qsi_str_release(&path);
+    qsi_str_release(&part);
+    return n;
+}
+
 /* The small files, config.json last. */
 static qs_status write_texts(exporting *x, qs_err *err) {
     qs_status st = QS_OK;
@@ -369,12 +470,14 @@ qs_status qsi_hf_export(const qsi_gguf *g, const char *folder, const qsi_hf_expo
     /* what cannot be said is known before gigabytes are written */
     QS_TRY(qsi_hf_put_config(&x.config, x.vocab, x.tied, x.matrices, &config, err));
     QS_TRY(qsi_make_dirs(folder, err));
-    uint64_t room = qsi_disk_free(folder);
+    uint64_t room = qsi_disk_free(folder) + written(&x);
     if (room < (uint64_t)x.of)
         QS_FAIL(err, QS_E_IO, "cannot write '%s': it needs %s, the disk has %s free", folder,
                 qsi_size_text(need, (uint64_t)x.of), qsi_size_text(have, room));
-    for (uint32_t i = 0; i < x.shards; i++) QS_TRY(write_shard(&x, i, err));
+    x.origin.source = qsi_gguf_stamp(g);
+    QS_TRY(write_shards(&x, err));
     QS_TRY(write_texts(&x, err));
+    forget_journals(&x);
 done:
     qsi_vocab_free(x.vocab);
     qsi_str_release(&config);

@@ -1,6 +1,6 @@
 /* Planning comes first: each tensor of the configuration gets its sources (one, or one per expert)
  * and every tensor of the folder must be a source of something, so that a bias or a norm this
- * program does not know is never dropped silently. Then the plan is written in order. */
+ * program does not know is never dropped silently. Then tensors can be read, one after another. */
 #include "files/hf_import.h"
 
 #include <inttypes.h>
@@ -58,22 +58,24 @@ static const struct layer_name {
     {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
 };
 
-typedef struct importing {
-    const char *folder;
+typedef qsi_hf importing;
+struct qsi_hf {
+    char *folder; /* owned */
     qsi_config config;
     qsi_st *st;
     qsi_vocab *vocab;
-    qsi_gguf_writer *w;
+    qsi_gguf_tensor *tensors; /* of the GGUF, [n_tensors] */
+    size_t n_tensors;
+    qsi_arena arena;    /* their names */
+    qsi_bytes_fn *sink; /* while a tensor is read */
+    void *user;
     bool *used;         /* per tensor of the folder */
     bool tied;          /* the output matrix is the embedding */
     int32_t n_next;     /* layers behind the model's that predict further tokens: left out */
     uint16_t *halves;   /* [PIECE] */
     float fp8[256];     /* what the bytes of F8_E4M3 mean */
     float *values;      /* [PIECE] */
-    int (*progress)(void *user, int64_t done, int64_t of);
-    void *user;
-    int64_t done, total; /* bytes of sources */
-} importing;
+};
 
 /* ---- reading what is not weights ---- */
 
@@ -230,11 +232,26 @@ done:
 
 static int n_sources(const qsi_tensor_spec *t) { return t->n_dims == 3 ? (int)t->ne[2] : 1; }
 
-static qs_status declare(importing *x, const qsi_tensor_spec *t, qs_err *err) {
+/* Tensor t of the GGUF in the list. */
+static qs_status list_tensor(importing *x, const qsi_tensor_spec *t, qsi_type type, qs_err *err) {
+    qs_status st = QS_OK;
+    size_t row = 0;
+    qsi_gguf_tensor *out = &x->tensors[x->n_tensors];
+    *out = (qsi_gguf_tensor){.type = type, .n_dims = t->n_dims, .ne = {1, 1, 1, 1}};
+    out->name = qsi_arena_strndup(&x->arena, t->name, strlen(t->name));
+    if (out->name == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", x->folder);
+    for (int d = 0; d < t->n_dims; d++) out->ne[d] = t->ne[d];
+    QS_CHECK(qsi_row_bytes(qsi_type_get((int32_t)type), out->ne[0], &row));
+    out->bytes = row * (size_t)(out->ne[1] * out->ne[2]);
+    x->n_tensors++;
+done:
+    return st;
+}
+
+static qs_status find_sources(importing *x, const qsi_tensor_spec *t, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_st_tensor *first = NULL, *s = NULL;
-    if (t->role == QSI_ROLE_FREQS) /* computed */
-        return qsi_gguf_declare(x->w, t->name, QSI_F32, t->n_dims, t->ne, err);
+    if (t->role == QSI_ROLE_FREQS) return list_tensor(x, t, QSI_F32, err); /* computed */
     for (int e = 0; e < n_sources(t); e++) {
         QS_TRY(find_source(x, t, e, &s, err));
         if (first == NULL) first = s;
@@ -242,9 +259,8 @@ static qs_status declare(importing *x, const qsi_tensor_spec *t, qs_err *err) {
             QS_FAIL(err, QS_E_UNSUPPORTED, "tensors %s and %s have different types", first->name,
                     s->name);
         }
-        x->total += (int64_t)s->bytes;
     }
-    QS_TRY(qsi_gguf_declare(x->w, t->name, qsi_fit_type(t, stored_type(first)), t->n_dims, t->ne, err));
+    QS_TRY(list_tensor(x, t, qsi_fit_type(t, stored_type(first)), err));
 done:
     return st;
 }
@@ -273,7 +289,7 @@ static qs_status check_rest(const importing *x, qs_err *err) {
     return QS_OK;
 }
 
-/* ---- writing ---- */
+/* ---- reading weights ---- */
 
 /* Row r of a permuted matrix: within a head the halves are interleaved, new row 2i is old row i and
  * new row 2i + 1 is old row i + head_dim / 2. */
@@ -282,24 +298,24 @@ static int64_t permuted_row(int64_t r, int64_t head_dim) {
     return head * head_dim + k / 2 + k % 2 * (head_dim / 2);
 }
 
-static qs_status write_permuted(importing *x, const qsi_st_tensor *s, int64_t rows, qs_err *err) {
+static qs_status read_permuted(importing *x, const qsi_st_tensor *s, int64_t rows, qs_err *err) {
     qs_status st = QS_OK;
     size_t row = s->bytes / (size_t)rows;
     for (int64_t r = 0; r < rows; r++) {
         const uint8_t *from = s->data + row * (size_t)permuted_row(r, x->config.head_dim);
-        QS_TRY(qsi_gguf_write(x->w, from, row, err));
+        QS_TRY(x->sink(x->user, from, row, err));
     }
 done:
     return st;
 }
 
-static qs_status write_as_f32(importing *x, const qsi_st_tensor *s, qs_err *err) {
+static qs_status read_as_f32(importing *x, const qsi_st_tensor *s, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_type_info *ti = qsi_type_get((int32_t)s->type);
     for (int64_t at = 0; at < s->n; at += PIECE) {
         int64_t n = s->n - at < PIECE ? s->n - at : PIECE;
         ti->decode(s->data + (size_t)at * (size_t)ti->bytes, x->values, n);
-        QS_TRY(qsi_gguf_write(x->w, x->values, (size_t)n * sizeof *x->values, err));
+        QS_TRY(x->sink(x->user, x->values, (size_t)n * sizeof *x->values, err));
     }
 done:
     return st;
@@ -323,7 +339,7 @@ static void fill_fp8(float table[256]) {
 }
 
 /* An FP8 matrix as BF16 (or F32, where t wants that): every value times its block's scale. */
-static qs_status write_fp8(importing *x, const qsi_tensor_spec *t, const qsi_st_tensor *s,
+static qs_status read_fp8(importing *x, const qsi_tensor_spec *t, const qsi_st_tensor *s,
                            qs_err *err) {
     qs_status st = QS_OK;
     const qsi_st_tensor *scales = NULL;
@@ -342,88 +358,120 @@ static qs_status write_fp8(importing *x, const qsi_tensor_spec *t, const qsi_st_
                 x->values[i] = x->fp8[row[c0 + i]] * f;
                 x->halves[i] = qsi_f32_to_bf16(x->values[i]);
             }
-            QS_TRY(wide ? qsi_gguf_write(x->w, x->values, (size_t)n * sizeof *x->values, err)
-                        : qsi_gguf_write(x->w, x->halves, (size_t)n * sizeof *x->halves, err));
+            QS_TRY(wide ? x->sink(x->user, x->values, (size_t)n * sizeof *x->values, err)
+                        : x->sink(x->user, x->halves, (size_t)n * sizeof *x->halves, err));
         }
     }
 done:
     return st;
 }
 
-static qs_status write_tensor(importing *x, const qsi_tensor_spec *t, qs_err *err) {
+static qs_status read_tensor(importing *x, const qsi_tensor_spec *t, qs_err *err) {
     qs_status st = QS_OK;
     if (t->role == QSI_ROLE_FREQS) {
         qsi_config_rope_freqs(&x->config, x->values);
-        return qsi_gguf_write(x->w, x->values, (size_t)t->ne[0] * sizeof *x->values, err);
+        return x->sink(x->user, x->values, (size_t)t->ne[0] * sizeof *x->values, err);
     }
     for (int e = 0; e < n_sources(t); e++) {
         const qsi_st_tensor *s = NULL;
         QS_TRY(find_source(x, t, e, &s, err));
-        if (is_fp8(s)) QS_TRY(write_fp8(x, t, s, err));
-        else if (is_rotated(x, t)) QS_TRY(write_permuted(x, s, t->ne[1], err));
-        else if (qsi_fit_type(t, s->type) != s->type) QS_TRY(write_as_f32(x, s, err));
-        else QS_TRY(qsi_gguf_write(x->w, s->data, s->bytes, err));
+        if (is_fp8(s)) QS_TRY(read_fp8(x, t, s, err));
+        else if (is_rotated(x, t)) QS_TRY(read_permuted(x, s, t->ne[1], err));
+        else if (qsi_fit_type(t, s->type) != s->type) QS_TRY(read_as_f32(x, s, err));
+        else QS_TRY(x->sink(x->user, s->data, s->bytes, err));
         qsi_st_drop(x->st, s);
-        x->done += (int64_t)s->bytes;
-        if (x->progress != NULL && x->progress(x->user, x->done, x->total) != 0) {
-            QS_FAIL(err, QS_E_CANCELLED, "cancelled");
-        }
     }
 done:
     return st;
 }
 
-static qs_status put_name(importing *x) {
+/* ---- the folder as a whole ---- */
+
+static qs_status put_name(const importing *x, qsi_gguf_writer *w) {
     size_t n = strlen(x->folder);
     while (n > 1 && x->folder[n - 1] == '/') n--;
     size_t begin = n;
     while (begin > 0 && x->folder[begin - 1] != '/') begin--;
-    return qsi_gguf_put_str(x->w, "general.name", x->folder + begin, n - begin);
+    return qsi_gguf_put_str(w, "general.name", x->folder + begin, n - begin);
 }
 
-static qs_status put_keys(importing *x, qs_err *err) {
+qs_status qsi_hf_put_keys(qsi_hf *x, qsi_gguf_writer *w, qs_err *err) {
     qs_status st = QS_OK;
     qs_err why = {0};
-    QS_TRY(qsi_config_put_gguf(&x->config, x->w));
-    QS_TRY(put_name(x));
-    QS_TRY(qsi_vocab_save_gguf(x->vocab, x->w, &why));
+    QS_TRY(qsi_config_put_gguf(&x->config, w));
+    QS_TRY(put_name(x, w));
+    QS_TRY(qsi_vocab_save_gguf(x->vocab, w, &why));
+    QS_TRY(qsi_hf_put_sampling(x->folder, x->vocab, w, err));
 done:
     if (st != QS_OK) st = qsi_err_set(err, st, "cannot put the keys of '%s' together", x->folder);
     return st;
 }
 
-qs_status qsi_hf_import(const char *folder, qsi_gguf_writer *w,
-                        int (*progress)(void *user, int64_t done, int64_t of), void *user,
-                        qs_err *err) {
+const qsi_config *qsi_hf_config(const qsi_hf *x) { return &x->config; }
+size_t qsi_hf_n_tensors(const qsi_hf *x) { return x->n_tensors; }
+const qsi_gguf_tensor *qsi_hf_tensor(const qsi_hf *x, size_t i) { return &x->tensors[i]; }
+uint64_t qsi_hf_stamp(const qsi_hf *x) { return qsi_st_stamp(x->st); }
+
+qs_status qsi_hf_read(qsi_hf *x, size_t i, qsi_bytes_fn *sink, void *user, qs_err *err) {
     qs_status st = QS_OK;
-    importing x = {.folder = folder, .w = w, .progress = progress, .user = user};
     qsi_tensor_spec t;
-    QS_TRY(read_config(&x, err));
-    QS_TRY(qsi_st_open(&x.st, folder, err));
-    QS_TRY(read_vocab(&x, err));
-    x.used = qsi_calloc(qsi_st_n_tensors(x.st), sizeof *x.used);
-    x.values = qsi_alloc(PIECE, sizeof *x.values);
-    x.halves = qsi_alloc(PIECE, sizeof *x.halves);
-    fill_fp8(x.fp8);
-    if (x.used == NULL || x.values == NULL || x.halves == NULL)
-        QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", folder);
-    QS_TRY(put_keys(&x, err));
-    QS_TRY(qsi_hf_put_sampling(folder, x.vocab, w, err));
-    for (size_t i = 0; i < qsi_config_n_tensors(&x.config); i++) {
-        qsi_config_tensor(&x.config, i, &t);
-        QS_TRY(declare(&x, &t, err));
-    }
-    QS_TRY(check_rest(&x, err));
-    for (size_t i = 0; i < qsi_config_n_tensors(&x.config); i++) {
-        qsi_config_tensor(&x.config, i, &t);
-        QS_TRY(write_tensor(&x, &t, err));
-    }
+    x->sink = sink;
+    x->user = user;
+    qsi_config_tensor(&x->config, i, &t);
+    QS_TRY(read_tensor(x, &t, err));
 done:
-    if (st != QS_OK && st != QS_E_CANCELLED) qsi_err_prefix(err, "cannot use '%s'", folder);
-    qsi_vocab_free(x.vocab);
-    qsi_st_close(&x.st);
-    qsi_free(x.used);
-    qsi_free(x.values);
-    qsi_free(x.halves);
     return st;
+}
+
+static qs_status open_folder(importing *x, qs_err *err) {
+    qs_status st = QS_OK;
+    QS_TRY(read_config(x, err));
+    QS_TRY(qsi_st_open(&x->st, x->folder, err));
+    QS_TRY(read_vocab(x, err));
+    x->used = qsi_calloc(qsi_st_n_tensors(x->st), sizeof *x->used);
+    x->values = qsi_alloc(PIECE, sizeof *x->values);
+    x->halves = qsi_alloc(PIECE, sizeof *x->halves);
+    x->tensors = qsi_calloc(qsi_config_n_tensors(&x->config), sizeof *x->tensors);
+    fill_fp8(x->fp8);
+    if (x->used == NULL || x->values == NULL || x->halves == NULL || x->tensors == NULL)
+        QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", x->folder);
+    for (size_t i = 0; i < qsi_config_n_tensors(&x->config); i++) {
+        qsi_tensor_spec t;
+        qsi_config_tensor(&x->config, i, &t);
+        QS_TRY(find_sources(x, &t, err));
+    }
+    QS_TRY(check_rest(x, err));
+done:
+    return st;
+}
+
+qs_status qsi_hf_open(qsi_hf **out, const char *folder, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_hf *x = qsi_calloc(1, sizeof *x);
+    if (x == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", folder);
+    qsi_arena_init(&x->arena);
+    x->folder = qsi_strdup(folder);
+    if (x->folder == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", folder);
+    QS_TRY(open_folder(x, err));
+    *out = x;
+    x = NULL;
+done:
+    if (st != QS_OK) qsi_err_prefix(err, "cannot use '%s'", folder);
+    qsi_hf_close(&x);
+    return st;
+}
+
+void qsi_hf_close(qsi_hf **px) {
+    qsi_hf *x = *px;
+    *px = NULL;
+    if (x == NULL) return;
+    qsi_vocab_free(x->vocab);
+    qsi_st_close(&x->st);
+    qsi_arena_release(&x->arena);
+    qsi_free(x->tensors);
+    qsi_free(x->folder);
+    qsi_free(x->used);
+    qsi_free(x->values);
+    qsi_free(x->halves);
+    qsi_free(x);
 }

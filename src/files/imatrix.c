@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "sys/file.h"
 
@@ -184,6 +185,10 @@ void qsi_imatrix_close(qsi_imatrix **m) {
 }
 
 qsi_imatrix_stats qsi_imatrix_stat(const qsi_imatrix *m) { return m->stats; }
+
+uint64_t qsi_imatrix_digest(const qsi_imatrix *m) {
+    return qsi_hash(qsi_gguf_data(m->g), qsi_gguf_size(m->g));
+}
 
 qs_status qsi_imatrix_weights(const qsi_imatrix *m, const char *name, int64_t k, int64_t n,
                               float **out, qs_err *err) {

@@ -29,5 +29,7 @@ typedef struct qsi_imatrix_stats {
     size_t tensors, matrices, unseen;
 } qsi_imatrix_stats;
 qsi_imatrix_stats qsi_imatrix_stat(const qsi_imatrix *m);
+/* Hash of everything in it. */
+uint64_t qsi_imatrix_digest(const qsi_imatrix *m);
 
 #endif

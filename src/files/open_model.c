@@ -13,6 +13,7 @@
 #include "sys/file.h"
 
 #define SPARE_BYTES ((uint64_t)64 << 20) /* room left on the disk */
+#define TOLD_BYTES ((int64_t)4 << 20) /* between two words of progress */
 #define LARGE_BYTES ((uint64_t)256 << 20) /* worth a note */
 
 /* Bytes of the folder's weights: about what the GGUF will need. */
@@ -50,19 +51,55 @@ static qs_status open_somewhere(qsi_gguf_writer **w, const char *folder, uint64_
         "room", folder, qsi_size_text(size, need + SPARE_BYTES));
 }
 
+/* Everything of the folder into w. */
+typedef struct copying {
+    qsi_gguf_writer *w;
+    int (*progress)(void *user, int64_t done, int64_t of);
+    void *user;
+    int64_t done, told, of; /* bytes */
+} copying;
+
+static qs_status copy_bytes(void *user, const void *p, size_t n, qs_err *err) {
+    qs_status st = QS_OK;
+    copying *c = user;
+    QS_TRY(qsi_gguf_write(c->w, p, n, err));
+    c->done += (int64_t)n;
+    if (c->progress == NULL || (c->done - c->told < TOLD_BYTES && c->done < c->of)) goto done;
+    c->told = c->done;
+    if (c->progress(c->user, c->done, c->of) != 0) QS_FAIL(err, QS_E_CANCELLED, "cancelled");
+done:
+    return st;
+}
+
+static qs_status copy_folder(const char *folder, copying *c, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_hf *h = NULL;
+    QS_TRY(qsi_hf_open(&h, folder, err));
+    QS_TRY(qsi_hf_put_keys(h, c->w, err));
+    for (size_t i = 0; i < qsi_hf_n_tensors(h); i++) {
+        const qsi_gguf_tensor *t = qsi_hf_tensor(h, i);
+        QS_TRY(qsi_gguf_declare(c->w, t->name, t->type, t->n_dims, t->ne, err));
+        c->of += (int64_t)t->bytes;
+    }
+    for (size_t i = 0; i < qsi_hf_n_tensors(h); i++) QS_TRY(qsi_hf_read(h, i, copy_bytes, c, err));
+done:
+    qsi_hf_close(&h);
+    return st;
+}
+
 qs_status qsi_files_open_model_progress(const char *path, qsi_gguf **g,
                                         int (*progress)(void *user, int64_t done, int64_t of),
                                         void *user, qs_err *err) {
     qs_status st = QS_OK;
-    qsi_gguf_writer *w = NULL;
+    copying c = {.progress = progress, .user = user};
     uint64_t need = 0;
     if (!qsi_path_is_dir(path)) return qsi_gguf_open(g, path, err);
     QS_TRY(weight_bytes(path, &need, err));
-    QS_TRY(open_somewhere(&w, path, need, err));
-    QS_TRY(qsi_hf_import(path, w, progress, user, err));
-    QS_TRY(qsi_gguf_finish_open(&w, path, g, err));
+    QS_TRY(open_somewhere(&c.w, path, need, err));
+    QS_TRY(copy_folder(path, &c, err));
+    QS_TRY(qsi_gguf_finish_open(&c.w, path, g, err));
 done:
-    qsi_gguf_writer_abort(&w);
+    qsi_gguf_writer_abort(&c.w);
     return st;
 }
 
