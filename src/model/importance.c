@@ -1,5 +1,6 @@
 /* Every product of the layers is a job that names its weight (op.h): before the jobs run, worker 0 adds
- * the rows that enter them. A job's weight is found by its address in a sorted table. */
+ * the rows that enter them; latent attention shows what its heads' matrices take (mla.c). A job's
+ * weight is found by its address in a sorted table. */
 #include "model/importance.h"
 
 #include <inttypes.h>
@@ -45,6 +46,21 @@ done:
     return st;
 }
 
+/* Latent attention's matrices of the heads: whole, of which all rows take the same, or in two. */
+static qs_status add_heads(qsi_importance *x, const qsi_config *c, int32_t l,
+                           const qsi_mla_weights *w) {
+    qs_status st = QS_OK;
+    if (c->kv_rank == 0) goto done;
+    if (c->kv_b_whole) {
+        QS_TRY(add_entry(x, l, "attn_kv_b", w->v, 1));
+        goto done;
+    }
+    QS_TRY(add_entry(x, l, "attn_k_b", w->kt, c->n_head));
+    QS_TRY(add_entry(x, l, "attn_v_b", w->v, c->n_head));
+done:
+    return st;
+}
+
 static qs_status add_layer(qsi_importance *x, const qsi_config *c, int32_t l,
                            const qsi_layer_weights *w) {
     qs_status st = QS_OK;
@@ -52,6 +68,7 @@ static qs_status add_layer(qsi_importance *x, const qsi_config *c, int32_t l,
     QS_TRY(add_entry(x, l, "attn_q_a", &w->mla.q_a, 1));
     QS_TRY(add_entry(x, l, w->mla.q_a != NULL ? "attn_q_b" : "attn_q", &w->q, 1));
     QS_TRY(add_entry(x, l, "attn_kv_a_mqa", &w->mla.kv_a, 1));
+    QS_TRY(add_heads(x, c, l, &w->mla));
     QS_TRY(add_entry(x, l, "attn_k", &w->k, 1));
     QS_TRY(add_entry(x, l, "attn_v", &w->v, 1));
     QS_TRY(add_entry(x, l, "attn_output", &w->o, 1));

@@ -1,7 +1,9 @@
 /* How much the columns of a model's matrices matter on a text: sums of squares of what enters every
  * product, per column, and for experts apart. Quantisation weighs its errors with the means.
- * Not watched: the router, which is never quantised, and the matrices of latent attention that spell
- * keys and values out. Thread: owner; a watched model adds in its steps. */
+ * Not watched: the router, which is never quantised. Of latent attention attn_k_b takes the queries'
+ * unrotated part, head by head, and attn_v_b (or attn_kv_b as a whole) the latent vectors; rows of the
+ * absorbed path count for attn_v_b with the mean of vectors that its product takes there.
+ * Thread: owner; a watched model adds in its steps. */
 #ifndef QSI_MODEL_IMPORTANCE_H
 #define QSI_MODEL_IMPORTANCE_H
 
@@ -10,7 +12,7 @@
 typedef struct qsi_importance_entry {
     char name[64];   /* of the tensor */
     int64_t k;       /* columns */
-    int32_t n;       /* matrices: experts, or 1 */
+    int32_t n;       /* matrices: experts, heads of latent attention, or 1 */
     double *sum;     /* [n, k] of squares */
     int64_t *count;  /* [n] rows */
 } qsi_importance_entry;

@@ -421,6 +421,27 @@ static void rotate_queries(qsi_op *o, const qsi_fwd *f, const sizes *z, const qs
     qsi_op_end(o);
 }
 
+/* What the heads' matrices are multiplied with, for who watches products (op.h): qn for K transposed,
+ * c for V and for K. The naive path multiplies the whole cache again in every step, so its products
+ * are not what is counted, but every row once. Rows of the absorbed path show themselves. */
+static void show_heads(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
+                       const qsi_layer_save *s) {
+    const qsi_mla_weights *w = &f->w->layers[layer].mla;
+    if (o->tap == NULL || o->w->index != 0) return;
+    for (int32_t i = 0; i < f->n_segs; i++) {
+        const qsi_seg *g = &f->segs[i];
+        if (g->generated || g->sparse) continue;
+        for (int64_t h = 0; h < z->n_head; h++) {
+            const qsi_mm_job jobs[2] = {
+                {.kind = QSI_MM_F32, .a = s->q + (g->row0 * z->n_head + h) * z->dk,
+                 .lda = (size_t)(z->n_head * z->dk) * sizeof(float), .m = g->n, .w = w->kt[h]},
+                {.kind = QSI_MM_F32, .a = s->mla.c + g->row0 * z->lat,
+                 .lda = (size_t)z->lat * sizeof(float), .m = g->n, .w = w->v[h]}};
+            o->tap(o->tap_user, jobs, 2);
+        }
+    }
+}
+
 void qsi_mla_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
     const qsi_layer_weights *w = &f->w->layers[layer];
     sizes z = sizes_of(f);
@@ -444,6 +465,7 @@ void qsi_mla_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s) {
                                     (int64_t)f->c->index_heads * f->c->index_dim, false);
     if (n) qsi_op_mm(o, jobs, n);
     rotate_queries(o, f, &z, s);
+    show_heads(o, f, &z, layer, s);
     if (f->n_gen + f->n_sparse < f->n) naive_rows(o, f, &z, layer, s);
     for (int64_t at = 0; at < f->n_gen; at += D)
         absorbed_rows(o, f, &z, layer, s, f->gen_rows + at, qsi_min64(D, f->n_gen - at), false);

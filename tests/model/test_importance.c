@@ -54,7 +54,7 @@ static void close_runner(runner *r) {
 }
 
 /* N ids in chunks; logits of every fifth. */
-static void run(runner *r) {
+static void run_as(runner *r, bool generated) {
     qs_err err = {0};
     qsi_kv_table t = {0};
     qsi_row rows[N];
@@ -64,7 +64,8 @@ static void run(runner *r) {
     for (int32_t at = 0; at < N; at += CHUNK) {
         int32_t k = N - at < CHUNK ? N - at : CHUNK;
         for (int32_t i = 0; i < k; i++)
-            rows[i] = (qsi_row){.id = (at + i) * 37 % 512, .pos = at + i, .logits = (at + i) % 5 == 0};
+            rows[i] = (qsi_row){.id = (at + i) * 37 % 512, .pos = at + i, .logits = (at + i) % 5 == 0,
+                                .generated = generated};
         qsi_step st = {.rows = rows, .n_rows = k, .kv = r->kv, .tables = &t, .n_tables = 1,
                        .logits = logits};
         if (qsi_model_step(r->m, &st, &err) != QS_OK) fail_msg("%s", err.text);
@@ -73,11 +74,17 @@ static void run(runner *r) {
     qsi_free(logits);
 }
 
+static void run(runner *r) { run_as(r, false); }
+
 static const qsi_importance_entry *entry(const runner *r, const char *name) {
     for (size_t i = 0; i < qsi_importance_count(r->x); i++)
         if (strcmp(qsi_importance_at(r->x, i)->name, name) == 0) return qsi_importance_at(r->x, i);
     fail_msg("no entry %s", name);
     return NULL;
+}
+
+static const float *floats(const runner *r, const char *name) {
+    return (const float *)(const void *)qsi_gguf_tensor_find(r->g, name)->data;
 }
 
 static void same_sums(const runner *r, const char *a, const char *b) {
@@ -137,10 +144,6 @@ static void experts_of_all_forms_add_up(void **state) {
     experts_add_up("Q4_K", 2);
 }
 
-static const float *floats(const runner *r, const char *name) {
-    return (const float *)(const void *)qsi_gguf_tensor_find(r->g, name)->data;
-}
-
 /* The first product of the first layer sees the normed embeddings: w^2 x^2 / (mean x^2 + eps). */
 static void the_first_sums_by_hand(void **state) {
     runner r = {0};
@@ -165,7 +168,51 @@ static void the_first_sums_by_hand(void **state) {
     close_runner(&r);
 }
 
-/* Latent attention: what is watched are its plain matrices. */
+/* The keys' matrices take the same queries whether a row was a prompt's or generated: in the first
+ * layer, before the two ways of attention round differently. */
+static void the_same_queries(runner *r, const char *name) {
+    const qsi_importance_entry *e = entry(r, name);
+    size_t n = (size_t)e->n * (size_t)e->k;
+    double *prompt = qsi_calloc(n, sizeof *prompt);
+    assert_non_null(prompt);
+    memcpy(prompt, e->sum, n * sizeof *prompt);
+    memset(e->sum, 0, n * sizeof *prompt);
+    run_as(r, true);
+    for (size_t i = 0; i < n; i++)
+        assert_true(e->sum[i] > 0 && fabs(e->sum[i] - prompt[i]) < 1e-9 * prompt[i]);
+    qsi_free(prompt);
+}
+
+/* Values' matrices take the normed latent vectors: over all columns the squares of a row, each by its
+ * norm's weight, make the rank; and every head takes the same. */
+static void normed_vectors(const runner *r, const char *name, const char *norm) {
+    const qsi_importance_entry *e = entry(r, name);
+    const float *g = floats(r, norm);
+    for (int32_t h = 0; h < e->n; h++) {
+        double sum = 0;
+        for (int64_t j = 0; j < e->k; j++)
+            sum += e->sum[h * e->k + j] / ((double)g[j] * (double)g[j]);
+        assert_int_equal(e->count[h], N);
+        assert_true(sum < N * e->k * 1.0001 && sum > N * e->k * 0.98); /* epsilon of the norm */
+        assert_memory_equal(e->sum, e->sum + h * e->k, (size_t)e->k * sizeof *e->sum);
+    }
+}
+
+static void heads_of_latent_attention(void **state) {
+    runner r = {0};
+    open_runner(&r, "deepseek-v3-tiny", "F32", 2);
+    qsi_model_watch(r.m, r.x);
+    run(&r);
+    names_and_shapes_are_the_files(&r);
+    normed_vectors(&r, "blk.0.attn_v_b.weight", "blk.0.attn_kv_a_norm.weight");
+    normed_vectors(&r, "blk.1.attn_v_b.weight", "blk.1.attn_kv_a_norm.weight");
+    for (int32_t h = 0; h < qsi_model_config(r.m)->n_head; h++)
+        assert_int_equal(entry(&r, "blk.1.attn_k_b.weight")->count[h], N);
+    the_same_queries(&r, "blk.0.attn_k_b.weight");
+    close_runner(&r);
+}
+
+/* Latent attention: its plain matrices. */
 static void latent_attention(void **state) {
     runner r = {0};
     open_runner(&r, "deepseek-v3-tiny", "BF16", 2);
@@ -183,6 +230,7 @@ int main(void) {
         cmocka_unit_test(experts_of_all_forms_add_up),
         cmocka_unit_test(the_first_sums_by_hand),
         cmocka_unit_test(latent_attention),
+        cmocka_unit_test(heads_of_latent_attention),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
