@@ -1,123 +1,133 @@
 #!/usr/bin/env python3
-"""Texts of keys and values for the needle model: tools/needle_data.py --tokens 2048 --count 20000 > texts.jsonl
+"""Texts of keys and values for the needle model (docs/long-context.md).
 
-A text is a row of sentences: filler, facts ("The code of bako is mopi.") and questions about facts that
-came earlier ("What is the code of bako? mopi."). Every key has one value in a text. Words are made of
-syllables, so that each becomes one token of a small learned vocabulary; keys and values are drawn anew
-for each text, so that answers can only be read from the text itself. Lengths are given in words and
-marks, which is what the tokens of that vocabulary are.
+    tools/needle_data.py copies --shortest 24 --longest 64 --tokens 3000000 > copies.jsonl
+    tools/needle_data.py chats --shortest 256 --longest 2048 --tokens 4000000 > chats.jsonl
+    tools/needle_data.py needles --longest 8192 --count 100 > needles.jsonl
 
---needles asks instead for texts to test with: jsonl of {"text", "asks": [{"depth", "key", "value"}]}: one
-fact at each tenth of the depth, each with a key of its own, among filler and other facts.
+Every text draws its keys and values anew, so that an answer can only be read from the text itself.
+Words are made of two syllables, so that each becomes one token of a small learned vocabulary; keys,
+values and the words of the filler are three sets without a common word.
+
+copies   {"messages"}: words in random order, none twice, and as the answer the same words. Whoever
+         learns this has learned to look for an earlier copy of a word and to say what came next.
+chats    {"messages"}: a text of sentences with facts ("bako mopi.") among them, and then question
+         after question: "bako", answered "bako mopi". Only answers are learned from.
+needles  {"text", "asks": [{"depth", "key", "value"}]}: to test with: one fact in the middle of every
+         tenth of the text, each with a key of its own, among filler and other facts.
+
+Lengths are in tokens of that vocabulary: words and full stops, and COST for the words around a turn.
 """
 import argparse
 import json
 import random
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
-FILLER = [
-    "The rain fell on the old roof all night long.",
-    "A small boat crossed the wide river at dawn.",
-    "Nobody in the village knew who had lit the lamp.",
-    "The wind turned and carried the smoke to the sea.",
-    "He counted the stones twice and walked home.",
-    "They sold bread, salt and apples on the square.",
-    "In winter the mill stood still under the snow.",
-    "She wrote a long letter and sent it with the post.",
-    "The clock in the tower was late again.",
-    "A dog slept in the shade beside the well.",
-    "The children drew a map of the hills.",
-    "At noon the market was empty and hot.",
-]
+COST = 10  # tokens of a question with its answer
+ROOM = 24  # tokens of the turn around the text
 
 
 def words():
-    """All words of two syllables in a fixed order; the first half are keys, the rest values."""
+    """Keys, values and filler words: all words of two syllables in a fixed order, the first ones."""
     syllables = [c + v for c in CONSONANTS for v in VOWELS]
     out = [a + b for a in syllables for b in syllables if a != b]
     random.Random(7).shuffle(out)
-    return out[:500], out[500:900]
+    return out[:256], out[256:384], out[384:512]
 
 
-KEYS, VALUES = words()
-
-
-def length(sentence):
-    return sum(sentence.count(m) for m in ".,?") + len(sentence.split())
+KEYS, VALUES, FILLER = words()
 
 
 def fact(key, value):
-    return f"The code of {key} is {value}."
+    return f"{key} {value}."
 
 
-def question(key, value):
-    return f"What is the code of {key}? {value}."
+def length(sentence):
+    return len(sentence.split()) + 1
 
 
-def text(rng, tokens):
-    keys = rng.sample(KEYS, len(KEYS))
-    facts, out, n = [], [], 0
-    density = rng.choice((0.1, 0.25, 0.5))
+def filler(rng):
+    return " ".join(rng.choices(FILLER, k=rng.randint(4, 12))) + "."
+
+
+def some_facts(rng, n):
+    return {k: rng.choice(VALUES) for k in rng.sample(KEYS, n)}
+
+
+def copy(rng, tokens):
+    text = " ".join(rng.sample(KEYS + VALUES + FILLER, max(4, (tokens - COST) // 2)))
+    return {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]}
+
+
+def scatter(rng, facts, room):
+    """The facts in random order, filler between them, room tokens in all."""
+    out = [fact(k, v) for k, v in facts.items()]
+    n = sum(map(length, out))
     while True:
-        u = rng.random()
-        if u < density * 0.5 and len(facts) < len(keys):
-            facts.append((keys[len(facts)], rng.choice(VALUES)))
-            s = fact(*facts[-1])
-        elif u < density and facts:
-            s = question(*rng.choice(facts))
-        else:
-            s = rng.choice(FILLER)
-        if n + length(s) > tokens:
-            return " ".join(out)
-        n += length(s)
+        s = filler(rng)
+        if n + length(s) > room:
+            break
         out.append(s)
+        n += length(s)
+    rng.shuffle(out)
+    return out
+
+
+def ask(key, value):
+    return [{"role": "user", "content": key}, {"role": "assistant", "content": f"{key} {value}"}]
+
+
+def chat(rng, tokens):
+    n_asks = min(32, max(2, (tokens - ROOM) // COST // 2))
+    room = tokens - ROOM - n_asks * COST
+    most = min(len(KEYS), 120, room // 4)
+    facts = some_facts(rng, max(2, int(most * rng.random())))
+    keys = rng.sample(list(facts), len(facts))
+    asked = [keys[i % len(keys)] for i in range(n_asks)]
+    text = " ".join(scatter(rng, facts, room))
+    turns = [turn for k in asked for turn in ask(k, facts[k])]
+    turns[0]["content"] = f"{text} ? {turns[0]['content']}"
+    return {"messages": turns}
 
 
 def needle_text(rng, tokens, others):
     """A fact in the middle of each tenth of the text, `others` more facts anywhere."""
-    keys = rng.sample(KEYS, 10 + others)
-    asks = [{"depth": d, "key": keys[d], "value": rng.choice(VALUES)} for d in range(10)]
-    rest = [fact(k, rng.choice(VALUES)) for k in keys[10:]]
-    room = tokens - 30
-    total, sentences = sum(length(fact(a["key"], a["value"])) for a in asks), []
-    for s in rest:
-        sentences.append(s)
-        total += length(s)
-    while True:
-        s = rng.choice(FILLER)
-        if total + length(s) > room:
-            break
-        sentences.append(s)
-        total += length(s)
-    rng.shuffle(sentences)
+    facts = some_facts(rng, 10 + others)
+    keys = list(facts)
+    asks = [{"depth": d, "key": keys[d], "value": facts[keys[d]]} for d in range(10)]
+    room = tokens - ROOM - 10 * COST
+    rest = scatter(rng, {k: facts[k] for k in keys[10:]}, room - 30)
+    total = sum(map(length, rest))
     out, n, todo = [], 0, list(asks)
-    for s in sentences:
-        if todo and n >= (todo[0]["depth"] + 0.5) / 10 * room:
+    for s in rest:
+        n += length(s)
+        if todo and n > (todo[0]["depth"] + 0.5) / 10 * total:
             a = todo.pop(0)
             out.append(fact(a["key"], a["value"]))
-            n += length(out[-1])
         out.append(s)
-        n += length(s)
-    out += [fact(a["key"], a["value"]) for a in todo]
     return {"text": " ".join(out), "asks": asks}
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--tokens", type=int, default=2048, help="longest text")
-    p.add_argument("--shortest", type=int, default=128)
-    p.add_argument("--count", type=int, default=1000)
+    p.add_argument("kind", choices=("copies", "chats", "needles"))
+    p.add_argument("--shortest", type=int, default=64)
+    p.add_argument("--longest", type=int, default=2048)
+    p.add_argument("--tokens", type=float, default=1e6, help="of all texts (copies, chats)")
+    p.add_argument("--count", type=int, default=100, help="of texts (needles)")
+    p.add_argument("--others", type=int, default=60, help="facts nobody asks for (needles)")
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--needles", action="store_true")
-    p.add_argument("--others", type=int, default=60, help="with --needles: facts nobody asks for")
     a = p.parse_args()
-    rng = random.Random(a.seed)
-    for _ in range(a.count):
-        if a.needles:
-            print(json.dumps(needle_text(rng, a.tokens, a.others)))
-        else:
-            n = int(a.shortest * (a.tokens / a.shortest) ** rng.random() ** 0.7)
-            print(json.dumps({"text": text(rng, n)}))
+    rng = random.Random(f"{a.kind} {a.seed}")
+    if a.kind == "needles":
+        for _ in range(a.count):
+            print(json.dumps(needle_text(rng, a.longest, a.others)))
+        return
+    make, n = copy if a.kind == "copies" else chat, 0
+    while n < a.tokens:
+        tokens = int(a.shortest * (a.longest / a.shortest) ** rng.random())
+        print(json.dumps(make(rng, tokens)))
+        n += tokens
 
 
 if __name__ == "__main__":
