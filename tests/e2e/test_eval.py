@@ -232,8 +232,8 @@ class Eval(unittest.TestCase):
 
     def test_neighbours(self):
         """Questions of as many tokens, one after the other; choices of which one is short."""
-        items = [("What is the colour of " + w + "?", ["aa", "bb", "cc", "dd"], "B")
-                 for w in ("snow", "milk", "rust", "coal")]
+        items = [("What follows after " + w + "?", ["aa", "bb", "cc", "dd"], "B")
+                 for w in "1234"]
         want = letters(self.m, items, MMLU_HEAD % "near", "\nAnswer:")
         self.check(want, mmlu("near_test.csv", items))
         words = "stone river cloud green 春 秋 水 moon pear salt".split()
