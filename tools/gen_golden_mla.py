@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Goldens of latent attention, of the routers of DeepSeek-V2 and V3, and of the sparse attention of
-V3.2, in NumPy and float64.
+"""Goldens of latent attention, of the routers of DeepSeek-V2 and V3, of the sparse attention of V3.2,
+and of the layer that predicts further (MTP), in NumPy and float64.
 
 usage: gen_golden_mla.py OUT_DIR      writes mla_lite.gguf, mla_lite_old.gguf, mla_v2_old.gguf,
-                                      mla_v3.gguf, dsa.gguf, dsa_long.gguf
+                                      mla_v3.gguf, dsa.gguf, dsa_long.gguf, mtp.gguf
 
 Written from the equations (DeepSeek-V2, arXiv:2405.04434, 2.1 and 2.2; DeepSeek-V3, arXiv:2412.19437,
-2.1; YaRN, arXiv:2309.00071; the indexer: deepseek-facts 2.7), in the naive form: keys and values of
+2.1 and 2.2; YaRN, arXiv:2309.00071; the indexer: deepseek-facts 2.7), in the naive form: keys and values of
 every head spelled out; sparse attention is a mask of what the indexer did not choose. The files hold
 the weights in either layout of GGUF (attn_kv_b whole, or attn_k_b and attn_v_b), a text of ids and the
-log-probabilities of every position (dsa_long: of the last ones). A choice of experts, groups or
+log-probabilities of every position (dsa_long: of the last ones; mtp: also those of MTP, which takes
+the hidden state after the final norm of each position but the last, and the id after it). A choice of experts, groups or
 positions so close that float32 could take another one fails the script.
 
 Made with Python 3.11, numpy 2.4.6, gguf 0.19.0.
@@ -21,7 +22,7 @@ import numpy as np
 
 BASE = dict(vocab=48, layers=3, dense=1, d=24, heads=3, dn=6, dr=12, dv=5, r=10, qr=0, ff=40,
             eps=1e-6, theta=1e4, experts=8, used=3, shared=2, fe=10, scale=1.0, norm=False,
-            sigmoid=False, groups=1, groups_used=1, yarn=None, split=True, topk=0, jh=0, jd=0)
+            sigmoid=False, groups=1, groups_used=1, yarn=None, split=True, topk=0, jh=0, jd=0, mtp=False)
 YARN = dict(factor=8.0, orig=256, fast=4.0, slow=1.0, log_mul=0.0707)
 MODELS = {
     "mla_lite": dict(BASE, yarn=YARN),
@@ -34,6 +35,7 @@ MODELS["dsa"] = dict(MODELS["mla_v3"], topk=20, jh=5, jd=18)
 # more chosen positions than a span of 256, more pages than two pieces of the indexer's work
 MODELS["dsa_long"] = dict(MODELS["dsa"], layers=2, experts=4, used=2, groups=1, groups_used=1, fe=6,
                           ff=24, yarn=None, topk=270, n=1100, last=40, seed=3)
+MODELS["mtp"] = dict(MODELS["mla_v3"], mtp=True, layers=2)
 N = 90  # positions: more than a page of 64
 MARGIN = 1e-5
 INDEX_MARGIN = 1e-6  # of scores whose size is near 1
@@ -47,8 +49,8 @@ def init(c, rng):
         p[name] = (1 + 0.2 * x if norm else 0.25 * x).astype(np.float32)
 
     d, h = c["d"], c["heads"]
-    add("token_embd", c["vocab"], d)
-    for i in range(c["layers"]):
+
+    def add_layer(i):
         b = f"blk.{i}."
         add(b + "attn_norm", d, norm=True)
         if c["qr"]:
@@ -83,8 +85,18 @@ def init(c, rng):
             add(b + "ffn_gate", c["ff"], d)
             add(b + "ffn_up", c["ff"], d)
             add(b + "ffn_down", d, c["ff"])
+
+    add("token_embd", c["vocab"], d)
+    for i in range(c["layers"]):
+        add_layer(i)
     add("output_norm", d, norm=True)
     add("output", c["vocab"], d)
+    if c["mtp"]:
+        b = f"blk.{c['layers']}.nextn."
+        add_layer(c["layers"])
+        add(b + "eh_proj", d, 2 * d)
+        for name in ("enorm", "hnorm", "shared_head_norm"):
+            add(b + name, d, norm=True)
     return p
 
 
@@ -203,17 +215,32 @@ def experts(x, p, b, c):
     return y
 
 
-def logprobs(p32, ids, c):
+def layer(x, p, i, c):
+    b = f"blk.{i}."
+    x = x + attention(rms(x, p[b + "attn_norm"], c), p, b, c)
+    n = rms(x, p[b + "ffn_norm"], c)
+    return x + (experts(n, p, b, c) if i >= c["dense"] else
+                swiglu(n, p[b + "ffn_gate"], p[b + "ffn_up"], p[b + "ffn_down"]))
+
+
+def logits(p32, ids, c):
+    """of every position, and (else None) of MTP for every position but the last"""
     p = {k: v.astype(np.float64) for k, v in p32.items()}
     x = p["token_embd"][ids]
     for i in range(c["layers"]):
-        b = f"blk.{i}."
-        x = x + attention(rms(x, p[b + "attn_norm"], c), p, b, c)
-        n = rms(x, p[b + "ffn_norm"], c)
-        x = x + (experts(n, p, b, c) if i >= c["dense"] else
-                 swiglu(n, p[b + "ffn_gate"], p[b + "ffn_up"], p[b + "ffn_down"]))
-    z = rms(x, p["output_norm"], c) @ p["output"].T
-    z -= z.max(-1, keepdims=True)
+        x = layer(x, p, i, c)
+    h = rms(x, p["output_norm"], c)
+    if not c["mtp"]:
+        return h @ p["output"].T, None
+    b = f"blk.{c['layers']}.nextn."
+    e = rms(p["token_embd"][ids[1:]], p[b + "enorm"], c)
+    x = np.concatenate([e, rms(h[:-1], p[b + "hnorm"], c)], -1) @ p[b + "eh_proj"].T
+    x = layer(x, p, c["layers"], c)
+    return h @ p["output"].T, rms(x, p[b + "shared_head_norm"], c) @ p["output"].T
+
+
+def logprobs(z):
+    z = z - z.max(-1, keepdims=True)
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
@@ -226,7 +253,9 @@ def keys(w, c):
              "expert_used_count": "used", "expert_shared_count": "shared",
              "expert_feed_forward_length": "fe"}
     for key, name in sizes.items():
-        w.add_uint32(a + key, c[name])
+        w.add_uint32(a + key, c[name] + (c["mtp"] if key == "block_count" else 0))
+    if c["mtp"]:
+        w.add_uint32(a + "nextn_predict_layers", 1)
     w.add_uint32(a + "context_length", max(512, c.get("n", N)))
     if c["topk"]:
         for key, name in (("top_k", "topk"), ("head_count", "jh"), ("key_length", "jd")):
@@ -259,7 +288,7 @@ def keys(w, c):
         w.add_float32(a + "rope.scaling.yarn_beta_slow", y["slow"])
 
 
-def write(path, c, p, ids, lp):
+def write(path, c, p, ids, lp, further):
     w = gguf.GGUFWriter(path, "deepseek32" if c["topk"] else "deepseek2")
     keys(w, c)
     for name, x in p.items():
@@ -273,6 +302,8 @@ def write(path, c, p, ids, lp):
             w.add_tensor(name.removesuffix("_bias") + (".bias" if bias else ".weight"), x)
     w.add_tensor("golden.ids", ids.astype(np.int32))
     w.add_tensor("golden.logprobs", lp.astype(np.float64))
+    if further is not None:
+        w.add_tensor("golden.mtp_logprobs", logprobs(further))
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
@@ -284,8 +315,9 @@ def main():
         # the two layouts of one model have the same weights
         rng = np.random.default_rng(c.get("seed", sum(map(ord, name.removesuffix("_old")))))
         p, ids = init(c, rng), rng.integers(0, c["vocab"], c.get("n", N))
-        lp = logprobs(p, ids, c)[-c.get("last", N):]
-        write(f"{sys.argv[1]}/{name}.gguf", c, p, ids, lp)
+        z, further = logits(p, ids, c)
+        lp = logprobs(z)[-c.get("last", N):]
+        write(f"{sys.argv[1]}/{name}.gguf", c, p, ids, lp, further)
         print(f"{name}: entropy {-(np.exp(lp) * lp).sum(-1).mean():.4f} of {np.log(c['vocab']):.4f}")
 
 

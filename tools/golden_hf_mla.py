@@ -2,8 +2,9 @@
 """Writes tests/golden/hf/{v2_lite,v3_fp8,v32}: Hugging Face folders of tiny random models with latent
 attention, and in logits.f32 what they answer by the float64 equations of gen_golden_mla.py. v2_lite is
 BF16 with YaRN; v3_fp8 has its projections in F8_E4M3 with a scale for each 128 x 128 (more than one
-along either side), a router with sigmoid, groups and a bias, and tensors of a layer that predicts
-further tokens, which belong to no answer. v32 has V3.2's indexer, which chooses 4 of 8 positions.
+along either side), a router with sigmoid, groups and a bias, and a layer that predicts further (MTP),
+whose logits are in mtp.f32. v32 has V3.2's indexer, which chooses 4 of 8 positions, and says that it has
+such a layer but has none.
 
     tools/golden_hf_mla.py tests/golden/tok/tokenizer.json tests/golden/hf
 """
@@ -23,16 +24,18 @@ BASE = dict(mla.BASE, vocab=512, layers=2, d=32, heads=8, dn=10, dr=8, dv=17, r=
             used=3, shared=1, fe=12)
 MODELS = {
     "v2_lite": dict(BASE, yarn=dict(factor=8.0, orig=64, fast=32.0, slow=1.0, log_mul=0.0707)),
-    "v3_fp8": dict(BASE, qr=14, groups=4, groups_used=2, scale=2.5, norm=True, sigmoid=True,
+    "v3_fp8": dict(BASE, mtp=True, qr=14, groups=4, groups_used=2, scale=2.5, norm=True, sigmoid=True,
                    yarn=dict(factor=40.0, orig=64, fast=32.0, slow=1.0, log_mul=0.1)),
 }
-MODELS["v32"] = dict(MODELS["v3_fp8"], topk=4, jh=6, jd=12)
+MODELS["v32"] = dict(MODELS["v3_fp8"], mtp=False, topk=4, jh=6, jd=12)
 NAMES = {
     "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_q_a": "self_attn.q_a_proj",
     "attn_q_a_norm": "self_attn.q_a_layernorm", "attn_q_b": "self_attn.q_b_proj",
     "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa", "attn_kv_a_norm": "self_attn.kv_a_layernorm",
     "attn_kv_b": "self_attn.kv_b_proj", "attn_output": "self_attn.o_proj",
+    "nextn.eh_proj": "eh_proj", "nextn.enorm": "enorm", "nextn.hnorm": "hnorm",
+    "nextn.shared_head_norm": "shared_head.norm",
     "indexer.attn_k": "self_attn.indexer.wk", "indexer.attn_q_b": "self_attn.indexer.wq_b",
     "indexer.k_norm": "self_attn.indexer.k_norm", "indexer.k_norm_bias": "self_attn.indexer.k_norm",
     "indexer.proj": "self_attn.indexer.weights_proj",
@@ -143,18 +146,6 @@ def config(c, v3):
                 bos_token_id=484, eos_token_id=485)
 
 
-def logits(p32, c):
-    p = {k: v.astype(np.float64) for k, v in p32.items()}
-    x = p["token_embd"][IDS]
-    for i in range(c["layers"]):
-        b = f"blk.{i}."
-        x = x + mla.attention(mla.rms(x, p[b + "attn_norm"], c), p, b, c)
-        n = mla.rms(x, p[b + "ffn_norm"], c)
-        x = x + (mla.experts(n, p, b, c) if i >= c["dense"] else
-                 mla.swiglu(n, p[b + "ffn_gate"], p[b + "ffn_up"], p[b + "ffn_down"]))
-    return mla.rms(x, p["output_norm"], c) @ p["output"].T
-
-
 def main():
     tokenizer, out = sys.argv[1:]
     for name, c in MODELS.items():
@@ -162,8 +153,9 @@ def main():
         os.makedirs(folder, exist_ok=True)
         p = mla.init(c, np.random.default_rng(sum(map(ord, name))))
         tensors = folder_tensors(p, v3)
-        if v3:
-            tensors["model.layers.2.eh_proj.weight"] = (bf16(np.ones((32, 64))), "BF16")
+        if c["mtp"]:  # as in the release, copies of the model's own
+            tensors["model.layers.2.embed_tokens.weight"] = tensors["model.embed_tokens.weight"]
+            tensors["model.layers.2.shared_head.head.weight"] = tensors["lm_head.weight"]
         save(os.path.join(folder, "model.safetensors"), tensors)
         cfg = config(c, v3)
         if v3:
@@ -172,7 +164,9 @@ def main():
         with open(os.path.join(folder, "config.json"), "w") as f:
             json.dump(cfg, f, indent=1)
         shutil.copy(tokenizer, os.path.join(folder, "tokenizer.json"))
-        z = logits(p, c)
+        z, further = mla.logits(p, np.array(IDS), c)
+        if further is not None:
+            further.astype("<f4").tofile(os.path.join(folder, "mtp.f32"))
         with open(os.path.join(folder, "logits.f32"), "wb") as f:
             f.write(struct.pack("<I", len(IDS)) + np.array(IDS, "<i4").tobytes())
             f.write(z.astype("<f4").tobytes())

@@ -118,10 +118,11 @@ static void say_dim(const char *text) {
 static double rate(int64_t n, double s) { return s > 0 ? (double)n / s : 0.0; }
 
 static void say_speed(const chat *c) {
-    char buf[256];
+    char buf[256], drafts[80];
     const qs_gen_stats *t = &c->last;
-    snprintf(buf, sizeof buf, "[%" PRId64 " tokens, %.1f tokens/s; first after %.2f s%s]",
+    snprintf(buf, sizeof buf, "[%" PRId64 " tokens, %.1f tokens/s; first after %.2f s%s%s]",
              t->n_generated, rate(t->n_generated, t->gen_s), t->prompt_s,
+             qsa_drafts(c->s, drafts, sizeof drafts),
              t->finish == QS_FINISH_CANCELLED ? "; cancelled" : "");
     say_dim(buf);
 }

@@ -69,6 +69,7 @@ int cmd_init(int argc, char **argv) {
     char choices[1024], about[6144];
     const char *out = NULL;
     int64_t seed = 0, layers = 0;
+    bool mtp = false;
     qs_init_opts o;
     qs_init_opts_init(&o, sizeof o);
     preset_choices(choices, sizeof choices);
@@ -90,6 +91,8 @@ int cmd_init(int argc, char **argv) {
                     "symbols and numbered unused tokens"),
         QSA_OPT_INT(0, "seed", "N", &seed, 0, INT64_MAX, "start of the random numbers (default 0)"),
         QSA_OPT_INT(0, "layers", "N", &layers, 1, 1024, "so many layers instead of the preset's"),
+        QSA_OPT_FLAG(0, "mtp", &mtp, "with the layer that predicts a further token, for --spec mtp "
+                     "(presets of V3 and V3.2)"),
         QSA_OPT_NUM(0, "std", "X", &o.std, 0, 10,
                     "standard deviation of the weights (default 0.006)"),
         QSA_OPT_NUM(0, "router-skew", "S", &o.router_skew, 0, 10,
@@ -117,5 +120,6 @@ int cmd_init(int argc, char **argv) {
     if (out == NULL) return qsa_usage(&cmd, "where to? name the file with -o");
     o.seed = (uint64_t)seed;
     o.layers = (int32_t)layers;
+    o.mtp = mtp;
     return run(&o, out);
 }

@@ -62,17 +62,22 @@ static void print_json(qs_session *s, const qs_gen_stats *st, json_t *tokens) {
     json_object_set_new(o, "n_generated", json_integer(st->n_generated));
     json_object_set_new(o, "prompt_s", json_real(st->prompt_s));
     json_object_set_new(o, "gen_s", json_real(st->gen_s));
+    int64_t came = 0, drafts = qs_session_drafts(s, &came);
+    if (drafts > 0) json_object_set_new(o, "n_drafts", json_integer(drafts));
+    if (drafts > 0) json_object_set_new(o, "n_drafts_came", json_integer(came));
     json_object_set(o, "tokens", tokens);
     json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(8));
     putchar('\n');
     json_decref(o);
 }
 
-static void print_stats(const qs_gen_stats *st) {
+static void print_stats(const qs_session *s, const qs_gen_stats *st) {
+    char drafts[80];
     double fed = (double)(st->n_prompt - st->n_cached), made = (double)st->n_generated;
     qsa_say("%" PRId64 " tokens in %.2f s, %.1f tokens/s; prompt: %" PRId64 " in %.2f s, %.1f "
-            "tokens/s", st->n_generated, st->gen_s, st->gen_s > 0 ? made / st->gen_s : 0.0,
-            st->n_prompt, st->prompt_s, st->prompt_s > 0 ? fed / st->prompt_s : 0.0);
+            "tokens/s%s", st->n_generated, st->gen_s, st->gen_s > 0 ? made / st->gen_s : 0.0,
+            st->n_prompt, st->prompt_s, st->prompt_s > 0 ? fed / st->prompt_s : 0.0,
+            qsa_drafts(s, drafts, sizeof drafts));
 }
 
 static qs_status generate(const args *a, qs_session *s, const question *q, const qs_gen_opts *o,
@@ -117,7 +122,7 @@ static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s,
         if (a->json) print_json(s, &stats, tokens);
         else if (!a->fim || isatty(STDOUT_FILENO)) qsa_show_end(&show, s, -1); /* a file wants no more */
         if (note != NULL) qsa_say("%s", note);
-        if (a->stats) print_stats(&stats);
+        if (a->stats) print_stats(s, &stats);
         rc = qsa_interrupted() ? QSA_EXIT_INTERRUPTED : QSA_EXIT_OK;
     } else {
         rc = qsa_fail(st, &err);

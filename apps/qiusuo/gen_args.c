@@ -61,6 +61,7 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     mo.chat_template = a->chat_template;
     mo.rope_factor = a->rope_factor;
     mo.exact = a->exact;
+    mo.mtp = a->spec != NULL && strcmp(a->spec, "mtp") == 0;
     mo.repack_cache = qsa_repack_dir(a->repack_cache, copies, sizeof copies);
     mo.progress = qsa_on_progress;
     mo.user = &progress;
@@ -163,6 +164,13 @@ int qsa_gen_opts(const qsa_cmd *cmd, qsa_gen_args *a, const qs_model *m, qs_gen_
 
 void qsa_gen_args_release(qsa_gen_args *a) {
     for (size_t i = 0; i < a->stops.n; i++) free(a->stop_text[i]);
+}
+
+const char *qsa_drafts(const qs_session *s, char *buf, size_t cap) {
+    int64_t came = 0, all = qs_session_drafts(s, &came);
+    buf[0] = '\0';
+    if (all > 0) snprintf(buf, cap, "; %lld of %lld drafts came", (long long)came, (long long)all);
+    return buf;
 }
 
 const char *qsa_finish_note(qs_finish f) {

@@ -15,6 +15,7 @@ typedef struct qsa_model_args {
     uint64_t memory;          /* 0: as much as the weights take */
     bool numa, mlock, exact;
     const char *repack_cache; /* NULL: none; "": the program's own */
+    const char *spec;         /* how to draft; NULL: not */
 } qsa_model_args;
 
 typedef struct qsa_gen_args {
@@ -71,6 +72,9 @@ typedef struct qsa_gen_args {
                 "factor of --rope-scaling (0: the context by the trained one)"),                   \
     QSA_MACHINE_OPTS((a).threads, (a).isa, (a).numa, (a).mlock, (a).memory),                       \
     QSA_EXACT_OPT((a).exact), QSA_REPACK_OPT((a).repack_cache),                                    \
+    QSA_OPT_CHOICE(0, "spec", "none|mtp", &(a).spec,                                               \
+                   "draft a further token with the layer that V3's files have for it: the same "   \
+                   "answer, in fewer steps"),                                                      \
     QSA_KV_OPT((a).kv)
 
 #define QSA_GEN_NUM(n, val, a, field, from, to, text)                                              \
@@ -124,6 +128,8 @@ void qsa_log(void *user, int level, const char *text);
 /* Takes the model off the positionals when -m did not name it. */
 void qsa_take_model(qsa_model_args *a, qsa_pos *pos);
 
+/* "; 3 of 5 drafts came", or nothing where nothing was drafted. */
+const char *qsa_drafts(const qs_session *s, char *buf, size_t cap);
 /* Why an answer ended early, for people; NULL when it did not. */
 const char *qsa_finish_note(qs_finish f);
 /* Ctrl-C ends the session's running call (a second one the program) until `on` is false. */

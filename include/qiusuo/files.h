@@ -39,6 +39,8 @@ typedef struct qs_init_opts {
     void *user;
     double router_skew;  /* >= 0: experts are used by a power law with this exponent (default -1: as
                             random routers happen to, which is most unevenly) */
+    int32_t mtp;         /* non-zero: with a layer that predicts a further token (presets of V3's kind,
+                            QS_E_ARG otherwise) */
 } qs_init_opts;
 QS_API void qs_init_opts_init(qs_init_opts *o, size_t size);
 

@@ -106,6 +106,10 @@ typedef struct qs_model_opts {
     const char *repack_cache;
     int32_t kv_type;         /* QS_KV_*, of the cache of a session of n_ctx tokens: with memory_bytes
                                 weights give way to it. QS_E_LIMIT: they cannot; what fits is said */
+    int32_t mtp;             /* non-zero: the layer with which DeepSeek-V3's files predict a further
+                                token is loaded, and sessions draft with it: the same answers, in
+                                fewer steps. A note in the log where the file has none, or where
+                                memory_bytes is given */
 } qs_model_opts;
 QS_API void qs_model_opts_init(qs_model_opts *o, size_t size);
 
@@ -240,6 +244,10 @@ typedef struct qs_gen_stats {
     double gen_s;            /* from then on */
     qs_finish finish;
 } qs_gen_stats;
+
+/* How many ids the last generation drafted (qs_model_opts.mtp), and how many of them came (may be
+ * NULL). */
+QS_API int64_t qs_session_drafts(const qs_session *s, int64_t *came);
 
 /* Continues text as it is. flags: QS_ENCODE_BOS, QS_ENCODE_SPECIAL. A beginning shared with what the
  * session holds is not computed again. stats may be NULL. A prompt that does not fit the context:

@@ -60,6 +60,10 @@ qs_status qs_init(const qs_init_opts *opts, const char *out, qs_err *err) {
                        .seed = o.seed, .std = (float)o.std,
                        .skewed = o.router_skew >= 0, .router_skew = o.router_skew,
                        .progress = o.progress, .user = o.user};
+    if (o.mtp && x.config.gating != QSI_GATE_SIGMOID)
+        QS_FAIL(err, QS_E_ARG, "preset '%s' has no layer that predicts further tokens: those of V3's "
+                "kind do", o.preset);
+    x.config.n_next = o.mtp != 0;
     if (o.layers > 0) {
         x.config.n_layer = o.layers;
         if (x.config.n_dense > o.layers) x.config.n_dense = o.layers;

@@ -196,7 +196,7 @@ static qs_status load_weights(qs_model *m, const qs_model_opts *o, qs_err *err) 
                           .max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_ROWS,
                           .memory_bytes = o->memory_bytes, .n_ctx = o->n_ctx,
                           .rope_scaling = o->rope_scaling, .rope_factor = o->rope_factor,
-                          .exact = o->exact != 0, .packed_path = copy.data };
+                          .exact = o->exact != 0, .mtp = o->mtp != 0, .packed_path = copy.data };
     QS_TRY(cache_bytes(m, o, &mo.cache_bytes, err));
     mo.cache_yields = o->n_ctx == 0;
     st = qsi_model_open(&m->model, m->g, &mo, err);

@@ -81,6 +81,11 @@ int32_t qs_session_id(const qs_session *s, int64_t i) {
 void qs_session_cancel(qs_session *s) { atomic_store(&s->cancel, 1); }
 void qs_session_seed(qs_session *s, uint64_t seed) { qsi_rng_init(&s->rng, seed); }
 
+int64_t qs_session_drafts(const qs_session *s, int64_t *came) {
+    if (came) *came = s->seq.n_hits;
+    return s->seq.n_drafts;
+}
+
 const char *qs_session_text(const qs_session *s, size_t *n) {
     if (n) *n = s->text.len;
     return s->text.data ? s->text.data : "";
@@ -146,6 +151,7 @@ qs_status qsi_api_generate(qs_session *s, const qs_gen_opts *o, bool strip_space
     listener *l = qsi_calloc(1, sizeof *l);
     int64_t t0 = qsi_now_ns(), t1 = t0;
     size_t n_prompt = s->seq.n_ids;
+    s->seq.n_drafts = s->seq.n_hits = 0;
     if (!l) QS_FAIL(err, QS_E_NOMEM, "out of memory");
     l->o = o;
     qsi_gen_opts go = { .n_predict = o->n_predict, .stops = o->stops, .n_stops = o->n_stops,

@@ -135,6 +135,8 @@ qs_status qsi_hf_put_config(const qsi_config *c, const qsi_vocab *v, bool tied, 
                           "\n\"torch_dtype\":\"%s\"", n->class, n->model_type, (int)c->n_vocab,
                           (int)c->d_model, (int)c->n_layer, (int)c->d_ff, (int)c->n_ctx,
                           tied ? "true" : "false", torch_type(type)));
+    if (c->n_next > 0)
+        QS_TRY(qsi_str_printf(out, ",\n\"num_nextn_predict_layers\":%d", (int)c->n_next));
     QS_TRY(put_f32(out, "rms_norm_eps", c->rms_eps));
     QS_TRY(put_heads(c, out));
     QS_TRY(put_experts(c, out));

@@ -45,6 +45,10 @@ static const struct layer_name {
     {"indexer.proj", "self_attn.indexer.weights_proj"},
     {"indexer.attn_q_b", "self_attn.indexer.wq_b"},
     {"attn_output", "self_attn.o_proj"},
+    {"nextn.eh_proj", "eh_proj"},
+    {"nextn.enorm", "enorm"},
+    {"nextn.hnorm", "hnorm"},
+    {"nextn.shared_head_norm", "shared_head.norm"},
     {"ffn_norm", "post_attention_layernorm"},
     {"ffn_gate", "mlp.gate_proj"},
     {"ffn_up", "mlp.up_proj"},
@@ -71,7 +75,6 @@ struct qsi_hf {
     void *user;
     bool *used;         /* per tensor of the folder */
     bool tied;          /* the output matrix is the embedding */
-    int32_t n_next;     /* layers behind the model's that predict further tokens: left out */
     uint16_t *halves;   /* [PIECE] */
     float fp8[256];     /* what the bytes of F8_E4M3 mean */
     float *values;      /* [PIECE] */
@@ -104,9 +107,6 @@ static qs_status read_config(importing *x, qs_err *err) {
     QS_TRY(qsi_config_from_hf(&x->config, text.data, text.len, err));
     QS_TRY(qsi_json_parse(&root, text.data, text.len, QSI_JSON_SMALL, err));
     (void)qsi_json_as_bool(qsi_json_get(root, "tie_word_embeddings"), &x->tied);
-    int64_t n_next = 0;
-    if (qsi_json_as_i64(qsi_json_get(root, "num_nextn_predict_layers"), &n_next) && n_next > 0)
-        x->n_next = n_next < 64 ? (int32_t)n_next : 64;
     QS_TRY(check_fp8_blocks(qsi_json_get(root, "quantization_config"), err));
 done:
     qsi_json_free(&root);
@@ -265,14 +265,23 @@ done:
     return st;
 }
 
-/* Of a layer behind the last one that is run. */
-static bool is_next_layer(const importing *x, const char *name) {
-    static const char begin[] = "model.layers.";
-    int64_t layer = 0;
-    if (x->n_next == 0 || strncmp(name, begin, sizeof begin - 1) != 0) return false;
-    const char *p = name + sizeof begin - 1;
-    for (; *p >= '0' && *p <= '9' && layer < INT32_MAX; p++) layer = layer * 10 + (*p - '0');
-    return *p == '.' && layer >= x->config.n_layer && layer < x->config.n_layer + x->n_next;
+/* Layers that predict further come with copies of the model's embedding and head. */
+static bool is_copy(const importing *x, const char *name) {
+    static const char *const parts[] = {"embed_tokens.weight", "shared_head.head.weight"};
+    for (int32_t l = x->config.n_layer; l < qsi_config_blocks(&x->config); l++)
+        for (size_t i = 0; i < QSI_COUNT(parts); i++) {
+            char copy[NAME_CAP];
+            snprintf(copy, sizeof copy, "model.layers.%d.%s", (int)l, parts[i]);
+            if (strcmp(copy, name) == 0) return true;
+        }
+    return false;
+}
+
+/* A folder may say that it has such layers and have none. */
+static void look_for_next(importing *x) {
+    char name[NAME_CAP];
+    snprintf(name, sizeof name, "model.layers.%d.eh_proj.weight", (int)x->config.n_layer);
+    if (qsi_st_find(x->st, name) == NULL) x->config.n_next = 0;
 }
 
 /* Every tensor of the folder must have been used; positions of the rotation may be stored, and are
@@ -281,7 +290,7 @@ static qs_status check_rest(const importing *x, qs_err *err) {
     for (size_t i = 0; i < qsi_st_n_tensors(x->st); i++) {
         const qsi_st_tensor *t = qsi_st_at(x->st, i);
         if (!x->used[i] && strstr(t->name, "rotary_emb.inv_freq") == NULL &&
-            !is_next_layer(x, t->name)) {
+            !is_copy(x, t->name)) {
             return qsi_err_set(err, QS_E_UNSUPPORTED, "tensor %s is not part of architecture %s",
                                t->name, qsi_arch_name(x->config.arch));
         }
@@ -427,6 +436,7 @@ static qs_status open_folder(importing *x, qs_err *err) {
     qs_status st = QS_OK;
     QS_TRY(read_config(x, err));
     QS_TRY(qsi_st_open(&x->st, x->folder, err));
+    look_for_next(x);
     QS_TRY(read_vocab(x, err));
     x->used = qsi_calloc(qsi_st_n_tensors(x->st), sizeof *x->used);
     x->values = qsi_alloc(PIECE, sizeof *x->values);

@@ -120,6 +120,7 @@ static qs_status text_config(const qsi_info *x, qsi_str *s) {
     QS_TRY(label(s, "architecture"));
     QS_TRY(qsi_str_printf(s, "%s: %d layers", qsi_arch_name(c->arch), (int)c->n_layer));
     if (c->n_expert > 0) QS_TRY(qsi_str_printf(s, " (%d dense first)", (int)c->n_dense));
+    if (c->n_next > 0) QS_TRY(qsi_str_printf(s, " and %d to draft with", (int)c->n_next));
     QS_TRY(qsi_str_printf(s, ", width %d, %d heads of %d (%d for keys and values), FFN %d\n",
                           (int)c->d_model, (int)c->n_head, (int)c->head_dim, (int)c->n_kv_head,
                           (int)c->d_ff));
@@ -375,6 +376,7 @@ static qs_status json_config(const qsi_info *x, qsi_str *s) {
         {"n_group", c->n_group}, {"n_group_used", c->n_group_used}, {"q_rank", c->q_rank},
         {"kv_rank", c->kv_rank}, {"d_rope", c->d_rope}, {"d_value", c->d_value},
         {"index_topk", c->index_topk}, {"index_heads", c->index_heads}, {"index_dim", c->index_dim},
+        {"n_next", c->n_next},
     };
     QS_TRY(qsi_str_printf(s, ",\"config\":{\"arch\":\"%s\"", qsi_arch_name(c->arch)));
     for (size_t i = 0; i < QSI_COUNT(ints); i++) QS_TRY(json_int(s, ints[i].key, ints[i].v));

@@ -3,6 +3,10 @@
  * cache, the rest are pending. Running feeds what is pending and leaves the logits that follow the
  * last id.
  *
+ * Where the model can draft (MTP), a sequence that decodes alone feeds with its new id the draft of the
+ * one after it, ahead of what is known: when that id is then pushed, its logits are there already. A
+ * step's rows do not influence each other, so logits are those of a run without drafts, bit for bit.
+ *
  * What the engine needs of a model stands behind qsi_runner, so that tests script the logits.
  * Thread: an engine and its sequences have one owner; the cancel flag may be set from any thread or
  * signal handler and is read before every step. */
@@ -26,6 +30,8 @@ typedef struct qsi_runner {
     qs_status (*reserve)(void *user, qsi_kv_table *t, int64_t n_pos, qs_err *err);
     void (*truncate)(void *user, qsi_kv_table *t, int64_t n_pos);
     void (*release)(void *user, qsi_kv_table *t);
+    int32_t d_hidden;   /* width of the hidden states that drafting needs; 0: the model cannot */
+    qs_status (*draft)(void *user, const qsi_step *s, qs_err *err); /* as qsi_model_mtp_step */
 } qsi_runner;
 
 /* The runner of an open model with a cache of its own for n_ctx positions a sequence. The model is
@@ -60,6 +66,13 @@ typedef struct qsi_seq {
     bool has_logits;    /* logits follow ids[n_ids - 1] */
     float *logits;      /* [n_vocab] */
     qsi_kv_table table;
+    /* drafting */
+    float *hidden;      /* [2, d_hidden]: the first n_hidden are of the positions before n_past; one
+                           more is of the draft */
+    int32_t n_hidden;   /* 0: they are gone; what is drafted next may be poor */
+    int32_t ahead;      /* id fed at position n_past before it is known to come; -1: none */
+    float *ahead_logits; /* [n_vocab] that follow it */
+    int64_t n_drafts, n_hits; /* drafts fed; those that came, so far */
 } qsi_seq;
 /* In place; release copes with a zeroed struct. */
 qs_status qsi_seq_init(qsi_seq *s, qsi_engine *e, qs_err *err) QS_MUST_CHECK;

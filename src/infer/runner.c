@@ -17,6 +17,13 @@ static qs_status model_step(void *user, const qsi_step *s, qs_err *err) {
     return st;
 }
 
+static qs_status model_draft(void *user, const qsi_step *s, qs_err *err) {
+    qsi_model_runner *r = user;
+    qsi_step step = *s;
+    step.kv = r->kv;
+    return qsi_model_mtp_step(r->model, &step, err);
+}
+
 static qs_status model_reserve(void *user, qsi_kv_table *t, int64_t n_pos, qs_err *err) {
     qsi_model_runner *r = user;
     return qsi_kv_reserve(r->kv, t, n_pos, err);
@@ -73,7 +80,8 @@ qs_status qsi_model_runner_init(qsi_model_runner *r, qsi_model *m, int64_t n_ctx
     r->model = m;
     r->runner = (qsi_runner){ .user = r, .n_vocab = c->n_vocab, .max_rows = qsi_model_max_rows(m),
                               .n_ctx = n_ctx, .step = model_step, .reserve = model_reserve,
-                              .truncate = model_truncate, .release = model_release };
+                              .truncate = model_truncate, .release = model_release, .draft = model_draft,
+                              .d_hidden = qsi_model_has_mtp(m) ? c->d_model : 0 };
 done:
     return st;
 }

@@ -25,6 +25,7 @@ void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double c
     for (size_t i = 0; i < qsi_config_n_tensors(c); i++) {
         qsi_tensor_spec s;
         qsi_config_tensor(c, i, &s);
+        if (s.layer >= c->n_layer) continue; /* not run */
         const qsi_gguf_tensor *t = g != NULL ? qsi_gguf_tensor_find(g, s.name) : NULL;
         if (g != NULL && t == NULL) continue;
         int peak = t != NULL ? peak_of(t->type) : QSI_PEAK_BF16;

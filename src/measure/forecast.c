@@ -35,6 +35,7 @@
 static void small_config(const qsi_config *c, int32_t layers, qsi_config *out) {
     *out = *c;
     out->n_layer = layers;
+    out->n_next = 0;
     if (out->n_dense > 1) out->n_dense = 1;
     if (out->n_dense > layers) out->n_dense = layers;
     if (out->n_vocab > FEW_IDS) out->n_vocab = FEW_IDS;

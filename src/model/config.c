@@ -21,7 +21,7 @@
 enum {
     MAX_VOCAB = 1 << 24, MAX_LAYER = 1 << 10, MAX_D_MODEL = 1 << 17, MAX_FF = 1 << 19,
     MAX_HEAD = 1 << 12, MAX_HEAD_DIM = 1 << 12, MAX_CTX = 1 << 26, MAX_EXPERT = 1 << 10,
-    MAX_SHARED = 1 << 6, MAX_RANK = 1 << 14
+    MAX_SHARED = 1 << 6, MAX_RANK = 1 << 14, MAX_NEXT = 8
 };
 
 static const char *const arch_names[] = {[QSI_ARCH_LLAMA] = "llama",
@@ -220,6 +220,9 @@ qs_status qsi_config_check(const qsi_config *c, qs_err *err) {
     QS_TRY(check_rope(c, err));
     QS_TRY(check_latent(c, err));
     QS_TRY(check_indexer(c, err));
+    const bound next[] = {
+        {"nextn_predict_layers", c->n_next, 0, qsi_config_is_latent(c) ? MAX_NEXT : 0}};
+    QS_TRY(check_bounds(c, next, 1, err));
     QS_TRY(check_experts(c, err));
 done:
     return st;
@@ -441,10 +444,21 @@ static void read_experts(key_reader *r, qsi_config *c) {
                    (qsi_gguf_n_tensors(r->g) == 0 && gating == QSI_GATE_SIGMOID);
 }
 
+/* block_count counts the layers that predict further; some files lack their tensors. */
+static void read_next(key_reader *r, qsi_config *c) {
+    int32_t n = 0;
+    char name[64];
+    read_int(r, "nextn_predict_layers", false, &n);
+    if (n >= c->n_layer) return;
+    c->n_layer -= n;
+    snprintf(name, sizeof name, "blk.%d.nextn.eh_proj.weight", (int)c->n_layer);
+    bool there = qsi_gguf_tensor_find(r->g, name) != NULL || qsi_gguf_n_tensors(r->g) == 0;
+    if (qsi_config_is_latent(c) && there) c->n_next = n;
+}
+
 qs_status qsi_config_from_gguf(qsi_config *out, const qsi_gguf *g, qs_err *err) {
     qs_status st = QS_OK;
     qsi_config c = {0};
-    int32_t n_next = 0;
     QS_TRY(read_arch(&c, g, err));
     key_reader r = {.g = g, .arch = qsi_arch_name(c.arch), .err = err};
     read_vocab(&r, &c);
@@ -457,8 +471,7 @@ qs_status qsi_config_from_gguf(qsi_config *out, const qsi_gguf *g, qs_err *err) 
     read_float(&r, "attention.layer_norm_rms_epsilon", true, &c.rms_eps);
     read_rope(&r, &c);
     read_experts(&r, &c);
-    read_int(&r, "nextn_predict_layers", false, &n_next);
-    if (n_next < c.n_layer) c.n_layer -= n_next; /* they predict further tokens and are not run */
+    read_next(&r, &c);
     read_int(&r, "feed_forward_length", c.n_expert == 0 || c.n_dense > 0, &c.d_ff);
     QS_TRY(r.st);
     QS_TRY(qsi_config_check(&c, err));
@@ -555,7 +568,8 @@ static void put_experts(key_writer *k, const qsi_config *c) {
 qs_status qsi_config_put_gguf(const qsi_config *c, qsi_gguf_writer *w) {
     key_writer k = {.w = w, .arch = qsi_arch_name(c->arch)};
     k.st = qsi_gguf_put_str(w, "general.architecture", k.arch, strlen(k.arch));
-    put_int(&k, "block_count", c->n_layer);
+    put_int(&k, "block_count", qsi_config_blocks(c));
+    if (c->n_next > 0) put_int(&k, "nextn_predict_layers", c->n_next);
     put_int(&k, "context_length", c->n_ctx);
     put_int(&k, "embedding_length", c->d_model);
     if (c->d_ff > 0) put_int(&k, "feed_forward_length", c->d_ff);
@@ -787,6 +801,11 @@ static void json_latent(json_reader *r, qsi_config *c) {
     c->kv_b_whole = true;
 }
 
+/* Whether the folder has the tensors is another question (hf_import.c). */
+static void json_next(json_reader *r, qsi_config *c) {
+    if (qsi_config_is_latent(c)) json_int(r, "num_nextn_predict_layers", false, &c->n_next);
+}
+
 static void json_indexer(json_reader *r, qsi_config *c) {
     if (c->arch != QSI_ARCH_DEEPSEEK32) return;
     json_int(r, "index_topk", true, &c->index_topk);
@@ -808,6 +827,7 @@ static void json_sizes(json_reader *r, qsi_config *c) {
     if (qsi_config_is_latent(c)) json_latent(r, c);
     else json_int(r, "head_dim", false, &c->head_dim);
     json_indexer(r, c);
+    json_next(r, c);
     json_float(r, r->j, "rms_norm_eps", true, &c->rms_eps);
     json_must_be(r, r->j, "hidden_act", "silu");
     json_must_be_off(r, "attention_bias");

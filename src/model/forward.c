@@ -109,25 +109,28 @@ static void watch(qsi_op *o, qsi_fwd *f, const float *x, int32_t layer) {
     qsi_op_end(o);
 }
 
+bool qsi_layer_forward(qsi_op *o, qsi_fwd *f, int32_t l, qsi_layer_save *s) {
+    int32_t attention = qsi_res_group(l, QSI_RES_ATTENTION), ffn = qsi_res_group(l, QSI_RES_FFN);
+    if (!qsi_res_enter(o->w, f->res, attention)) return false;
+    if (f->c->kv_rank)
+        qsi_mla_forward(o, f, l, s);
+    else
+        qsi_attention_forward(o, f, l, s);
+    qsi_res_leave(o->w, f->res, attention);
+    if (!qsi_res_enter(o->w, f->res, ffn)) return false;
+    if (!qsi_layer_is_moe(f->c, l))
+        qsi_ffn_forward(o, f, l, s);
+    else if (!qsi_moe_forward(o, f, l, s))
+        return false;
+    qsi_res_leave(o->w, f->res, ffn);
+    if (f->watch) watch(o, f, s->x_out, l);
+    return true;
+}
+
 bool qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves) {
     if (f->watch) watch(o, f, saves[0]->x_in, QSI_BAD_EMBED);
-    for (int32_t l = 0; l < f->c->n_layer; l++) {
-        qsi_layer_save *s = saves[l];
-        int32_t attention = qsi_res_group(l, QSI_RES_ATTENTION), ffn = qsi_res_group(l, QSI_RES_FFN);
-        if (!qsi_res_enter(o->w, f->res, attention)) return false;
-        if (f->c->kv_rank)
-            qsi_mla_forward(o, f, l, s);
-        else
-            qsi_attention_forward(o, f, l, s);
-        qsi_res_leave(o->w, f->res, attention);
-        if (!qsi_res_enter(o->w, f->res, ffn)) return false;
-        if (!qsi_layer_is_moe(f->c, l))
-            qsi_ffn_forward(o, f, l, s);
-        else if (!qsi_moe_forward(o, f, l, s))
-            return false;
-        qsi_res_leave(o->w, f->res, ffn);
-        if (f->watch) watch(o, f, s->x_out, l);
-    }
+    for (int32_t l = 0; l < f->c->n_layer; l++)
+        if (!qsi_layer_forward(o, f, l, saves[l])) return false;
     return true;
 }
 
@@ -136,6 +139,7 @@ size_t qsi_forward_scratch(const qsi_config *c, int64_t rows) {
                           : qsi_attend_scratch(c->n_head / c->n_kv_head, c->head_dim, c->head_dim);
     size_t w = (size_t)qsi_max64(qsi_max64(c->d_model, c->d_ff),
                                  qsi_max64(c->n_shared, 1) * (int64_t)c->d_expert) * sizeof(float);
+    if (c->n_next) w = (size_t)qsi_max64((int64_t)w, 2 * (int64_t)c->d_model * (int64_t)sizeof(float));
     size_t j = (size_t)(4 * c->n_expert + 8) * (sizeof(qsi_mm_job) + 256) +
                (size_t)c->n_expert_used * sizeof(float);
     size_t h = (size_t)(2 * c->n_head) * sizeof(qsi_mm_job);

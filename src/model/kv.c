@@ -106,9 +106,9 @@ qs_status qsi_kv_create(qsi_kv **out, const qsi_config *c, qsi_type type, int64_
         QS_FAIL(err, QS_E_ARG, "a KV cache of %lld pages", (long long)max_pages);
     kv = qsi_calloc(1, sizeof *kv);
     if (!kv) QS_FAIL(err, QS_E_NOMEM, "no memory for a KV cache");
-    *kv = (qsi_kv){.n_layer = c->n_layer, .type = type, .max_pages = max_pages,
+    *kv = (qsi_kv){.n_layer = qsi_config_blocks(c), .type = type, .max_pages = max_pages,
                    .n_free = max_pages};
-    kv->layers = qsi_calloc((size_t)c->n_layer, sizeof *kv->layers);
+    kv->layers = qsi_calloc((size_t)kv->n_layer, sizeof *kv->layers);
     if (!kv->layers) QS_FAIL(err, QS_E_NOMEM, "no memory for a KV cache");
     QS_TRY(place_layers(kv, c, err));
     kv->n_slabs = qsi_ceil_div(max_pages, kv->slab_pages);
@@ -149,8 +149,8 @@ static uint64_t slab_bytes(const qsi_kv *kv, int64_t n) {
 /* The sizes of a cache, without one. */
 static qs_status sizes_of(qsi_kv *kv, const qsi_config *c, qsi_type type, qs_err *err) {
     qs_status st = QS_OK;
-    *kv = (qsi_kv){.n_layer = c->n_layer, .type = type};
-    kv->layers = qsi_calloc((size_t)c->n_layer, sizeof *kv->layers);
+    *kv = (qsi_kv){.n_layer = qsi_config_blocks(c), .type = type};
+    kv->layers = qsi_calloc((size_t)kv->n_layer, sizeof *kv->layers);
     if (!kv->layers) QS_FAIL(err, QS_E_NOMEM, "no memory for a KV cache");
     QS_TRY(place_layers(kv, c, err));
 done:

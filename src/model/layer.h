@@ -52,12 +52,18 @@ typedef struct qsi_layer_grads { /* as the weights, float32 */
     float *attn_norm, *ffn_norm, *q, *k, *v, *o, *gate, *up, *down, *router;
     float *egate, *eup, *edown; /* [E, n_out, n_in] */
 } qsi_layer_grads;
+/* What the first layer that predicts further has beside a layer's own. */
+typedef struct qsi_next_weights {
+    const float *enorm, *hnorm, *head_norm; /* [d] */
+    qsi_weight *eh;                         /* [d, 2d]: of the normed embedding, then the hidden state */
+} qsi_next_weights;
 typedef struct qsi_weights {
     const void *embed; /* rows of the table in embed_type, borrowed */
     const qsi_type_info *embed_type;
     size_t embed_row; /* bytes */
     const float *out_norm;
     qsi_weight *head;
+    qsi_next_weights next;
     qsi_layer_weights *layers;
     float *norms; /* owned copies of norm weights (inference) */
 } qsi_weights;
@@ -230,6 +236,8 @@ void qsi_moe_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_laye
                       const qsi_layer_grads *g);
 /* All layers: x of the first layer to x_out of the last. False as above. */
 bool qsi_layers_forward(qsi_op *o, qsi_fwd *f, qsi_layer_save *const *saves);
+/* One layer; the same. */
+bool qsi_layer_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s);
 /* b->dx: in, gradient of the last layer's output; out, that of the first's input. */
 void qsi_layers_backward(qsi_op *o, const qsi_bwd *b, qsi_layer_save *const *saves,
                          const qsi_layer_grads *g);
@@ -244,6 +252,7 @@ size_t qsi_backward_ws(const qsi_config *c, const qsi_shard *s, const qsi_kern *
 typedef struct qsi_act_masks {
     unsigned a1, oa, a2, h, ex, eh;
     unsigned aq, qn, c, ctx; /* latent attention */
+    unsigned eh_in;          /* the layer that predicts further */
 } qsi_act_masks;
 qs_status qsi_save_init(qsi_layer_save *s, qsi_arena *ar, const qsi_config *c, const qsi_shard *sh,
                         bool moe, int64_t rows, const qsi_act_masks *m, bool keep, qs_err *err)

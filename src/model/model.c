@@ -42,6 +42,8 @@ struct qsi_model {
     int64_t n_want;
     qsi_act head;
     float *logits; /* of the running step */
+    float *hidden; /* the same: out, or in for the layer that predicts further */
+    qsi_act eh;    /* [max_rows, 2 d] what enters that layer */
     qsi_op_shared sh;
     char *scratch;
     size_t scratch_bytes;
@@ -481,6 +483,22 @@ done:
     return st;
 }
 
+/* The first layer that predicts further; embedding and head are the model's (files may hold copies). */
+static qs_status bind_next(qsi_model *m, unsigned *form, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_config *c = &m->c;
+    int32_t l = c->n_layer;
+    int64_t d = c->d_model;
+    qsi_next_weights *w = &m->w.next;
+    QS_TRY(bind_layer(m, l, err));
+    QS_TRY(bind_matrix(m, l, "nextn.eh_proj", d, 2 * d, &w->eh, form, err));
+    QS_TRY(bind_norm(m, l, "nextn.enorm", d, &w->enorm, err));
+    QS_TRY(bind_norm(m, l, "nextn.hnorm", d, &w->hnorm, err));
+    QS_TRY(bind_norm(m, l, "nextn.shared_head_norm", d, &w->head_norm, err));
+done:
+    return st;
+}
+
 static qs_status bind_all(qsi_model *m, unsigned *head_form, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_config *c = &m->c;
@@ -493,6 +511,7 @@ static qs_status bind_all(qsi_model *m, unsigned *head_form, qs_err *err) {
         QS_FAIL(err, QS_E_FORMAT, "rows of tensor %s are no whole blocks", x->name);
     QS_TRY(bind_norm(m, -1, "output_norm", c->d_model, &m->w.out_norm, err));
     for (int32_t l = 0; l < c->n_layer; l++) QS_TRY(bind_layer(m, l, err));
+    if (c->n_next) QS_TRY(bind_next(m, &m->masks.eh_in, err));
     m->group = qsi_res_head_group(c);
     if (qsi_gguf_tensor_find(m->g, "output.weight"))
         QS_TRY(bind_matrix(m, -1, "output", c->n_vocab, c->d_model, &m->w.head, head_form, err));
@@ -508,7 +527,7 @@ done:
  * nobody asked for float activations. */
 static bool bf16_attention(const qsi_model *m) {
     if (!m->k->bf16_native || m->o.exact) return false;
-    for (int32_t l = 0; l < m->c.n_layer; l++) {
+    for (int32_t l = 0; l < qsi_config_blocks(&m->c); l++) {
         const qsi_layer_weights *w = &m->w.layers[l];
         const qsi_weight *all[] = {w->q,         w->k,
                                    w->v,         w->o,
@@ -526,7 +545,7 @@ static bool bf16_attention(const qsi_model *m) {
 static qs_status buffers_init(qsi_model *m, unsigned head_form, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_config *c = &m->c;
-    size_t R = (size_t)m->o.max_rows, L = (size_t)c->n_layer;
+    size_t R = (size_t)m->o.max_rows, L = (size_t)qsi_config_blocks(c);
     m->ids = qsi_arena_alloc(&m->ar, R, sizeof *m->ids);
     m->pos = qsi_arena_alloc(&m->ar, R, sizeof *m->pos);
     m->seq = qsi_arena_alloc(&m->ar, R, sizeof *m->seq);
@@ -540,7 +559,7 @@ static qs_status buffers_init(qsi_model *m, unsigned head_form, qs_err *err) {
         !m->scratch)
         QS_FAIL(err, QS_E_NOMEM, "no memory for steps of %d rows", m->o.max_rows);
     bool any_dense = !c->n_expert || c->n_dense > 0;
-    bool any_moe = c->n_expert && c->n_dense < c->n_layer;
+    bool any_moe = c->n_expert && c->n_dense < qsi_config_blocks(c);
     if (any_dense)
         QS_TRY(qsi_save_init(&m->dense, &m->ar, c, &m->shard, false, m->o.max_rows, &m->masks,
                              false, err));
@@ -549,9 +568,12 @@ static qs_status buffers_init(qsi_model *m, unsigned head_form, qs_err *err) {
                              err));
     m->dense.x_in = m->dense.x_mid = m->dense.x_out = m->x;
     m->moe.x_in = m->moe.x_mid = m->moe.x_out = m->x;
-    for (int32_t l = 0; l < c->n_layer; l++)
+    for (int32_t l = 0; l < qsi_config_blocks(c); l++)
         m->save_ptr[l] = qsi_layer_is_moe(c, l) ? &m->moe : &m->dense;
     QS_TRY(qsi_act_init(&m->head, &m->ar, m->o.max_rows, c->d_model, head_form, err));
+    if (c->n_next)
+        QS_TRY(qsi_act_init(&m->eh, &m->ar, m->o.max_rows, 2 * (int64_t)c->d_model, m->masks.eh_in,
+                            err));
     QS_TRY(qsi_fwd_init(&m->f, &m->ar, c, &m->shard, m->o.comm, &m->w, m->o.max_rows, err));
     QS_TRY(divide_freqs(m, err));
     m->f.n_parts = qsi_attend_parts(c);
@@ -728,6 +750,18 @@ done:
     return st;
 }
 
+/* Keeps one layer that predicts further in the configuration where it is wanted and can be had. */
+static void choose_next(qsi_model *m) {
+    bool there = m->c.n_next > 0, apart = m->o.memory_bytes || m->o.weight_room;
+    if (m->o.mtp && !there)
+        qsi_log(QSI_LOG_NOTE, "the model has no layer that predicts further tokens: nothing is "
+                "drafted");
+    else if (m->o.mtp && apart)
+        qsi_log(QSI_LOG_NOTE, "nothing is drafted: with a limit of memory the layer that predicts "
+                "further tokens is left out");
+    m->c.n_next = m->o.mtp && there && !apart;
+}
+
 qs_status qsi_model_open(qsi_model **out, const qsi_gguf *g, const qsi_model_opts *o,
                          qs_err *err) {
     qs_status st = QS_OK;
@@ -744,6 +778,7 @@ qs_status qsi_model_open(qsi_model **out, const qsi_gguf *g, const qsi_model_opt
     m->k = qsi_kern_get(o->isa);
     QS_TRY(qsi_config_from_gguf(&m->c, g, err));
     QS_TRY(qsi_config_check(&m->c, err));
+    choose_next(m);
     QS_TRY(stretch(&m->c, o, err));
     QS_TRY(qsi_shard_init(&m->shard, &m->c, m->o.comm, err));
     m->of = qsi_weights_file_bytes(g);
@@ -800,11 +835,12 @@ static bool finite_row(const float *x, int64_t n) {
     return !bad;
 }
 
-static void head_rows(qsi_op *o, qsi_model *m) {
+/* norm: the one before the head. */
+static void head_rows(qsi_op *o, qsi_model *m, const float *norm) {
     int64_t d = m->c.d_model, V = m->c.n_vocab;
     float *tmp = (float *)o->scratch;
     for (int64_t i; (i = qsi_op_take(o)) < m->n_want;) {
-        o->k->rmsnorm(m->x + m->want[i] * d, m->w.out_norm, tmp, d, m->c.rms_eps);
+        o->k->rmsnorm(m->x + m->want[i] * d, norm, tmp, d, m->c.rms_eps);
         qsi_act_put(o->k, &m->head, i, tmp);
     }
     qsi_op_end(o);
@@ -816,11 +852,51 @@ static void head_rows(qsi_op *o, qsi_model *m) {
     qsi_op_end(o);
 }
 
-static void run_step(const qsi_worker *w, void *arg) {
-    qsi_model *m = arg;
+static qsi_op op_of(const qsi_worker *w, qsi_model *m) {
     qsi_op o;
     qsi_op_init(&o, w, m->k, &m->sh, m->scratch + (size_t)w->index * m->scratch_bytes,
                 m->scratch_bytes);
+    return o;
+}
+
+static void keep_hidden(qsi_op *o, qsi_model *m) {
+    int64_t d = m->c.d_model;
+    for (int64_t i; (i = qsi_op_take(o)) < m->f.n;)
+        o->k->rmsnorm(m->x + i * d, m->w.out_norm, m->hidden + i * d, d, m->c.rms_eps);
+    qsi_op_end(o);
+}
+
+/* x = Weh [enorm(embedding) ; hnorm(hidden)] */
+static void join_next(qsi_op *o, qsi_model *m) {
+    const qsi_next_weights *w = &m->w.next;
+    int64_t d = m->c.d_model;
+    float *both = (float *)o->scratch;
+    for (int64_t i; (i = qsi_op_take(o)) < m->f.n;) {
+        o->k->rmsnorm(m->x + i * d, w->enorm, both, d, m->c.rms_eps);
+        o->k->rmsnorm(m->hidden + i * d, w->hnorm, both + d, d, m->c.rms_eps);
+        qsi_act_put(o->k, &m->eh, i, both);
+    }
+    qsi_op_end(o);
+    qsi_mm_job j = qsi_job_forward(w->eh, &m->eh, 0, m->f.n, m->x, d, false);
+    qsi_op_mm(o, &j, 1);
+}
+
+static void run_next(const qsi_worker *w, void *arg) {
+    qsi_model *m = arg;
+    qsi_op o = op_of(w, m);
+    qsi_mem_guard_begin();
+    qsi_op_end(&o); /* zeroes the tickets of the next turn */
+    qsi_rope_prepare(&o, &m->f);
+    qsi_embed_forward(&o, &m->f, m->x);
+    join_next(&o, m);
+    (void)qsi_layer_forward(&o, &m->f, m->c.n_layer, m->save_ptr[m->c.n_layer]);
+    if (m->n_want) head_rows(&o, m, m->w.next.head_norm);
+    qsi_mem_guard_end();
+}
+
+static void run_step(const qsi_worker *w, void *arg) {
+    qsi_model *m = arg;
+    qsi_op o = op_of(w, m);
     if (m->importance != NULL) {
         o.tap = qsi_importance_add;
         o.tap_user = m->importance;
@@ -831,7 +907,8 @@ static void run_step(const qsi_worker *w, void *arg) {
     qsi_embed_forward(&o, &m->f, m->x);
     bool on = qsi_layers_forward(&o, &m->f, m->save_ptr) &&
               qsi_res_enter(w, m->res, qsi_res_head_group(&m->c));
-    if (on && m->n_want) head_rows(&o, m);
+    if (on && m->n_want) head_rows(&o, m, m->w.out_norm);
+    if (on && m->hidden) keep_hidden(&o, m);
     if (on) qsi_res_leave(w, m->res, qsi_res_head_group(&m->c));
     qsi_mem_guard_end();
 }
@@ -880,16 +957,39 @@ static void bound_embedding(qsi_model *m, int32_t n_rows) {
     m->embed_rows += n_rows;
 }
 
+static void begin_step(qsi_model *m, const qsi_step *s) {
+    m->f.kv = s->kv;
+    m->f.tables = s->tables;
+    m->logits = s->logits;
+    m->hidden = s->hidden;
+    m->f.watch = false;
+    m->f.comm_status = QS_OK;
+    atomic_store(&m->bad, 0);
+}
+
+bool qsi_model_has_mtp(const qsi_model *m) { return m->c.n_next > 0; }
+
+qs_status qsi_model_mtp_step(qsi_model *m, const qsi_step *s, qs_err *err) {
+    qs_status st = QS_OK;
+    if (!qsi_model_has_mtp(m) || !s->hidden)
+        QS_FAIL(err, QS_E_STATE, "no layer that predicts further was loaded");
+    QS_TRY(take_rows(m, s, err));
+    begin_step(m, s);
+    qsi_pool_run(m->o.pool, run_next, m);
+    if (m->f.comm_status != QS_OK)
+        QS_FAIL(err, m->f.comm_status, "a sum over processes failed in the step");
+    if (atomic_load(&m->bad))
+        QS_FAIL(err, QS_E_NUMERIC, "the layer that predicts further gives NaN or infinity (damaged "
+                "weights? `info --verify` looks at each)");
+done:
+    return st;
+}
+
 qs_status qsi_model_step(qsi_model *m, const qsi_step *s, qs_err *err) {
     qs_status st = QS_OK;
     QS_TRY(take_rows(m, s, err));
     bound_embedding(m, s->n_rows);
-    m->f.kv = s->kv;
-    m->f.tables = s->tables;
-    m->logits = s->logits;
-    m->f.watch = false;
-    m->f.comm_status = QS_OK;
-    atomic_store(&m->bad, 0);
+    begin_step(m, s);
     qsi_pool_run(m->o.pool, run_step, m);
     if (m->res) QS_TRY(qsi_res_step_done(m->res, err));
     if (m->f.comm_status != QS_OK)

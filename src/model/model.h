@@ -50,6 +50,9 @@ typedef struct qsi_config {
     /* deepseek32: sparse attention (DSA). A token with more positions up to its own than index_topk
      * attends to as many, chosen by an indexer of so many heads of such a width; 0 elsewhere */
     int32_t index_topk, index_heads, index_dim;
+    /* deepseek2 and 32: layers behind the last that predict one token further (MTP, DeepSeek-V3 2.2).
+     * n_layer does not count them; the first is what self-speculation drafts with */
+    int32_t n_next;
     /* YaRN: attention scores times (1 + yarn_log_mul ln(rope_factor))^2 */
     int32_t rope_orig_ctx;
     float yarn_log_mul, yarn_beta_fast, yarn_beta_slow;
@@ -75,6 +78,8 @@ static inline bool qsi_config_qk_norm(const qsi_config *c) { return c->arch == Q
 static inline bool qsi_config_halves(const qsi_config *c) {
     return c->arch == QSI_ARCH_QWEN2 || c->arch == QSI_ARCH_QWEN3;
 }
+/* All layers with weights and a place in the cache. */
+static inline int32_t qsi_config_blocks(const qsi_config *c) { return c->n_layer + c->n_next; }
 /* Rotated part of a head. */
 static inline int32_t qsi_config_rope_dim(const qsi_config *c) {
     return c->kv_rank ? c->d_rope : c->head_dim;
@@ -106,7 +111,8 @@ qs_status qsi_config_from_gguf(qsi_config *c, const qsi_gguf *g, qs_err *err) QS
 qs_status qsi_config_put_gguf(const qsi_config *c, qsi_gguf_writer *w) QS_MUST_CHECK;
 qs_status qsi_config_from_hf(qsi_config *c, const char *json, size_t n, qs_err *err) QS_MUST_CHECK;
 const char *qsi_arch_name(qsi_arch a);
-/* Weights: all, and those a token meets (embedding not counted, head counted). */
+/* Weights: all but those of layers that predict further, and those a token meets (embedding not
+ * counted, head counted). */
 int64_t qsi_config_params(const qsi_config *c, int64_t *active);
 
 /* The tensors a configuration needs, in the order they are stored: name (GGUF names), dims (ne[0]
@@ -176,6 +182,8 @@ typedef struct qsi_model_opts {
     int64_t n_ctx;
     uint64_t weight_room;    /* instead of memory_bytes: bytes for weights alone; 0: computed */
     bool exact;              /* quantised weights meet float activations, not int8 ones */
+    bool mtp;                /* the layer that predicts further is wanted too. Where the file has
+                                none, or weights do not all fit, a note says so (qsi_model_has_mtp) */
     /* A repacked copy of the weights (packed.h), used when it fits, else written anew while weights
      * are prepared; borrowed. What prevents either is a note, no error. Without use when weights do
      * not all fit. NULL: none */
@@ -239,11 +247,19 @@ typedef struct qsi_step {
     const qsi_kv_table *tables;
     int32_t n_tables;
     float *logits;           /* out: [rows with logits, n_vocab], in row order */
+    float *hidden;           /* [n_rows, d_model] of all rows, after the final norm; NULL: not wanted */
 } qsi_step;
 /* Ids out of range, positions without a page: QS_E_ARG. NaN or infinity in wanted logits:
  * QS_E_NUMERIC, naming the first layer that produced one, the embedding or the output (found by a
  * second, watched run). */
 qs_status qsi_model_step(qsi_model *m, const qsi_step *s, qs_err *err) QS_MUST_CHECK;
+
+/* The layer that predicts further (DeepSeek-V3, arXiv:2412.19437, section 2.2): of position i it takes
+ * hidden[i] (in, as qsi_model_step gave it) and the embedding of the token at i + 1, which is the row's
+ * id, and its logits are for the token at i + 2. The row's pos is i; its cache has the pages that the
+ * model's has. Errors as qsi_model_step. */
+bool qsi_model_has_mtp(const qsi_model *m);
+qs_status qsi_model_mtp_step(qsi_model *m, const qsi_step *s, qs_err *err) QS_MUST_CHECK;
 
 /* ---- training ---- */
 typedef enum qsi_precision { QSI_TRAIN_F32, QSI_TRAIN_BF16 } qsi_precision;

@@ -7,8 +7,10 @@
 
 typedef enum when {
     ALWAYS, HEADS, LATENT, LATENT_Q, LATENT_LORA, LATENT_WHOLE, LATENT_SPLIT, DENSE, MOE, BIAS,
-    SHARED, QKV_BIAS, QK_NORM, INDEX, INDEX_BIAS
+    SHARED, QKV_BIAS, QK_NORM, INDEX, INDEX_BIAS, NEXT
 } when;
+
+typedef enum kind { DENSE_LAYER, MOE_LAYER, NEXT_LAYER /* predicts further */ } kind;
 
 /* A tensor of a layer; dims as sizes named by letters, resolved by size_of. */
 typedef struct layer_tensor {
@@ -55,10 +57,14 @@ static const layer_tensor table[] = {
     {"ffn_gate_shexp", "ds", QSI_ROLE_MATRIX, SHARED},
     {"ffn_up_shexp", "ds", QSI_ROLE_MATRIX, SHARED},
     {"ffn_down_shexp", "sd", QSI_ROLE_MATRIX, SHARED},
+    {"nextn.eh_proj", "Dd", QSI_ROLE_MATRIX, NEXT},
+    {"nextn.enorm", "d", QSI_ROLE_NORM, NEXT},
+    {"nextn.hnorm", "d", QSI_ROLE_NORM, NEXT},
+    {"nextn.shared_head_norm", "d", QSI_ROLE_NORM, NEXT},
 };
 
-static bool has(const qsi_config *c, bool moe, when w) {
-    bool latent = c->kv_rank > 0;
+static bool has(const qsi_config *c, kind k, when w) {
+    bool latent = c->kv_rank > 0, moe = k != DENSE_LAYER && c->n_expert > 0;
     switch (w) {
     case ALWAYS: return true;
     case HEADS: return !latent;
@@ -72,6 +78,7 @@ static bool has(const qsi_config *c, bool moe, when w) {
     case BIAS: return moe && c->gate_bias;
     case QKV_BIAS: return qsi_config_qkv_bias(c);
     case QK_NORM: return qsi_config_qk_norm(c);
+    case NEXT: return k == NEXT_LAYER;
     case INDEX:
     case INDEX_BIAS: return c->index_topk > 0;
     default: return moe && c->n_shared > 0;
@@ -81,6 +88,7 @@ static bool has(const qsi_config *c, bool moe, when w) {
 static int64_t size_of(const qsi_config *c, char letter) {
     switch (letter) {
     case 'd': return c->d_model;
+    case 'D': return 2 * (int64_t)c->d_model;
     case 'q': return (int64_t)c->n_head * c->head_dim;
     case 'k': return (int64_t)c->n_kv_head * c->head_dim;
     case 'o': return qsi_config_out_dim(c);
@@ -102,9 +110,9 @@ static int64_t size_of(const qsi_config *c, char letter) {
     }
 }
 
-static size_t per_layer(const qsi_config *c, bool moe) {
+static size_t per_layer(const qsi_config *c, kind k) {
     size_t n = 0;
-    for (size_t i = 0; i < QSI_COUNT(table); i++) n += has(c, moe, table[i].when);
+    for (size_t i = 0; i < QSI_COUNT(table); i++) n += has(c, k, table[i].when);
     return n;
 }
 
@@ -114,7 +122,8 @@ static size_t n_dense_layers(const qsi_config *c) {
 
 size_t qsi_config_n_tensors(const qsi_config *c) {
     size_t dense = n_dense_layers(c), moe = (size_t)c->n_layer - dense;
-    return 3 + c->rope_freqs + dense * per_layer(c, false) + moe * per_layer(c, true);
+    return 3 + c->rope_freqs + dense * per_layer(c, DENSE_LAYER) + moe * per_layer(c, MOE_LAYER) +
+           (size_t)c->n_next * per_layer(c, NEXT_LAYER);
 }
 
 static void outer_tensor(qsi_tensor_spec *out, const char *name, qsi_role_t role, int64_t cols,
@@ -124,17 +133,35 @@ static void outer_tensor(qsi_tensor_spec *out, const char *name, qsi_role_t role
     snprintf(out->name, sizeof out->name, "%s.weight", name);
 }
 
-/* Tensor k of a layer of one kind. */
-static const layer_tensor *nth(const qsi_config *c, bool moe, size_t k) {
+/* Tensor n of a layer of one kind. */
+static const layer_tensor *nth(const qsi_config *c, kind k, size_t n) {
     size_t i = 0;
     for (;; i++)
-        if (has(c, moe, table[i].when) && k-- == 0) break;
+        if (has(c, k, table[i].when) && n-- == 0) break;
     return &table[i];
 }
 
+/* Tensor i of all layers in their order: its layer. */
+static const layer_tensor *find(const qsi_config *c, size_t i, size_t *layer) {
+    size_t dense = n_dense_layers(c);
+    const size_t layers[] = {dense, (size_t)c->n_layer - dense, (size_t)c->n_next};
+    *layer = 0;
+    for (int k = DENSE_LAYER; k < NEXT_LAYER; k++) {
+        size_t per = per_layer(c, (kind)k);
+        if (i < layers[k] * per) {
+            *layer += i / per;
+            return nth(c, (kind)k, i % per);
+        }
+        i -= layers[k] * per;
+        *layer += layers[k];
+    }
+    size_t per = per_layer(c, NEXT_LAYER);
+    *layer += i / per;
+    return nth(c, NEXT_LAYER, i % per);
+}
+
 void qsi_config_tensor(const qsi_config *c, size_t i, qsi_tensor_spec *out) {
-    size_t n = qsi_config_n_tensors(c), dense = n_dense_layers(c);
-    size_t per_dense = per_layer(c, false), per_moe = per_layer(c, true);
+    size_t n = qsi_config_n_tensors(c), layer = 0;
     QS_CHECK(i < n);
     if (i == 0) {
         outer_tensor(out, "token_embd", QSI_ROLE_EMBED, c->d_model, c->n_vocab);
@@ -152,11 +179,7 @@ void qsi_config_tensor(const qsi_config *c, size_t i, qsi_tensor_spec *out) {
         outer_tensor(out, "output", QSI_ROLE_MATRIX, c->d_model, c->n_vocab);
         return;
     }
-    i -= 1 + c->rope_freqs;
-    bool is_dense = i < dense * per_dense;
-    size_t rest = is_dense ? i : i - dense * per_dense, per = is_dense ? per_dense : per_moe;
-    size_t layer = rest / per + (is_dense ? 0 : dense);
-    const layer_tensor *t = nth(c, !is_dense, rest % per);
+    const layer_tensor *t = find(c, i - 1 - c->rope_freqs, &layer);
     *out = (qsi_tensor_spec){.ne = {1, 1, 1}, .role = t->role, .layer = (int32_t)layer};
     for (const char *d = t->dims; *d; d++) out->ne[out->n_dims++] = size_of(c, *d);
     snprintf(out->name, sizeof out->name, "blk.%zu.%s.%s", layer, t->name,
@@ -169,6 +192,7 @@ int64_t qsi_config_params(const qsi_config *c, int64_t *active) {
         qsi_tensor_spec t;
         qsi_config_tensor(c, i, &t);
         int64_t n = t.ne[0] * t.ne[1] * t.ne[2];
+        if (t.layer >= c->n_layer) continue;
         total += n;
         if (t.role == QSI_ROLE_EMBED) idle += n;
         if (t.role == QSI_ROLE_EXPERTS) idle += n / c->n_expert * (c->n_expert - c->n_expert_used);

@@ -12,9 +12,9 @@ static void free_list(qsi_weight **w, int32_t n) {
 qs_status qsi_weights_init(qsi_weights *w, const qsi_config *c, qs_err *err) {
     qs_status st = QS_OK;
     *w = (qsi_weights){0};
-    w->layers = qsi_calloc((size_t)c->n_layer, sizeof *w->layers);
-    if (!w->layers) QS_FAIL(err, QS_E_NOMEM, "no memory for %d layers", c->n_layer);
-    for (int32_t l = 0; l < c->n_layer && c->kv_rank; l++) {
+    w->layers = qsi_calloc((size_t)qsi_config_blocks(c), sizeof *w->layers);
+    if (!w->layers) QS_FAIL(err, QS_E_NOMEM, "no memory for %d layers", qsi_config_blocks(c));
+    for (int32_t l = 0; l < qsi_config_blocks(c) && c->kv_rank; l++) {
         qsi_mla_weights *y = &w->layers[l].mla;
         y->k = qsi_calloc((size_t)c->n_head, sizeof *y->k);
         y->kt = qsi_calloc((size_t)c->n_head, sizeof *y->kt);
@@ -22,7 +22,7 @@ qs_status qsi_weights_init(qsi_weights *w, const qsi_config *c, qs_err *err) {
         if (!y->k || !y->kt || !y->v)
             QS_FAIL(err, QS_E_NOMEM, "no memory for %d heads", c->n_head);
     }
-    for (int32_t l = 0; l < c->n_layer; l++) {
+    for (int32_t l = 0; l < qsi_config_blocks(c); l++) {
         if (!qsi_layer_is_moe(c, l)) continue;
         qsi_layer_weights *y = &w->layers[l];
         y->egate = qsi_calloc((size_t)c->n_expert, sizeof *y->egate);
@@ -36,7 +36,7 @@ done:
 }
 
 void qsi_weights_release(qsi_weights *w, const qsi_config *c) {
-    for (int32_t l = 0; w->layers && l < c->n_layer; l++) {
+    for (int32_t l = 0; w->layers && l < qsi_config_blocks(c); l++) {
         qsi_layer_weights *y = &w->layers[l];
         qsi_weight *all[] = {y->q,  y->k,    y->v,      y->o,       y->gate,
                              y->up, y->down, y->router, y->mla.q_a, y->mla.kv_a,
@@ -50,6 +50,7 @@ void qsi_weights_release(qsi_weights *w, const qsi_config *c) {
         free_list(y->mla.v, c->n_head);
     }
     qsi_weight_free(w->head);
+    qsi_weight_free(w->next.eh);
     qsi_free(w->layers);
     qsi_free(w->norms);
     *w = (qsi_weights){0};

@@ -96,6 +96,10 @@ static void refusals(void **state) {
     assert_int_equal(qs_init(&o, TEMP, &err), QS_E_ARG);
     assert_non_null(strstr(err.text, "IQ2_XS"));
     o.type = "F16";
+    o.mtp = 1;
+    assert_int_equal(qs_init(&o, TEMP, &err), QS_E_ARG);
+    assert_non_null(strstr(err.text, "moe-tiny"));
+    o.mtp = 0;
     o.vocab = "no such vocabulary.gguf";
     assert_int_equal(qs_init(&o, TEMP, &err), QS_E_NOTFOUND);
     FILE *f = fopen(TEMP, "wb");

@@ -18,35 +18,44 @@
 #define MOE "session_moe.gguf"
 #define DENSE "session_dense.gguf"
 #define NOT_A_NUMBER "session_nan.gguf"
+#define MTP "session_mtp.gguf"
 
 static int write_models(void **state) {
     tiny_model_opts moe = { .arch = QSI_ARCH_DEEPSEEK, .type = QSI_F32, .seed = 1, .tasks = true };
     tiny_model_opts dense = { .arch = QSI_ARCH_LLAMA, .type = QSI_Q8_0, .seed = 2, .n_ctx = 64 };
     tiny_model_opts bad = { .arch = QSI_ARCH_DEEPSEEK, .type = QSI_F32, .seed = 1, .nan = true };
+    tiny_model_opts mtp = { .arch = QSI_ARCH_DEEPSEEK2, .type = QSI_Q8_0, .seed = 4, .mtp = true };
     qs_err err;
-    return tiny_model_write(MOE, &moe, &err) || tiny_model_write(DENSE, &dense, &err) ||
-           tiny_model_write(NOT_A_NUMBER, &bad, &err);
+    return tiny_model_write(MTP, &mtp, &err) || tiny_model_write(MOE, &moe, &err) ||
+           tiny_model_write(DENSE, &dense, &err) || tiny_model_write(NOT_A_NUMBER, &bad, &err);
 }
 
 static int remove_models(void **state) {
     unlink(MOE);
     unlink(DENSE);
     unlink(NOT_A_NUMBER);
+    unlink(MTP);
     return 0;
 }
 
-static void open_session(const char *path, int threads, int max_rows, int64_t n_ctx, qs_model **m,
-                         qs_session **s) {
+static void open_session_mtp(const char *path, int threads, int max_rows, int64_t n_ctx, bool mtp,
+                             qs_model **m, qs_session **s) {
     qs_model_opts mo;
     qs_session_opts so;
     qs_err err;
     qs_model_opts_init(&mo, sizeof mo);
     mo.threads = threads;
     mo.max_rows = max_rows;
+    mo.mtp = mtp;
     assert_int_equal(qs_model_open(m, path, &mo, &err), QS_OK);
     qs_session_opts_init(&so, sizeof so);
     so.n_ctx = n_ctx;
     assert_int_equal(qs_session_create(s, *m, &so, &err), QS_OK);
+}
+
+static void open_session(const char *path, int threads, int max_rows, int64_t n_ctx, qs_model **m,
+                         qs_session **s) {
+    open_session_mtp(path, threads, max_rows, n_ctx, false, m, s);
 }
 
 static void close_session(qs_model **m, qs_session **s) {
@@ -77,12 +86,14 @@ static int keep_token(void *user, const qs_token *t) {
     return 0;
 }
 
+/* A negative seed: the likeliest id always. */
 static void generate(qs_session *s, const char *prompt, int64_t seed, int64_t n_predict, result *r,
                      qs_gen_stats *st) {
     qs_gen_opts o;
     qs_err err;
     qs_gen_opts_init(&o, sizeof o, NULL);
     o.seed = seed;
+    if (seed < 0) o.temp = 0;
     o.n_predict = n_predict;
     o.on_text = keep_text;
     o.on_token = keep_token;
@@ -300,11 +311,62 @@ static void test_score_limits(void **state) {
     close_session(&m, &s);
 }
 
+/* ---- drafts ----------------------------------------------------------------------------------- */
+
+/* What a session with drafts and one without give after the same prompt: ids and log-probabilities to
+ * the last bit, until the context is full. */
+static void same_with_drafts(qs_session *a, qs_session *b, const char *prompt, int64_t seed,
+                             int64_t n) {
+    result x = { 0 }, y = { 0 };
+    int64_t came = -1;
+    qs_gen_stats st;
+    generate(a, prompt, seed, n, &x, &st);
+    generate(b, prompt, seed, n, &y, &st);
+    assert_int_equal(qs_session_drafts(a, &came), 0);
+    assert_int_equal(came, 0);
+    int64_t drafts = qs_session_drafts(b, &came);
+    assert_true(drafts > 0 && came <= drafts);
+    assert_int_equal(x.n, y.n);
+    assert_memory_equal(x.ids, y.ids, (size_t)x.n * sizeof *x.ids);
+    assert_memory_equal(x.logprob, y.logprob, (size_t)x.n * sizeof *x.logprob);
+    qsi_str_release(&x.text);
+    qsi_str_release(&y.text);
+}
+
+static void test_drafts(void **state) {
+    qs_model *m, *n;
+    qs_session *a, *b;
+    int64_t came = 0, all = 0;
+    open_session_mtp(MTP, 1, 0, 250, false, &m, &a);
+    open_session_mtp(MTP, 2, 5, 250, true, &n, &b);
+    for (int i = 0; i < 6; i++) {
+        /* a beginning is shared with what was there before */
+        same_with_drafts(a, b, i % 2 ? "the same beginning, and then" : "the same", i % 3 ? i : -1,
+                         i == 5 ? 300 : 60);
+        int64_t c;
+        all += qs_session_drafts(b, &c);
+        came += c;
+    }
+    /* both happen, or nothing was shown */
+    assert_true(came > all / 10 && came < all);
+    close_session(&m, &a);
+    close_session(&n, &b);
+    /* without such a layer nothing is drafted */
+    open_session_mtp(MOE, 1, 0, 100, true, &m, &a);
+    result x = { 0 };
+    qs_gen_stats st;
+    generate(a, "the same", 1, 20, &x, &st);
+    assert_int_equal(qs_session_drafts(a, NULL), 0);
+    qsi_str_release(&x.text);
+    close_session(&m, &a);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_answer),  cmocka_unit_test(test_limits),
         cmocka_unit_test(test_bias),         cmocka_unit_test(test_not_a_number),
         cmocka_unit_test(test_score_brute_force),
+        cmocka_unit_test(test_drafts),
         cmocka_unit_test(test_score_limits),
     };
     return cmocka_run_group_tests(tests, write_models, remove_models);

@@ -39,6 +39,7 @@ static qsi_config make_config(const tiny_model_opts *o, int32_t n_vocab) {
         c.d_value = 32;
         c.kv_rank = 32;
     }
+    c.n_next = o->mtp;
     if (o->arch == QSI_ARCH_DEEPSEEK32) {
         c.q_rank = 32;
         c.index_topk = 40;
@@ -72,6 +73,10 @@ static qs_status write_tensor(qsi_gguf_writer *w, const tiny_model_opts *o,
     float std = t->role == QSI_ROLE_EMBED ? 1.0f : 1.6f / sqrtf((float)t->ne[0]);
     for (int64_t i = 0; i < n; i++)
         x[i] = t->role == QSI_ROLE_NORM ? 1.0f : std * (float)qsi_rng_normal(&rng);
+    bool adds = strstr(t->name, ".attn_output.") || strstr(t->name, ".ffn_down");
+    for (int64_t i = 0; o->mtp && adds && i < n; i++) x[i] *= 0.05f;
+    if (strstr(t->name, ".nextn.eh_proj.")) /* the embedding as it is */
+        for (int64_t i = 0; i < n; i++) x[i] = i % t->ne[0] == i / t->ne[0] ? 1.0f : 0.0f;
     if (o->nan && strcmp(t->name, "blk.1.attn_output.weight") == 0) x[5] = NAN;
     QS_CHECK(qsi_row_bytes(ti, n, &bytes));
     void *enc = malloc(bytes);

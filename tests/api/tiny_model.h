@@ -19,6 +19,8 @@ typedef struct tiny_model_opts {
     bool tasks;            /* qiusuo.tasks and general.sampling.* */
     bool nan;              /* one weight is not a number */
     bool no_template;      /* no tokenizer.chat_template */
+    bool mtp;              /* deepseek2: with a layer that predicts further. The next token is mostly
+                              decided by the last one, and the layer sees it: many drafts come */
 } tiny_model_opts;
 qs_status tiny_model_write(const char *path, const tiny_model_opts *o, qs_err *err);
 

@@ -29,23 +29,38 @@ static void golden_path(char *out, size_t cap, const char *model, const char *fi
     snprintf(out, cap, "%s/%s%s%s", golden_dir, model, file ? "/" : "", file ? file : "");
 }
 
-/* Worst difference between the model's logits and the golden ones. */
-static float worst_difference(const qsi_gguf *g, const char *golden) {
+/* Worst difference between n logits and those of a file from offset `from` on. */
+static float worst_of(const float *logits, const qsi_str *file, size_t from, int32_t n) {
+    float worst = 0;
+    assert_int_equal(file->len, from + 4 * (size_t)n);
+    for (int32_t i = 0; i < n; i++) {
+        float want = 0;
+        memcpy(&want, file->data + from + 4 * (size_t)i, 4);
+        float off = fabsf(want - logits[i]);
+        if (!(off <= worst)) worst = off;
+    }
+    return worst;
+}
+
+/* Worst difference between the model's logits and the golden ones, and those of its layer that predicts
+ * further (NULL: not looked at). */
+static float worst_difference(const qsi_gguf *g, const char *golden, const char *mtp) {
     qs_err err = {0};
-    qsi_str file = {0};
+    qsi_str file = {0}, more = {0};
     qsi_pool *pool = NULL;
     qsi_model *m = NULL;
     qsi_kv *kv = NULL;
     qsi_kv_table table = {0};
     qsi_row rows[16];
     int32_t n = 0;
-    float worst = 0;
     assert_int_equal(qsi_file_read(golden, 1 << 20, &file, &err), QS_OK);
     memcpy(&n, file.data, 4);
     assert_true(n == 8 && file.len == (size_t)(4 + 4 * n + 4 * n * N_VOCAB));
     assert_int_equal(qsi_pool_create(&pool, 1, &err), QS_OK);
-    qsi_model_opts o = {.pool = pool, .isa = QSI_ISA_REF, .max_rows = 16};
+    qsi_model_opts o = {.pool = pool, .isa = QSI_ISA_REF, .max_rows = 16, .mtp = mtp != NULL};
     if (qsi_model_open(&m, g, &o, &err) != QS_OK) fail_msg("%s", err.text);
+    int64_t d = qsi_model_config(m)->d_model;
+    float *hidden = qsi_alloc((size_t)(n * d), sizeof *hidden);
     assert_int_equal(qsi_model_config(m)->n_vocab, N_VOCAB);
     assert_int_equal(qsi_kv_create(&kv, qsi_model_config(m), QSI_F32, 4, &err), QS_OK);
     assert_int_equal(qsi_kv_reserve(kv, &table, n, &err), QS_OK);
@@ -57,13 +72,19 @@ static float worst_difference(const qsi_gguf *g, const char *golden) {
         rows[i] = (qsi_row){.id = id, .pos = i, .logits = true};
     }
     qsi_step step = {.rows = rows, .n_rows = n, .kv = kv, .tables = &table, .n_tables = 1,
-                     .logits = logits};
+                     .logits = logits, .hidden = hidden};
     if (qsi_model_step(m, &step, &err) != QS_OK) fail_msg("%s", err.text);
-    for (int32_t i = 0; i < n * N_VOCAB; i++) {
-        float want = 0;
-        memcpy(&want, file.data + 4 + 4 * n + 4 * i, 4);
-        worst = fmaxf(worst, fabsf(want - logits[i]));
+    float worst = worst_of(logits, &file, 4 + 4 * (size_t)n, n * N_VOCAB);
+    if (mtp) {
+        assert_true(qsi_model_has_mtp(m));
+        assert_int_equal(qsi_file_read(mtp, 1 << 20, &more, &err), QS_OK);
+        for (int32_t i = 0; i < n - 1; i++) rows[i].id = rows[i + 1].id;
+        step.n_rows = n - 1;
+        if (qsi_model_mtp_step(m, &step, &err) != QS_OK) fail_msg("%s", err.text);
+        worst = fmaxf(worst, worst_of(logits, &more, 0, (n - 1) * N_VOCAB));
     }
+    qsi_free(hidden);
+    qsi_str_release(&more);
     qsi_free(logits);
     qsi_kv_table_release(kv, &table);
     qsi_kv_free(kv);
@@ -86,7 +107,7 @@ static void folders_answer_as_their_classes(void **state) {
         golden_path(logits, sizeof logits, models[i], "logits.f32");
         if (qsi_files_open_model(folder, &g, &err) != QS_OK) fail_msg("%s", err.text);
         assert_string_equal(qsi_gguf_path(g), folder);
-        float worst = worst_difference(g, logits);
+        float worst = worst_difference(g, logits, NULL);
         if (!(worst < 5e-5f)) fail_msg("%s: %g", models[i], (double)worst);
         qsi_vocab *v = NULL;
         assert_int_equal(qsi_vocab_load_gguf(&v, g, &err), QS_OK);
@@ -106,21 +127,24 @@ static void folders_answer_as_their_classes(void **state) {
 static void v2_and_v3_answer_as_their_equations(void **state) {
     static const char *const models[] = {"v2_lite", "v3_fp8", "v32"};
     for (size_t i = 0; i < QSI_COUNT(models); i++) {
-        char folder[512], logits[512];
+        char folder[512], logits[512], mtp[512];
         qs_err err = {0};
         qsi_gguf *g = NULL;
         qsi_convert_opts o = {.threads = 1};
+        golden_path(mtp, sizeof mtp, models[i], "mtp.f32");
         golden_path(folder, sizeof folder, models[i], NULL);
         golden_path(logits, sizeof logits, models[i], "logits.f32");
         assert_int_equal(qsi_files_open_model(folder, &g, &err), QS_OK);
         assert_int_equal(qsi_gguf_tensor_find(g, "blk.0.attn_kv_b.weight")->type, QSI_BF16);
-        assert_null(qsi_gguf_tensor_find(g, "blk.2.attn_norm.weight"));
+        bool next = strcmp(models[i], "v3_fp8") == 0;
+        assert_int_equal(qsi_gguf_tensor_find(g, "blk.2.attn_norm.weight") != NULL, next);
+        assert_null(qsi_gguf_tensor_find(g, "blk.2.nextn.embed_tokens.weight"));
         qsi_gguf_close(&g);
         assert_int_equal(qsi_mix_find(&o.mix, "F32", &err), QS_OK);
         if (qsi_convert(folder, "test_open_model.tmp.gguf", &o, &err) != QS_OK)
             fail_msg("%s", err.text);
         assert_int_equal(qsi_gguf_open(&g, "test_open_model.tmp.gguf", &err), QS_OK);
-        float worst = worst_difference(g, logits);
+        float worst = worst_difference(g, logits, next ? mtp : NULL);
         if (!(worst < 5e-5f)) fail_msg("%s: %g", models[i], (double)worst);
         qsi_gguf_close(&g);
         remove("test_open_model.tmp.gguf");
@@ -145,7 +169,7 @@ static void distilled_models_answer_as_their_classes(void **state) {
         const qsi_gguf_tensor *t = qsi_gguf_tensor_find(g, cases[i].tensor);
         assert_non_null(t);
         assert_int_equal(t->type, QSI_F32);
-        float worst = worst_difference(g, logits);
+        float worst = worst_difference(g, logits, NULL);
         if (!(worst < 5e-5f)) fail_msg("%s: %g", cases[i].model, (double)worst);
         assert_int_equal(qsi_vocab_load_gguf(&v, g, &err), QS_OK);
         assert_string_equal(qsi_vocab_pre(v), cases[i].pre);
@@ -375,7 +399,7 @@ static void files_become_folders(void **state) {
         if (qsi_files_open_model(FOLDER ".out", &h, &err) != QS_OK)
             fail_msg("%s: %s", models[i], err.text);
         same_ids(g, h);
-        float worst = worst_difference(h, logits);
+        float worst = worst_difference(h, logits, NULL);
         if (!(worst < 5e-5f)) fail_msg("%s: %g", models[i], (double)worst);
         assert_int_equal(qsi_path_exists(FOLDER ".out/model.safetensors.index.json"), i % 2);
         qsi_gguf_close(&g);

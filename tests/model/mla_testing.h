@@ -21,17 +21,22 @@ typedef struct runner {
 } runner;
 
 /* rows: a step has at most so many, the cache room for so many positions of two sequences. */
-static inline void runner_open(runner *r, const char *path, int threads, qsi_isa isa, qsi_type kv,
-                               int rows) {
+static inline void runner_open_with(runner *r, const char *path, int threads, qsi_isa isa,
+                                    qsi_type kv, int rows, bool mtp) {
     qs_err err = {0};
     *r = (runner){0};
     if (qsi_gguf_open(&r->g, path, &err) != QS_OK) fail_msg("%s", err.text);
     assert_int_equal(qsi_pool_create(&r->pool, threads, &err), QS_OK);
-    qsi_model_opts o = {.pool = r->pool, .isa = isa, .max_rows = rows};
+    qsi_model_opts o = {.pool = r->pool, .isa = isa, .max_rows = rows, .mtp = mtp};
     if (qsi_model_open(&r->m, r->g, &o, &err) != QS_OK) fail_msg("%s", err.text);
     if (qsi_kv_create(&r->kv, qsi_model_config(r->m), kv,
                       2 * qsi_ceil_div(rows, QSI_KV_PAGE), &err) != QS_OK)
         fail_msg("%s", err.text);
+}
+
+static inline void runner_open(runner *r, const char *path, int threads, qsi_isa isa, qsi_type kv,
+                               int rows) {
+    runner_open_with(r, path, threads, isa, kv, rows, false);
 }
 
 static inline void runner_close(runner *r) {

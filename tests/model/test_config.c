@@ -211,6 +211,7 @@ static void sparse_config_json_is_read(void **state) {
                  "\"noaux_tc\",\"indexer_rope_interleave\":false", &err) != QS_OK)
         fail_msg("%s", err.text);
     equal(&c, &want);
+    assert_int_equal(c.n_next, 1);
     assert_int_equal(read_v32(&c, "", &err), QS_E_NOTFOUND);
     assert_non_null(strstr(err.text, "index_topk"));
     assert_int_equal(read_v32(&c, ",\"index_topk\":0", &err), QS_E_RANGE);
@@ -386,6 +387,8 @@ static void groups_of_v3_are_known(void **state) {
     assert_int_equal(qsi_gguf_open(&g, TEMP, &err), QS_OK);
     assert_int_equal(qsi_config_from_gguf(&back, g, &err), QS_OK);
     assert_int_equal(back.n_layer, 60);
+    assert_int_equal(back.n_next, 1);
+    gguf_round_trip(&back);
     assert_int_equal(back.n_group, 1); /* named: one group */
     qsi_gguf_close(&g);
     remove(TEMP);
