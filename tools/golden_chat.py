@@ -88,6 +88,21 @@ def plain_cases(name):
     yield [HI, MORE, HEY, HI], True
 
 
+def with_card_tools(messages, tools):
+    """V3.1's Jinja knows no tools: its model card says what to append to the system text."""
+    text = "## Tools\nYou have access to the following tools:\n"
+    for t in tools:
+        text += f"\n### {t['name']}\nDescription: {t['description']}\n\n"
+        text += f"Parameters: {json.dumps(t['parameters'])}\n"
+    text += ("\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n"
+             "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>tool_call_name<｜tool▁sep｜>tool_call_arguments"
+             "<｜tool▁call▁end｜>{additional_tool_calls}<｜tool▁calls▁end｜>\n\nWhere:\n"
+             "- `tool_call_name` must be an exact match to one of the available tools\n"
+             "- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters "
+             "Schema\n- For multiple tool calls, chain them directly without separators or spaces")
+    return [turn("system", messages[0]["content"] + "\n\n" + text)] + messages[1:]
+
+
 def official_messages(messages):
     """The form that official templates read."""
     out = []
@@ -123,6 +138,8 @@ class Official:
                     messages.insert(0, turn("system", ""))
                 messages[0]["tools"] = [{"type": "function", "function": t} for t in tools]
             return self.dsv32.encode_messages(messages, "thinking" if think else "chat")
+        if tools:
+            messages = with_card_tools(messages, tools)
         # R1-0528's reads the content of a turn before it asks whether there is one
         if name == "deepseek-r1-0528":
             for m in messages:
@@ -156,6 +173,9 @@ def cases_of(name):
     if name in ROUNDS:
         yield [SYSTEM, HI, ASKS] + RESULTS + [ASKS_AGAIN, RESULT], True, {}
         yield [HI, ASKS_AGAIN, RESULT, DONE, MORE], True, {}
+    if name == "deepseek-v3.1":
+        yield [SYSTEM, HI], True, {"tools": TOOLS}
+        yield [SYSTEM, HI, ASKS] + RESULTS, True, {"tools": TOOLS}
     if name == "deepseek-v3.2":
         reasons = dict(ASKS, reasoning_content="I need 两个 calls.")
         yield [SYSTEM, HI, reasons] + RESULTS, True, {"think": True}
