@@ -22,7 +22,7 @@
 
 #define ROWS 96
 #define BLOCKS 8  /* blocks of 32 a buffer */
-#define AHEAD 1024 /* bytes that one row of Q8_0 prefetches ahead */
+#define AHEAD 1024 /* bytes that are asked for ahead (lines_of) */
 #define AHEAD_TILES 2 /* buffers that tiles prefetch ahead */
 
 /* Fields of qsi_act8 and qsi_actk. */
@@ -93,13 +93,22 @@ QSI_INLINE int dot_of(const int t, const int e) {
 /* The factor of codes that stand too large in types of at most one such factor. */
 QSI_INLINE int the_factor(const int t) { return factor_of(t, bundle_steps(t) - 1); }
 
-/* dots[r][e] += code e of bundle i times its activations of row r. The CPU's own prefetch keeps up
- * with a panel that is read from front to back, and a second one only disturbs it, but for Q8_0,
- * which has the fewest instructions a byte (docs/kernels.md). */
+/* Lines that a bundle asks for, AHEAD of it. The CPU's own prefetch keeps up with a panel that is read from
+ * front to back, and a second one only disturbs it, but for these, as measured (docs/kernels.md). More
+ * rows than one wait for memory less. */
+QSI_INLINE int lines_of(const int t, const int rows) {
+    if (t == QSI_MM_Q8_0) return 1;
+    if (rows > 1) return 0;
+    return t == QSI_MM_Q5_K ? 5 : t == QSI_MM_Q2_K || t == QSI_MM_Q3_K || t == QSI_MM_Q6_K;
+}
+
+/* dots[r][e] += code e of bundle i times its activations of row r. */
 QSI_INLINE void bundle_dots(const int t, const int rows, const char *b, const int i, const char *x,
                             size_t lda, vi dots[FEW][8]) {
     vi w[8];
-    if (t == QSI_MM_Q8_0) _mm_prefetch(b + AHEAD + i * VB, _MM_HINT_T1);
+    const int lines = lines_of(t, rows);
+#pragma GCC unroll 8
+    for (int l = 0; l < lines; l++) _mm_prefetch(b + AHEAD + (i * lines + l) * VB, _MM_HINT_T1);
     if (BIASED)
         bundle_in_place(t, b, i, w);
     else
