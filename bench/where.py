@@ -23,7 +23,7 @@ LEFT_OUT = re.compile(r"^(read_all|read_windows|probe|peak_.*|pack_.*|panel_.*|f
 KINDS = [  # the first that matches
     ("products, one row", r"^(run_[A-Z].*|row_panel.*|row_.*|small_.*)$"),
     ("products, many rows: multiplying", r"^(tile_.*|run_tiles.*|mm_.*)$"),
-    ("products, many rows: unpacking", r"^(unpack_.*|widen.*)$"),
+    ("products, many rows: unpacking", r"^(unpack_.*|scales_.*|widen.*)$"),
     ("attention", r"^(attn_.*|qsi_attend.*|attend_.*|qsi_kv_.*|span_.*|qsi_mla.*|rotate.*|naive_.*|"
                   r"absorbed_.*|load_span|make_span|qsi_rope.*|merge.*)$"),
     ("activations to bytes", r"^(f32_to_act.*|qsi_act_.*|act_.*|f32_to_bf16.*)$"),

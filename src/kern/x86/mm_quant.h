@@ -81,7 +81,8 @@ QSI_INLINE bool in_place(const int t) {
 /* Rows that share the codes in registers: with more (or eight codes and their dots at a time) the
  * buffer is faster, and tiles without one. */
 QSI_INLINE int few_of(const int t) {
-    return FEW > 2 && (t == QSI_MM_Q4_K || (is_k(t) && bundle_steps(t) == 8)) ? 2 : FEW;
+    const bool two = is_k(t) && (bundle_steps(t) == 8 || (t == QSI_MM_Q4_K && in_place(t)));
+    return FEW > 2 && two ? 2 : FEW;
 }
 
 /* Which running dot takes code e: in blocks of 256 each its own (codes of a bundle are of several
@@ -93,9 +94,9 @@ QSI_INLINE int dot_of(const int t, const int e) {
 /* The factor of codes that stand too large in types of at most one such factor. */
 QSI_INLINE int the_factor(const int t) { return factor_of(t, bundle_steps(t) - 1); }
 
-/* Lines that a bundle asks for, AHEAD of it. The CPU's own prefetch keeps up with a panel that is read from
- * front to back, and a second one only disturbs it, but for these, as measured (docs/kernels.md). More
- * rows than one wait for memory less. */
+/* Lines that a bundle asks for, AHEAD of it. The CPU's own prefetch keeps up with a panel that is
+ * read from front to back, and a second one only disturbs it, but for these, as measured
+ * (docs/kernels.md). More rows than one wait for memory less. */
 QSI_INLINE int lines_of(const int t, const int rows) {
     if (t == QSI_MM_Q8_0) return 1;
     if (rows > 1) return 0;
