@@ -278,6 +278,11 @@ static int find_kind(const qsa_cmd *cmd, const args *a, const qsa_pos *pos, bool
     if (!code && (a->run_code || a->python || a->code_seconds > 0))
         return qsa_usage(cmd, "--run-code, --python and --code-timeout are for humaneval");
     if (a->resume && a->output == NULL) return qsa_usage(cmd, "--resume needs --output");
+    bool asked = written && (a->chat == NULL || strcmp(a->chat, "off") != 0);
+    if (asked && a->model.chat_template != NULL) { /* else the prompt would be continued as a text */
+        qs_status st = qs_chat_template_check(a->model.chat_template, &err);
+        if (st != QS_OK) return qsa_fail(st, &err);
+    }
     return QSA_GO;
 }
 

@@ -135,6 +135,14 @@ done:
     return st;
 }
 
+/* Whether a report can be written, asked before hours of work for it. */
+static qs_status check_output(const char *path, qs_err *err) {
+    qsi_writer *w = NULL;
+    qs_status st = qsi_writer_open(&w, path, err);
+    qsi_writer_abort(&w);
+    return st;
+}
+
 static qs_status find_task(const char *name, qsi_task *task, qs_err *err) {
     *task = name ? qsi_task_find(name) : QSI_TASK_NONE;
     if (name == NULL || *task != QSI_TASK_NONE) return QS_OK;
@@ -180,6 +188,7 @@ qs_status qs_eval_task(qs_session *s, const qs_eval_task_opts *opts, qs_eval_tas
                 (long long)o.max_tokens, (int)o.think);
     QS_TRY(find_chat(s, o.chat, &in.chat, err));
     QS_TRY(find_task(o.task, &in.task, err));
+    if (o.output) QS_TRY(check_output(o.output, err));
     QS_TRY(describe(s, &model, err));
     in.model = model.data;
     QS_TRY(qsi_task_run(s->engine, s->model->tok.vocab, &in, &r->in, err));

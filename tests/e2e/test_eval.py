@@ -361,6 +361,19 @@ class Eval(unittest.TestCase):
                    "--shots", "3")
         self.fails("--dev names a file", path("m1.csv"), "--shots", "3")
 
+    def test_output_that_cannot_be_written(self):
+        name, folder = mmlu("w.csv", LETTERS), path("w_folder")
+        os.makedirs(folder, exist_ok=True)
+        self.fails("it is a folder", name, "-o", folder)
+        self.assertFalse(os.path.exists(folder + ".journal"), "items were evaluated first")
+
+    def test_unknown_chat_template(self):
+        name = write_jsonl("template_gsm8k.jsonl", GSM8K)
+        args = [name, "-n", "1", "--chat-template", "nonsense"]
+        for more in ((), ("--chat", "auto"), ("--chat", "on")):
+            self.fails("unknown chat template 'nonsense' (known: ", *args, *more)
+        self.ok(*args, "--chat", "off")  # does not matter where none is used
+
     def test_usage(self):
         name, text = mmlu("u.csv", LETTERS), write("u.txt", "some text of a few words")
         self.fails("are for texts", name, "--window", "10", code=2)
