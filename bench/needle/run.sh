@@ -13,11 +13,11 @@ texts() { # NAME ARGUMENTS: made once, and whole
 texts copies.jsonl copies --shortest 24 --longest 64 --tokens 3e6
 texts answers.jsonl chats --shortest 50 --longest 128 --tokens 2e6
 texts texts.jsonl chats --shortest 64 --longest 2048 --tokens 2e6 --seed 3
-texts long.jsonl chats --shortest 4096 --longest 8192 --tokens 7e5 --seed 4
+texts long.jsonl chats --shortest 4096 --longest 7850 --tokens 7e5 --seed 4
 texts longest.jsonl chats --shortest 7000 --longest 7850 --tokens 1.3e5 --seed 9
 texts needles.jsonl needles --longest 8100 --count 100
 for stage in 1-copies 2-answers 3-texts 4-yarn 5-long; do
     "$program" train "$here/$stage.conf"
 done
-python3 "$here/../needles.py" "$program" 5-long/model.gguf --texts longest.jsonl chats --shortest 7000 --longest 7850 --tokens 1.3e5 --seed 9
-texts needles.jsonl --csv needles.csv --at-least 95
+python3 "$here/../needles.py" "$program" 5-long/model.gguf --texts needles.jsonl --csv needles.csv \
+    --at-least 95
