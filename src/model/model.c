@@ -140,23 +140,30 @@ static void keep_packed(qsi_model *m, const qsi_weight *w) {
     qsi_packed_abort(&m->packing);
 }
 
+static qs_status place_weight(qsi_model *m, qsi_weight *w, qs_err *err) {
+    void *mem = qsi_slabs_take(&m->mem, qsi_weight_bytes(w));
+    if (!mem)
+        return qsi_err_set(err, QS_E_NOMEM, "no memory for a weight of %" PRId64 " x %" PRId64
+                           " (%zu bytes)", qsi_weight_rows(w), qsi_weight_cols(w),
+                           qsi_weight_bytes(w));
+    qsi_weight_place(w, mem);
+    return QS_OK;
+}
+
 /* data: NULL only with a repacked copy, where it is not looked at. */
 static qs_status make_weight(qsi_model *m, qsi_type type, const void *data, int64_t n_out,
                              int64_t n_in, qsi_weight **w, unsigned *form, qs_err *err) {
     qs_status st = QS_OK;
     int64_t rows = 0;
     size_t row = 0;
-    bool apart = m->res && qsi_res_holds(m->res, data);
-    QS_TRY(qsi_weight_create_kind(w, m->k, type, qsi_weight_kind(type, m->o.exact), NULL, n_out,
-                                  n_in, err));
+    /* under a limit of memory, what stays does so in memory of its own: huge pages round up */
+    bool apart = m->res && qsi_res_holds(m->res, data), own = m->res && !apart;
+    QS_TRY(qsi_weight_create_kind(w, m->k, type, qsi_weight_kind(type, m->o.exact),
+                                  own ? data : NULL, n_out, n_in, err));
     *form |= qsi_act_form(qsi_weight_mm(*w));
     if (apart) return qsi_res_add(m->res, *w, data, m->group, m->expert, m->part, err);
     if (m->packed) return take_packed(m, *w, err);
-    void *mem = qsi_slabs_take(&m->mem, qsi_weight_bytes(*w));
-    if (!mem)
-        QS_FAIL(err, QS_E_NOMEM, "no memory for a weight of %" PRId64 " x %" PRId64 " (%zu bytes)",
-                n_out, n_in, qsi_weight_bytes(*w));
-    qsi_weight_place(*w, mem);
+    if (!m->res) QS_TRY(place_weight(m, *w, err));
     m->preparing = *w;
     m->rows = data;
     qsi_pool_run(m->o.pool, prepare_part, m);
@@ -617,6 +624,7 @@ done:
  * cache that was asked for, as far as a plan for them can. */
 static qs_status weight_room(qsi_model *m, uint64_t *room, qs_err *err) {
     qs_status st = QS_OK;
+    qsi_mem_trim(); /* what an earlier model left counts no more */
     uint64_t all = m->o.memory_bytes, cache = m->o.cache_bytes, off = taken(m), left = 0;
     bool yields = m->o.cache_yields || !cache;
     if (off >= all)

@@ -108,6 +108,8 @@ int64_t qsi_now_ns(void);
 /* Bytes this process may still use: the least of free memory and its cgroup's limit. */
 uint64_t qsi_mem_available(void);
 uint64_t qsi_mem_resident(void);
+/* Gives back what the allocator keeps of freed memory, where it can be asked to. */
+void qsi_mem_trim(void);
 /* Asks for huge pages under the whole ones of [p, p + n), before they are first touched: fewer faults
  * while filling, fewer misses of the address cache while reading. A hint; nothing where there are
  * none. */

@@ -5,6 +5,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "sys/cgroup.h"
 #include "sys/file.h"
@@ -31,6 +34,12 @@ uint64_t qsi_mem_resident(void) {
     if (!qsi_small_read("/proc/self/statm", text, sizeof(text))) return 0;
     (void)strtoull(text, &end, 10);
     return strtoull(end, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+void qsi_mem_trim(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 void qsi_mem_huge(void *p, size_t n) {

@@ -1,8 +1,10 @@
 /* Slabs are whole huge pages at addresses of huge pages; a block larger than a slab gets one of its
- * own. */
+ * own. They are mapped, not allocated: no allocator may touch what nobody uses yet. */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "sys/slab.h"
 
 #include <stdint.h>
+#include <sys/mman.h>
 
 #include "base/mem.h"
 #include "sys/file.h"
@@ -12,7 +14,8 @@
 
 struct qsi_slab {
     qsi_slab *next;
-    void *mem;   /* as allocated */
+    void *mem;   /* as mapped */
+    size_t size;
     char *p;     /* free from here on */
     size_t left;
 };
@@ -21,11 +24,13 @@ static qsi_slab *slab_new(size_t need) {
     size_t size = need > SLAB ? need : SLAB, all = 0;
     qsi_slab *s = qsi_calloc(1, sizeof *s);
     if (!s) return NULL;
-    if (qsi_add_size(size, 2 * HUGE, &all)) s->mem = qsi_alloc(all, 1);
-    if (!s->mem) {
+    if (qsi_add_size(size, 2 * HUGE, &all))
+        s->mem = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!s->mem || s->mem == MAP_FAILED) {
         qsi_free(s);
         return NULL;
     }
+    s->size = all;
     size_t skip = (size_t)(-(uintptr_t)s->mem) % HUGE;
     s->p = (char *)s->mem + skip;
     s->left = (size + HUGE - 1) / HUGE * HUGE;
@@ -53,7 +58,7 @@ void qsi_slabs_release(qsi_slabs *s) {
     while (s->head) {
         qsi_slab *x = s->head;
         s->head = x->next;
-        qsi_free(x->mem);
+        munmap(x->mem, x->size);
         qsi_free(x);
     }
 }
