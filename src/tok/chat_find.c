@@ -388,6 +388,7 @@ static bool has_token(const qsi_vocab *v, const char *text) {
 
 /* For a file without a template. */
 static const qsi_chat_template *guess(const qsi_vocab *v, const char *arch) {
+    if (arch != NULL && strcmp(arch, "deepseek32") == 0) return by_name("deepseek-v3.2");
     const char *pre = strcmp(v->pre, "joyai-llm") == 0 ? "deepseek-v3" : v->pre;
     for (size_t i = 0; i < qsi_chat_table_n; i++)
         if (qsi_chat_table[i].pre != NULL && strcmp(pre, qsi_chat_table[i].pre) == 0)

@@ -34,6 +34,7 @@ static void guesses_without_a_text(void **state) {
                  {"deepseek-coder", "deepseek-coder"},
                  {"deepseek-v3", "deepseek-v3"},
                  {"joyai-llm", "deepseek-v3"},
+                 {"deepseek-v3", "deepseek-v3.2", "deepseek32"},
                  {"llama-bpe", "deepseek-r1-distill-open"},
                  {"qwen2", "deepseek-r1-distill-open"},
                  {"deepseek-r1-qwen", "deepseek-r1-distill-open", "qwen2"},

@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""Log-probabilities at positions 4095, 4096 and 8191 of the published attention shapes, with rotary
+positions as trained and stretched, against float64 NumPy written from the equations. A longer suite: a
+few minutes and 3 GB a shape; docs/models.md has the figures.
+
+    tools/shape_reference.py build/qiusuo models/default/qiusuo-default.gguf [--presets A,B] [--layers N]
+                             [--types F32,F16]
+
+The models are random (`init`, weights of deviation 0.02, N layers of the shape, the small vocabulary of
+the file named); the ten likeliest ids of each position are compared. The equations, beside those of
+gen_golden_mla.py: grouped heads rotated as pairs of neighbours, as GGUF files of `llama` and `deepseek`
+have them; YaRN (arXiv:2309.00071) by context / trained with scores times (1 + 0.1 ln s)^2, or as the
+file declares it. Of the last layer only the three rows are computed, of the others all 8192. Exits 1
+when a difference is more than is allowed (1e-4 in F32, 3e-3 in F16: each rounding of 2^-11 is some 3e-4
+of a product's deviation, through a dozen products of two layers).
+
+Needs numpy and gguf.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+from gguf import GGUFReader
+
+N, TRAINED, WHERE = 8192, 4096, (4095, 4096, 8191)
+ALLOWED = {"F32": 1e-4, "F16": 3e-3}
+ROWS = 512  # whose scores are held at a time
+
+
+class Model:
+    def __init__(self, path):
+        self.reader = GGUFReader(path)
+        self.tensors = {t.name: t for t in self.reader.tensors}
+        arch = self.reader.get_field("general.architecture").contents()
+        self.key = lambda k, d=None: (f.contents() if (f := self.reader.get_field(f"{arch}.{k}")) else d)
+        self.latent = arch == "deepseek2"
+
+    def __contains__(self, name):
+        return name in self.tensors
+
+    def __call__(self, name):
+        """in float64, rows of inputs last: [out, in]"""
+        t = self.tensors[name]
+        return np.asarray(t.data, np.float64).reshape([int(n) for n in reversed(t.shape)])
+
+
+def frequencies(d, theta, stretch):
+    f = theta ** (-2.0 * np.arange(d // 2) / d)
+    if stretch is None:
+        return f
+    factor, orig = stretch[:2]
+    pair = [d * np.log(orig / (2 * np.pi * turns)) / (2 * np.log(theta)) for turns in (32, 1)]
+    low, high = max(np.floor(pair[0]), 0), min(np.ceil(pair[1]), d - 1)
+    ramp = np.clip((np.arange(d // 2) - low) / max(high - low, 1e-3), 0, 1)
+    return f * (1 - ramp) + f / factor * ramp
+
+
+def rotate(x, pos, freq):
+    """x [rows, heads, d]"""
+    z = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * pos[:, None, None] * freq)
+    return np.stack([z.real, z.imag], -1).reshape(x.shape)
+
+
+def rms(x, w, eps):
+    return w * x / np.sqrt((x * x).mean(-1, keepdims=True) + eps)
+
+
+def swiglu(x, gate, up, down):
+    g = x @ gate.T
+    return (g / (1 + np.exp(-g)) * (x @ up.T)) @ down.T
+
+
+def heads_of(m, b, x, rows, freq):
+    """queries of `rows`, keys and values of all positions, [positions, heads, width]"""
+    h, pos = m.key("attention.head_count"), np.arange(N)
+    if not m.latent:
+        kv = m.key("attention.head_count_kv", h)
+        q = (x[rows] @ m(b + "attn_q.weight").T).reshape(len(rows), h, -1)
+        k = (x @ m(b + "attn_k.weight").T).reshape(N, kv, -1)
+        v = (x @ m(b + "attn_v.weight").T).reshape(N, kv, -1)
+        return rotate(q, rows, freq), rotate(k, pos, freq), v
+    r, dr = m.key("attention.kv_lora_rank"), m.key("rope.dimension_count")
+    q = (x[rows] @ m(b + "attn_q.weight").T).reshape(len(rows), h, -1)
+    q[..., -dr:] = rotate(q[..., -dr:], rows, freq)
+    a = x @ m(b + "attn_kv_a_mqa.weight").T
+    c = rms(a[:, :r], m(b + "attn_kv_a_norm.weight"), m.eps)
+    kp = rotate(a[:, None, r:], pos, freq)
+    k = np.einsum("tr,hrd->thd", c, m(b + "attn_k_b.weight"), optimize=True)
+    v = np.einsum("tr,hdr->thd", c, m(b + "attn_v_b.weight"), optimize=True)
+    return q, np.concatenate([k, np.repeat(kp, h, 1)], -1), v
+
+
+def attention(m, b, x, rows, freq, scale):
+    q, k, v = heads_of(m, b, x, rows, freq)
+    h, group = q.shape[1], q.shape[1] // k.shape[1]
+    out = np.empty((len(rows), h, v.shape[2]))
+    for i in range(h):
+        kt, vi = np.ascontiguousarray(k[:, i // group].T), np.ascontiguousarray(v[:, i // group])
+        for at in range(0, len(rows), ROWS):
+            some = rows[at:at + ROWS]
+            n = some[-1] + 1
+            s = q[at:at + ROWS, i] @ kt[:, :n] * scale
+            s[np.arange(n) > some[:, None]] = -np.inf
+            s = np.exp(s - s.max(-1, keepdims=True))
+            out[at:at + ROWS, i] = s @ vi[:n] / s.sum(-1, keepdims=True)
+    return out.reshape(len(rows), -1) @ m(b + "attn_output.weight").T
+
+
+def ffn(m, b, x):
+    if b + "ffn_gate.weight" in m:
+        return swiglu(x, *(m(b + f"ffn_{p}.weight") for p in ("gate", "up", "down")))
+    y = swiglu(x, *(m(b + f"ffn_{p}_shexp.weight") for p in ("gate", "up", "down")))
+    z = x @ m(b + "ffn_gate_inp.weight").T
+    s = np.exp(z - z.max(-1, keepdims=True))
+    s /= s.sum(-1, keepdims=True)
+    ids = np.argsort(-s, -1)[:, :m.key("expert_used_count")]
+    w = [m(b + f"ffn_{p}_exps.weight") for p in ("gate", "up", "down")]
+    for t in range(len(x)):
+        for e in ids[t]:
+            y[t] += s[t, e] * swiglu(x[t], *(p[e] for p in w))
+    return y
+
+
+def logprobs(m, ids, stretch):
+    m.eps = m.key("attention.layer_norm_rms_epsilon")
+    layers = m.key("block_count")
+    d = m.key("rope.dimension_count")
+    freq = frequencies(d, m.key("rope.freq_base"), stretch)
+    width = m.key("attention.key_length_mla") if m.latent else d
+    scale = (1 + stretch[2] * np.log(stretch[0]) if stretch else 1) ** 2 / np.sqrt(width)
+    x = m("token_embd.weight")[ids]
+    for i in range(layers):
+        b = f"blk.{i}."
+        rows = np.array(WHERE) if i == layers - 1 else np.arange(N)
+        a = attention(m, b, rms(x, m(b + "attn_norm.weight"), m.eps), rows, freq, scale)
+        x = x[rows] + a
+        x = x + ffn(m, b, rms(x, m(b + "ffn_norm.weight"), m.eps))
+    z = rms(x, m("output_norm.weight"), m.eps) @ m("output.weight").T
+    z -= z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def ours(program, path, ids, scaling):
+    p = subprocess.run([program, "score", "-m", path, "--ids", " ".join(map(str, ids)), "--top", "10",
+                        "--kv", "f32", "-c", str(N), "--rope-scaling", scaling], check=True,
+                       capture_output=True, text=True)
+    lines = p.stdout.splitlines()
+    return [json.loads(lines[i])["top"] for i in WHERE]
+
+
+def check(o, preset, kind, path):
+    subprocess.run([o.program, "init", "--preset", preset, "--type", kind, "--layers", str(o.layers),
+                    "--std", "0.02", "--vocab", o.vocab, "-o", path], check=True)
+    m = Model(path)
+    size = len(m("token_embd.weight"))
+    ids = [(7 + 37 * i + i * i % 11) % size for i in range(N)]
+    declared = (m.key("rope.scaling.factor"), m.key("rope.scaling.original_context_length"),
+                m.key("rope.scaling.yarn_log_multiplier"))
+    good = True
+    for scaling in ("none", "auto"):
+        stretch = None
+        if scaling == "auto":
+            stretch = declared if m.latent else (N / TRAINED, TRAINED, 0.1)
+        want = logprobs(m, np.array(ids), stretch)
+        got = ours(o.program, path, ids, scaling)
+        worst = [max(abs(p - want[i][j]) for j, p in top) for i, top in enumerate(got)]
+        good &= max(worst) <= ALLOWED[kind]
+        print(f"{'ok ' if max(worst) <= ALLOWED[kind] else 'BAD'} {preset}, {kind}, {o.layers} layers, "
+              f"{'YaRN' if stretch else 'no scaling'}: "
+              + ", ".join(f"{p}: {w:.1e}" for p, w in zip(WHERE, worst)), flush=True)
+    return good
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument("program")
+    a.add_argument("vocab")
+    a.add_argument("--presets", default="deepseek-llm-7b,deepseek-moe-16b,deepseek-v2-lite")
+    a.add_argument("--types", default="F32,F16")
+    a.add_argument("--layers", type=int, default=1)
+    o = a.parse_args()
+    good = True
+    for preset in o.presets.split(","):
+        for kind in o.types.split(","):
+            with tempfile.TemporaryDirectory() as folder:
+                good &= check(o, preset, kind, os.path.join(folder, "model.gguf"))
+    sys.exit(0 if good else 1)
+
+
+main()
