@@ -92,19 +92,9 @@ void qsi_fwd_reduce(qsi_op *o, qsi_fwd *f, float *x, int64_t n) {
     qsi_op_end(o);
 }
 
-static bool finite_all(const float *x, int64_t n) {
-    uint32_t bad = 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, x + i, sizeof u);
-        bad |= (u & 0x7f800000u) == 0x7f800000u;
-    }
-    return !bad;
-}
-
 static void watch(qsi_op *o, qsi_fwd *f, const float *x, int32_t layer) {
     if (o->w->index == 0 && f->bad_layer == QSI_BAD_NONE &&
-        !finite_all(x, (int64_t)f->n * f->c->d_model))
+        !qsi_all_finite(x, (int64_t)f->n * f->c->d_model))
         f->bad_layer = layer;
     qsi_op_end(o);
 }

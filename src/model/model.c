@@ -833,16 +833,6 @@ qs_status qsi_model_disk_rate(qsi_model *m, uint64_t bytes, double *rate, qs_err
 }
 
 /* ---- the step ---- */
-static bool finite_row(const float *x, int64_t n) {
-    uint32_t bad = 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, x + i, sizeof u);
-        bad |= (u & 0x7f800000u) == 0x7f800000u;
-    }
-    return !bad;
-}
-
 /* norm: the one before the head. */
 static void head_rows(qsi_op *o, qsi_model *m, const float *norm) {
     int64_t d = m->c.d_model, V = m->c.n_vocab;
@@ -855,7 +845,7 @@ static void head_rows(qsi_op *o, qsi_model *m, const float *norm) {
     qsi_mm_job j = qsi_job_forward(m->w.head, &m->head, 0, m->n_want, m->logits, V, false);
     qsi_op_mm(o, &j, 1);
     for (int64_t i; (i = qsi_op_take(o)) < m->n_want;)
-        if (!finite_row(m->logits + i * V, V))
+        if (!qsi_all_finite(m->logits + i * V, V))
             atomic_store_explicit(&m->bad, 1, memory_order_relaxed); /* read after the run */
     qsi_op_end(o);
 }

@@ -12,11 +12,11 @@ static uint32_t order_of(float x) {
     return u & 0x80000000u ? ~u : u | 0x80000000u;
 }
 
-static bool all_finite(const float *s, int64_t n) {
+bool qsi_all_finite(const float *x, int64_t n) {
     uint32_t bad = 0;
     for (int64_t i = 0; i < n; i++) {
         uint32_t u;
-        memcpy(&u, s + i, sizeof u);
+        memcpy(&u, x + i, sizeof u);
         bad |= (u & 0x7f800000u) == 0x7f800000u;
     }
     return !bad;
@@ -25,7 +25,7 @@ static bool all_finite(const float *s, int64_t n) {
 bool qsi_choose_top(const float *s, int64_t n, int64_t k, int32_t *out) {
     uint32_t value = 0, settled = 0; /* of the k-th largest; its bits that are known */
     int64_t equal = k;               /* of those with the settled bits, how many are wanted */
-    if (!all_finite(s, n)) return false;
+    if (!qsi_all_finite(s, n)) return false;
     for (int shift = 24; shift >= 0; shift -= 8) {
         int64_t count[256] = {0};
         for (int64_t i = 0; i < n; i++) {

@@ -292,6 +292,8 @@ void qsi_rope_freq(double *freq, int64_t hd, double theta, double factor);
 void qsi_rope_freq_yarn(double *freq, int64_t hd, double theta, double factor, double orig_ctx,
                         double beta_fast, double beta_slow);
 
+/* Whether none of n values is NaN or infinite; item work. */
+bool qsi_all_finite(const float *x, int64_t n);
 /* The k < n largest of n scores (ties: the lower index), indices ascending into out. False, and out
  * untouched, where a score is NaN or infinite. */
 bool qsi_choose_top(const float *s, int64_t n, int64_t k, int32_t *out);

@@ -96,15 +96,15 @@ class OutOfCore(unittest.TestCase):
     def test_file_that_shrinks(self):
         for preset, path in self.paths.items():
             size = os.path.getsize(path)
+            with open(path, "rb") as f:  # before anything can fail: it is put back in any case
+                f.seek(size * 6 // 10)
+                tail = f.read()
             p = subprocess.Popen([PROGRAM, "run", path, "--memory", str(LIMIT), "-n", "100000", "-t", "2",
                                   "--raw", "-p", "hello", "--ignore-eos", "--temp", "0"],
                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                  stderr=subprocess.PIPE, env=ENV)
             try:
                 self.assertTrue(p.stdout.read(1))  # it answers
-                with open(path, "rb") as f:
-                    f.seek(size * 6 // 10)
-                    tail = f.read()
                 os.truncate(path, size * 6 // 10)
                 _, err = p.communicate(timeout=TIMEOUT)
             finally:
