@@ -62,9 +62,8 @@ done:
     return st;
 }
 
-/* Calls fn with the path of every data file of a folder, in order. */
-static qs_status each_in(run *r, const char *dir, qs_status (*fn)(run *, const char *, qs_err *),
-                         qs_err *err) {
+/* Every data file of a folder, in order. */
+static qs_status add_folder(run *r, const char *dir, qs_err *err) {
     qs_status st = QS_OK;
     char **names = NULL;
     size_t n = 0, used = 0;
@@ -74,7 +73,7 @@ static qs_status each_in(run *r, const char *dir, qs_status (*fn)(run *, const c
         if (!qsi_task_is_data(names[i])) continue;
         qsi_str_clear(&path);
         if (qsi_path_join(&path, dir, names[i]) != QS_OK) QS_TRY(no_memory(err));
-        QS_TRY(fn(r, path.data, err));
+        QS_TRY(add_file(r, path.data, err));
         used++;
     }
     if (used == 0)
@@ -92,7 +91,7 @@ static qs_status load_files(run *r, qs_err *err) {
         QS_FAIL(err, QS_E_ARG, "labels belong to one file");
     for (size_t i = 0; i < r->o->n_paths; i++) {
         const char *path = r->o->paths[i];
-        if (qsi_path_is_dir(path)) QS_TRY(each_in(r, path, add_file, err));
+        if (qsi_path_is_dir(path)) QS_TRY(add_folder(r, path, err));
         else QS_TRY(add_file(r, path, err));
     }
     r->task = r->o->task ? r->o->task : r->files[0].task;

@@ -98,7 +98,7 @@ static void check_marks(qsi_marks *j, int data, uint8_t *chunk) {
 }
 
 qs_status qsi_marks_open(qsi_marks *j, const char *path, bool make, int data, qsi_origin origin,
-                           qsi_marks_state *state, qs_err *err) {
+                         qsi_marks_state *state, qs_err *err) {
     qs_status st = QS_OK;
     uint8_t *chunk = qsi_alloc(CHUNK, 1);
     *j = (qsi_marks){.fd = -1};

@@ -33,14 +33,14 @@ typedef struct qsi_marks {
  * Unless it fits, marks and end are 0. path is the caller's to remove. QS_E_NOTFOUND, with `make`
  * false: there is none. */
 qs_status qsi_marks_open(qsi_marks *j, const char *path, bool make, int data, qsi_origin origin,
-                           qsi_marks_state *state, qs_err *err) QS_MUST_CHECK;
+                         qsi_marks_state *state, qs_err *err) QS_MUST_CHECK;
 /* Forgets what stands behind the good marks (all of it, unless the journal fits), so that marks can
  * be added. */
 qs_status qsi_marks_begin(qsi_marks *j, const char *path, qsi_origin origin,
-                            qs_err *err) QS_MUST_CHECK;
+                          qs_err *err) QS_MUST_CHECK;
 /* The bytes of `data` from the last mark to `end` are a whole piece; they were written before. */
 qs_status qsi_marks_add(qsi_marks *j, const char *path, int data, uint64_t end,
-                           qs_err *err) QS_MUST_CHECK;
+                        qs_err *err) QS_MUST_CHECK;
 void qsi_marks_close(qsi_marks *j);
 
 #endif
