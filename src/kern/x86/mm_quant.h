@@ -94,13 +94,11 @@ QSI_INLINE int dot_of(const int t, const int e) {
 /* The factor of codes that stand too large in types of at most one such factor. */
 QSI_INLINE int the_factor(const int t) { return factor_of(t, bundle_steps(t) - 1); }
 
-/* Lines that a bundle asks for, AHEAD of it. The CPU's own prefetch keeps up with a panel that is
- * read from front to back, and a second one only disturbs it, but for these, as measured
- * (docs/kernels.md). More rows than one wait for memory less. */
+/* Lines that a bundle asks for, AHEAD of it. The CPU's own prefetch keeps up with a panel whose words
+ * are loaded from front to back (ldi_once), and a second one only disturbs it, but for one row of these,
+ * which arithmetic holds up, as measured (docs/kernels.md). */
 QSI_INLINE int lines_of(const int t, const int rows) {
-    if (t == QSI_MM_Q8_0) return 1;
-    if (rows > 1) return 0;
-    return t == QSI_MM_Q5_K ? 5 : t == QSI_MM_Q2_K || t == QSI_MM_Q3_K || t == QSI_MM_Q6_K;
+    return rows == 1 && (t == QSI_MM_Q2_K || t == QSI_MM_Q3_K);
 }
 
 /* dots[r][e] += code e of bundle i times its activations of row r. */

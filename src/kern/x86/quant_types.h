@@ -286,7 +286,7 @@ QSI_INLINE void put_fields3(char *b, const vi c[8]) {
 /* Codes of bundle i of the block at b, each where it stands in its byte (place_of). */
 QSI_INLINE void bundle_in_place(const int t, const char *b, const int i, vi out[8]) {
     switch (t) {
-    case QSI_MM_Q8_0: out[0] = WORD(i); break;
+    case QSI_MM_Q8_0: out[0] = ONCE(i); break;
     case QSI_MM_Q4_0:
     case QSI_MM_Q4_1:
     case QSI_MM_Q4_K: {

@@ -134,12 +134,15 @@ QSI_INLINE double vd_sum(vd s) {
 /* ---- words: W lanes of 32 bits ---- */
 typedef __m256i vi;
 QSI_INLINE vi ldi(const char *p) { return _mm256_load_si256((const __m256i *)(const void *)p); }
-/* A load that stays one: compilers else repeat it as an operand of every use, and loads are what
- * products wait for. */
+/* A load that stays one, and in its order among such (simd512.h). */
 QSI_INLINE vi ldi_once(const char *p) {
-    vi v = ldi(p);
-    __asm__("" : "+x"(v));
+#ifdef QSI_SMALL_TILES
+    return ldi(p);
+#else
+    vi v;
+    __asm__ volatile("vmovdqa %1, %0" : "=x"(v) : "m"(*(const __m256i *)(const void *)p));
     return v;
+#endif
 }
 QSI_INLINE void sti(char *p, vi v) { _mm256_store_si256((__m256i *)(void *)p, v); }
 QSI_INLINE vf ldf(const char *p) { return _mm256_load_ps((const float *)(const void *)p); }

@@ -133,12 +133,18 @@ QSI_INLINE double vd_sum(vd s) { return _mm512_reduce_add_pd(_mm512_add_pd(s.a, 
 /* ---- words: W lanes of 32 bits ---- */
 typedef __m512i vi;
 QSI_INLINE vi ldi(const char *p) { return _mm512_load_si512(p); } /* aligned */
-/* A load that stays one: compilers else repeat it as an operand of every use, and loads are what
- * products wait for. */
+/* A load that stays one, and in its order among such: compilers else repeat it as an operand of every
+ * use, and loads are what products wait for; and they load the lines of a block in an order of their
+ * own, which the CPU's prefetch follows less well (docs/kernels.md). Sanitizers do not see it: they
+ * have the plain load. */
 QSI_INLINE vi ldi_once(const char *p) {
-    vi v = ldi(p);
-    __asm__("" : "+v"(v));
+#ifdef QSI_SMALL_TILES
+    return ldi(p);
+#else
+    vi v;
+    __asm__ volatile("vmovdqa64 %1, %0" : "=v"(v) : "m"(*(const __m512i *)(const void *)p));
     return v;
+#endif
 }
 QSI_INLINE void sti(char *p, vi v) { _mm512_store_si512(p, v); }
 QSI_INLINE vf ldf(const char *p) { return _mm512_load_ps(p); }
