@@ -1,7 +1,9 @@
 /* qiusuo eval: how well a model predicts a text, how near it is to another one, and how it does on
  * benchmarks. */
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 
 #include "commands.h"
 #include "gen_args.h"
+#include "model_store.h"
 #include "qiusuo/measure.h"
 #include "ui.h"
 
@@ -37,7 +40,7 @@ typedef struct args {
 /* ---- texts ------------------------------------------------------------------------------------ */
 
 static json_t *number(qs_estimate e) {
-    return json_pack("{s:f, s:f}", "value", e.value, "se", e.se);
+    return json_pack("{s:f, s:o}", "value", e.value, "se", isnan(e.se) ? json_null() : json_real(e.se));
 }
 
 static int print_json(const args *a, const char *model, const qs_eval_text_report *r) {
@@ -67,7 +70,9 @@ static int print_json(const args *a, const char *model, const qs_eval_text_repor
 }
 
 static void row(const char *what, qs_estimate e) {
-    printf("%-28s %14.6f +- %.6f\n", what, e.value, e.se);
+    printf("%-28s %14.6f +- ", what, e.value);
+    if (isnan(e.se)) puts("n/a");
+    else printf("%.6f\n", e.se);
 }
 
 static void print_table(const args *a, const qs_eval_text_report *r) {
@@ -130,8 +135,11 @@ static int columns(const char *z) {
 static void print_part(const char *name, const qs_eval_task_report *r, const qs_eval_part *p) {
     int n = columns(name);
     printf("%s%*s %8" PRId64, name, n < 40 ? 40 - n : 0, "", p->n_items);
-    for (int k = 0; k < r->n_scores; k++)
-        printf("   %6.2f %% +- %5.2f", 100 * p->score[k].value, 100 * p->score[k].se);
+    for (int k = 0; k < r->n_scores; k++) {
+        printf("   %6.2f %% +- ", 100 * p->score[k].value);
+        if (isnan(p->score[k].se)) printf("%5s", "n/a");
+        else printf("%5.2f", 100 * p->score[k].se);
+    }
     putchar('\n');
 }
 
@@ -250,6 +258,20 @@ static bool is_data(const char *path) {
     return false;
 }
 
+/* Before a model is loaded for them: is what should be evaluated there, and is it no model? */
+static int check_files(const qsa_cmd *cmd, const args *a, const qsa_pos *pos) {
+    for (int i = 0; i < pos->n; i++) {
+        const char *path = pos->v[i];
+        if (qsa_is_model(path) && pos->n == 1 && a->model.model == NULL)
+            return qsa_usage(cmd, "which text or benchmark? '%s' is the model", path);
+        if (qsa_is_model(path)) return qsa_usage(cmd, "'%s' is a model, no text or benchmark", path);
+        if (strcmp(path, "-") == 0 || access(path, R_OK) == 0) continue;
+        qsa_say("cannot open '%s': %s", path, strerror(errno));
+        return QSA_EXIT_FAILED;
+    }
+    return QSA_GO;
+}
+
 /* Whether the files are benchmarks; QSA_GO or an exit code. */
 static int find_kind(const qsa_cmd *cmd, const args *a, const qsa_pos *pos, bool *tasks) {
     qs_err err = { 0 };
@@ -257,10 +279,12 @@ static int find_kind(const qsa_cmd *cmd, const args *a, const qsa_pos *pos, bool
     *tasks = task != NULL && strcmp(task, "text") != 0;
     if (task == NULL) {
         qs_status st = qs_eval_task_of(pos->v[0], &task, &err);
-        if (st == QS_E_NOTFOUND && err.text[0] != '\0')
+        if (st == QS_E_UNSUPPORTED) {
             qsa_say("%s (the forms of mmlu, ceval, cmmlu, hellaswag, arc, piqa, gsm8k and humaneval are "
                     "known; --task text reads it as a text)", err.text);
-        if (st != QS_OK) return st == QS_E_NOTFOUND ? QSA_EXIT_FAILED : qsa_fail(st, &err);
+            return QSA_EXIT_FAILED;
+        }
+        if (st != QS_OK) return qsa_fail(st, &err);
         *tasks = task != NULL;
     }
     if (*tasks && (a->against != NULL || a->window > 0 || a->stride > 0))
@@ -275,6 +299,8 @@ static int find_kind(const qsa_cmd *cmd, const args *a, const qsa_pos *pos, bool
     if (!written && (a->chat || a->think || a->n_predict > 0 || a->stops.n > 0))
         return qsa_usage(cmd, "--chat, --think, -n and --stop are for benchmarks whose answers are "
                          "written (gsm8k, humaneval)");
+    int rc = written ? QSA_GO : qsa_no_drafts(cmd, &a->model);
+    if (rc != QSA_GO) return rc;
     if (!code && (a->run_code || a->python || a->code_seconds > 0))
         return qsa_usage(cmd, "--run-code, --python and --code-timeout are for humaneval");
     if (a->resume && a->output == NULL) return qsa_usage(cmd, "--resume needs --output");
@@ -354,7 +380,8 @@ int cmd_eval(int argc, char **argv) {
     int rc = qsa_parse(&cmd, argc, argv, &pos);
     if (rc != QSA_GO) return rc;
     if (pos.n > 1 && a.model.model == NULL && !is_data(pos.v[0])) qsa_take_model(&a.model, &pos);
-    rc = find_kind(&cmd, &a, &pos, &tasks);
+    rc = check_files(&cmd, &a, &pos);
+    if (rc == QSA_GO) rc = find_kind(&cmd, &a, &pos, &tasks);
     if (rc != QSA_GO) return rc;
     rc = qsa_open(&a.model, &m, &s);
     if (rc == QSA_GO && a.against != NULL) {

@@ -6,6 +6,7 @@
 #include "args.h"
 #include "commands.h"
 #include "gen_args.h"
+#include "model_store.h"
 #include "qiusuo/files.h"
 #include "qiusuo/measure.h"
 #include "qiusuo/qiusuo.h"
@@ -19,15 +20,6 @@ typedef struct args {
     int64_t threads, window;
     uint64_t memory;
 } args;
-
-/* Whether the file is an importance matrix rather than a text: it begins as a GGUF does. */
-static bool is_matrix(const char *path) {
-    char magic[4] = {0};
-    FILE *f = fopen(path, "rb");
-    size_t n = f != NULL ? fread(magic, 1, sizeof magic, f) : 0;
-    if (f != NULL) fclose(f);
-    return n == sizeof magic && memcmp(magic, "GGUF", sizeof magic) == 0;
-}
 
 static const char *base_name(const char *path) {
     const char *slash = strrchr(path, '/');
@@ -95,7 +87,7 @@ static int write_model(const args *a, const char *imatrix) {
 
 static int run(const qsa_cmd *cmd, args *a) {
     char beside[4096];
-    if (a->imatrix == NULL || is_matrix(a->imatrix)) {
+    if (a->imatrix == NULL || qsa_is_gguf(a->imatrix)) { /* a matrix, no text */
         if (a->save != NULL) return qsa_usage(cmd, "--save-imatrix needs --imatrix with a text");
         if (a->dst == NULL) return qsa_usage(cmd, "name the model and the file to write");
         return write_model(a, a->imatrix);

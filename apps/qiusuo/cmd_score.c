@@ -135,6 +135,8 @@ int cmd_score(int argc, char **argv) {
     if (rc != QSA_GO) return rc;
     qsa_take_model(&a.model, &pos);
     if (pos.n > 0) return qsa_usage(&cmd, "the model is named twice");
+    rc = qsa_no_drafts(&cmd, &a.model);
+    if (rc != QSA_GO) return rc;
     if (a.ids_text != NULL) {
         a.ids = malloc((strlen(a.ids_text) / 2 + 2) * sizeof *a.ids);
         if (a.ids == NULL) return qsa_fail(QS_E_NOMEM, NULL);

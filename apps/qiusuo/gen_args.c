@@ -17,6 +17,11 @@ void qsa_take_model(qsa_model_args *a, qsa_pos *pos) {
     pos->n--;
 }
 
+int qsa_no_drafts(const qsa_cmd *cmd, const qsa_model_args *a) {
+    if (a->spec == NULL || strcmp(a->spec, "none") == 0) return QSA_GO;
+    return qsa_usage(cmd, "--spec %s drafts tokens of an answer, and none is generated here", a->spec);
+}
+
 void qsa_log(void *user, int level, const char *text) {
     (void)user;
     qsa_say("%s%s", level > 0 ? "warning: " : "", text);

@@ -125,6 +125,8 @@ int32_t qsa_think(const char *word);
 int qsa_take_stops(const qsa_cmd *cmd, const qsa_list *stops, char **text);
 /* The library's notes and warnings as messages of the program (a qs_log_fn). */
 void qsa_log(void *user, int level, const char *text);
+/* For commands that generate nothing: --spec is refused. QSA_GO or exit code. */
+int qsa_no_drafts(const qsa_cmd *cmd, const qsa_model_args *a);
 /* Takes the model off the positionals when -m did not name it. */
 void qsa_take_model(qsa_model_args *a, qsa_pos *pos);
 

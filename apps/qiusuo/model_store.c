@@ -25,6 +25,20 @@ bool qsa_store_dir(char *out, size_t cap) {
     return false;
 }
 
+bool qsa_is_gguf(const char *path) {
+    char magic[4] = {0};
+    FILE *f = fopen(path, "rb");
+    size_t n = f != NULL ? fread(magic, 1, sizeof magic, f) : 0;
+    if (f != NULL) fclose(f);
+    return n == sizeof magic && memcmp(magic, "GGUF", sizeof magic) == 0;
+}
+
+bool qsa_is_model(const char *path) {
+    char config[4096];
+    int n = snprintf(config, sizeof config, "%s/config.json", path);
+    return (n > 0 && (size_t)n < sizeof config && access(config, F_OK) == 0) || qsa_is_gguf(path);
+}
+
 /* OWNER/NAME, perhaps with more after '@' or ':' */
 static bool looks_stored(const char *name) {
     const char *slash = strchr(name, '/');

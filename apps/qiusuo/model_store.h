@@ -14,4 +14,9 @@ bool qsa_store_dir(char *out, size_t cap);
  * stored model's path, in buf[cap]. */
 const char *qsa_model_path(const char *name, char *buf, size_t cap);
 
+/* Whether there is a GGUF file at path, by how it begins. */
+bool qsa_is_gguf(const char *path);
+/* The same, or a folder with a config.json. */
+bool qsa_is_model(const char *path);
+
 #endif

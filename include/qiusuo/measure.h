@@ -165,7 +165,7 @@ typedef struct qs_eval_opts {
 QS_API void qs_eval_opts_init(qs_eval_opts *o, size_t size);
 
 typedef struct qs_estimate {
-    double value, se;    /* and its standard error, tokens taken as independent */
+    double value, se;    /* and its standard error, tokens taken as independent; NaN: of one alone */
 } qs_estimate;
 
 typedef struct qs_eval_text_report {
@@ -190,8 +190,8 @@ QS_API qs_status qs_eval_text(struct qs_session *s, struct qs_session *base, con
 
 /* The name of the benchmark whose form a file (or a folder's first file) has: "mmlu", "ceval", "cmmlu",
  * "hellaswag", "arc", "piqa", "gsm8k", "humaneval"; static. Files whose names end in .csv, .json or
- * .jsonl are looked at, and folders; others are texts: NULL. QS_E_NOTFOUND: of no known form. Thread:
- * any. */
+ * .jsonl are looked at, and folders; others are texts: NULL. QS_E_UNSUPPORTED: of no known form;
+ * QS_E_NOTFOUND: there is no such file, or none of these in the folder. Thread: any. */
 QS_API qs_status qs_eval_task_of(const char *path, const char **task, qs_err *err) QS_MUST_CHECK;
 
 typedef struct qs_eval_task_opts {

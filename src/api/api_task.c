@@ -187,6 +187,9 @@ qs_status qs_eval_task(qs_session *s, const qs_eval_task_opts *opts, qs_eval_tas
         QS_FAIL(err, QS_E_ARG, "answers of %lld tokens, thinking %d: no such thing",
                 (long long)o.max_tokens, (int)o.think);
     QS_TRY(find_chat(s, o.chat, &in.chat, err));
+    if (o.think != QS_THINK_AUTO && in.chat == NULL)
+        QS_FAIL(err, QS_E_ARG, "the questions are asked as texts to be continued, in which there is no "
+                "reasoning to turn on or off: leave --think out, or ask in a conversation (--chat on)");
     QS_TRY(find_task(o.task, &in.task, err));
     if (o.output) QS_TRY(check_output(o.output, err));
     QS_TRY(describe(s, &model, err));

@@ -31,7 +31,7 @@ static void add(sums *s, double x) {
 
 static qsi_mean mean_of(const sums *s, int64_t n) {
     double k = (double)n, mean = s->sum / k, left = s->squares - k * mean * mean;
-    return (qsi_mean){ mean, n > 1 && left > 0 ? sqrt(left / (k - 1) / k) : 0 };
+    return (qsi_mean){ mean, n < 2 ? NAN : left > 0 ? sqrt(left / (k - 1) / k) : 0 };
 }
 
 static double log_sum(const float *x, int32_t n, double top) {
@@ -131,10 +131,12 @@ qs_status qsi_eval_text(qsi_engine *e, qsi_engine *base, const int32_t *ids, siz
     qs_status st = QS_OK;
     int64_t bos = o->bos >= 0 ? 1 : 0;
     eval v = { .o = o, .has_base = base != NULL, .n_vocab = qsi_engine_runner(e)->n_vocab };
-    if (o->ctx < 2 || o->stride < 1 || o->stride >= o->ctx)
-        QS_FAIL(err, QS_E_ARG, "windows of %lld tokens, each %lld further: a window needs at least 2, "
-                "and the step must be 1 to %lld", (long long)o->ctx, (long long)o->stride,
-                (long long)o->ctx - 1);
+    if (o->ctx < 2)
+        QS_FAIL(err, QS_E_ARG, "a window of %lld token: it takes two to predict one from another",
+                (long long)o->ctx);
+    if (o->stride < 1 || o->stride >= o->ctx)
+        QS_FAIL(err, QS_E_ARG, "windows of %lld tokens, each %lld further: the stride must be from 1 to "
+                "%lld", (long long)o->ctx, (long long)o->stride, (long long)o->ctx - 1);
     if (n < (size_t)(2 - bos))
         QS_FAIL(err, QS_E_ARG, "the text has %zu tokens: too few to predict one from another", n);
     if (base && qsi_engine_runner(base)->n_vocab != v.n_vocab)

@@ -59,6 +59,13 @@ static qsi_slice truth(const char *solution) {
     return (qsi_slice){ solution, n };
 }
 
+bool qsi_solution_counts(const char *solution) {
+    qsi_slice s = truth(solution);
+    size_t digits = 0;
+    for (size_t i = 0; i < s.n; i++) digits += is_digit(s.p[i]);
+    return strstr(solution, mark) != NULL && digits > 0 && number_len(s.p) == s.n;
+}
+
 qs_status qsi_answer_number(const char *answer, const char *solution, bool strict, bool *right,
                             qs_err *err) {
     qs_status st = QS_OK;

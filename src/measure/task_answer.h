@@ -15,6 +15,9 @@
 qs_status qsi_answer_number(const char *answer, const char *solution, bool strict, bool *right,
                             qs_err *err) QS_MUST_CHECK;
 
+/* Whether a worked solution ends with "#### " and a number. */
+bool qsi_solution_counts(const char *solution);
+
 /* Appends the Python program that tests a completion of a HumanEval item: prompt, completion, tests, and
  * the call of them. fenced: the completion is a chat's answer, whose first code block that defines the
  * function (or else the whole) is taken instead. */

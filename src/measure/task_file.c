@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/str.h"
 #include "fmt/json.h"
+#include "measure/task_answer.h"
 #include "sys/file.h"
 
 /* An array of objects is one JSON text: its size and number of values have limits of their own. */
@@ -248,8 +249,8 @@ static qs_status read_gsm8k(qsi_task_file *f, const qsi_json *j, qsi_task_item *
     qs_status st = QS_OK;
     QS_TRY(get_text(f, j, "question", NULL, &it->question, err));
     QS_TRY(get_text(f, j, "answer", NULL, &it->solution, err));
-    if (strstr(it->solution, "#### ") == NULL)
-        QS_FAIL(err, QS_E_FORMAT, "\"answer\" has no line \"#### n\"");
+    if (!qsi_solution_counts(it->solution))
+        QS_FAIL(err, QS_E_FORMAT, "\"answer\" does not end with a line \"#### n\", n being a number");
 done:
     return st;
 }
@@ -297,7 +298,7 @@ static qs_status read_object(objects *o, const qsi_json *j, int64_t line, qs_err
     qsi_task task = QSI_TASK_NONE;
     read_fn *read = form_of(j, &task);
     if (o->read == NULL) { /* the first */
-        if (read == NULL) QS_FAIL(err, QS_E_NOTFOUND, "of no known form");
+        if (read == NULL) QS_FAIL(err, QS_E_UNSUPPORTED, "of no known form");
         o->read = read;
         o->f->task = task;
     }
@@ -308,7 +309,7 @@ static qs_status read_object(objects *o, const qsi_json *j, int64_t line, qs_err
     QS_TRY(o->read(o->f, j, it, err));
 done:
     /* a key that is missing is wrong here, not a form that is unknown */
-    if (st == QS_E_NOTFOUND && o->read != NULL) st = QS_E_FORMAT;
+    if (st == QS_E_NOTFOUND) st = QS_E_FORMAT;
     return st;
 }
 
@@ -330,7 +331,7 @@ static qs_status parse_lines(objects *o, const char *p, size_t n, qs_err *err) {
             if (st == QS_OK) st = read_object(o, j, line, err);
             qsi_json_free(&j);
             if (st != QS_OK) {
-                qsi_err_prefix(err, "line %lld", (long long)line);
+                qsi_err_prefix(err, "%s %lld", o->f->unit, (long long)line);
                 goto done;
             }
         }
@@ -345,11 +346,12 @@ done:
 static qs_status parse_array(objects *o, const char *p, size_t n, qs_err *err) {
     qs_status st = QS_OK;
     qsi_json *j = NULL;
+    o->f->unit = "element";
     QS_TRY(qsi_json_parse(&j, p, n, ARRAY_LIMITS, err));
     for (size_t i = 0; i < qsi_json_size(j); i++) {
         st = read_object(o, qsi_json_at(j, i), (int64_t)i + 1, err);
         if (st != QS_OK) {
-            qsi_err_prefix(err, "element %zu", i + 1);
+            qsi_err_prefix(err, "%s %zu", o->f->unit, i + 1);
             goto done;
         }
     }
@@ -427,7 +429,7 @@ static qs_status parse_csv(qsi_task_file *f, const char *p, size_t n, qs_err *er
     qsi_csv_init(&c, p, n, ',');
     QS_TRY(qsi_csv_next(&c, &more, err));
     f->task = more ? csv_form(&c, &k, &header) : QSI_TASK_NONE;
-    if (f->task == QSI_TASK_NONE) QS_FAIL(err, QS_E_NOTFOUND, "of no known form");
+    if (f->task == QSI_TASK_NONE) QS_FAIL(err, QS_E_UNSUPPORTED, "of no known form");
     if (!header) QS_TRY(read_row(f, &c, &k, err));
     for (;;) {
         QS_TRY(qsi_csv_next(&c, &more, err));
@@ -478,6 +480,8 @@ static qs_status parse(qsi_task_file *f, const char *text, size_t n, qs_err *err
     objects o = { .f = f };
     size_t i = n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
     size_t start = i;
+    f->unit = "line";
+    if (all_space(text + i, n - i)) return qsi_err_set(err, QS_E_FORMAT, "the file is empty");
     while (i < n && is_space(text[i])) i++;
     if (i < n && text[i] == '[') return parse_array(&o, text + i, n - i, err);
     if (i < n && text[i] == '{') return parse_lines(&o, text + start, n - start, err);
@@ -492,7 +496,7 @@ qs_status qsi_task_parse(qsi_task_file *f, const char *path, const char *text, s
     QS_TRY(name_file(f, path, err));
     f->hash = qsi_hash(text, n);
     st = parse(f, text, n, err);
-    if (st == QS_OK && f->n == 0) st = qsi_err_set(err, QS_E_NOTFOUND, "there is nothing in it");
+    if (st == QS_OK && f->n == 0) st = qsi_err_set(err, QS_E_FORMAT, "it holds no item");
     if (st != QS_OK) qsi_err_prefix(err, "'%s'", path);
 done:
     if (st != QS_OK) qsi_task_release(f);

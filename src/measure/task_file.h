@@ -44,7 +44,7 @@ bool qsi_task_has_choices(qsi_task t);
 bool qsi_task_asks_letter(qsi_task t);
 
 typedef struct qsi_task_item { /* strings in the file's arena */
-    int64_t line;          /* in the file, or the number of the array's element; from 1 */
+    int64_t line;          /* in the file, or the number of the array's element (see unit); from 1 */
     const char *question;  /* HumanEval: the prompt */
     const char *subject;   /* its own; NULL: the file's */
     const char *choices[QSI_TASK_MAX_CHOICES];
@@ -57,6 +57,7 @@ typedef struct qsi_task_item { /* strings in the file's arena */
 typedef struct qsi_task_file {
     char *path, *subject;  /* subject: the file's name without ending and _test, _val, _dev, ... */
     qsi_task task;         /* as the content says */
+    const char *unit;      /* what the items' lines are: "line" or "element"; static */
     qsi_task_item *items;
     size_t n, cap;
     uint64_t hash;         /* of the bytes, labels included */
@@ -64,7 +65,8 @@ typedef struct qsi_task_file {
 } qsi_task_file;
 
 /* In place. *f is zeroed first, and released on failure; release copes with a zeroed struct.
- * QS_E_NOTFOUND: of no form above (nothing else is wrong). QS_E_FORMAT, QS_E_LIMIT: file and line. */
+ * QS_E_UNSUPPORTED: of no form above (nothing else is wrong). QS_E_FORMAT: nothing is in it, or file
+ * and line; QS_E_LIMIT: the same. */
 qs_status qsi_task_parse(qsi_task_file *f, const char *path, const char *text, size_t n,
                          qs_err *err) QS_MUST_CHECK;
 /* The right choices of a PIQA file: an index a line, as many as the file has items. */

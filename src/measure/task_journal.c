@@ -69,44 +69,30 @@ done:
     return st;
 }
 
-/* Replaces the file by n bytes. */
-static qs_status put_file(const char *path, const char *p, size_t n, qs_err *err) {
-    qs_status st = QS_OK;
-    qsi_writer *w = NULL;
-    QS_TRY(qsi_writer_open(&w, path, err));
-    QS_TRY(qsi_writer_write(w, p, n, err));
-    QS_TRY(qsi_writer_commit(&w, err));
-done:
-    qsi_writer_abort(&w);
-    return st;
-}
-
 qs_status qsi_journal_open(qsi_journal *j, const char *path, const char *head, bool resume,
                            qsi_journal_fn *fn, void *user, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str text = { 0 };
     size_t whole = 0;
     *j = (qsi_journal){ .file.fd = -1 };
-    if (qsi_path_exists(path)) {
-        if (!resume)
-            QS_FAIL(err, QS_E_STATE, "'%s' exists: --resume goes on with it; remove it to begin anew",
-                    path);
-        QS_TRY(qsi_file_read(path, QSI_JOURNAL_MAX_BYTES, &text, err));
-        QS_TRY(read_lines(path, &text, head, fn, user, &whole, err));
-    }
-    if (whole == 0) { /* new, or killed before its head was written */
-        qsi_str_clear(&text);
-        if (qsi_str_puts(&text, head) != QS_OK || qsi_str_putc(&text, '\n') != QS_OK)
-            QS_FAIL(err, QS_E_NOMEM, "out of memory for a journal");
-        whole = text.len;
-        QS_TRY(put_file(path, text.data, whole, err));
-    } else if (whole < text.len) {
-        QS_TRY(put_file(path, text.data, whole, err));
-    }
-    QS_TRY(qsi_append_open(&j->file, path, err));
+    st = qsi_append_take(&j->file, path, err);
+    if (st == QS_E_STATE)
+        QS_FAIL(err, st, "another evaluation is writing '%s': wait until it has ended", path);
+    QS_TRY(st);
     j->open = true;
-    j->synced_ns = qsi_now_ns();
+    QS_TRY(qsi_file_read(path, QSI_JOURNAL_MAX_BYTES, &text, err));
+    if (text.len > 0 && !resume)
+        QS_FAIL(err, QS_E_STATE, "'%s' exists: --resume goes on with it; remove it to begin anew", path);
+    QS_TRY(read_lines(path, &text, head, fn, user, &whole, err));
+    if (whole < text.len) QS_TRY(qsi_append_cut(&j->file, whole, err));
+    if (whole > 0) goto done;
+    /* new, or killed before its head was written */
+    qsi_str_clear(&text);
+    if (qsi_str_puts(&text, head) != QS_OK) QS_FAIL(err, QS_E_NOMEM, "out of memory for a journal");
+    QS_TRY(qsi_journal_add(j, &text, err));
+    QS_TRY(qsi_journal_sync(j, err));
 done:
+    if (st != QS_OK) qsi_journal_close(j);
     qsi_str_release(&text);
     return st;
 }

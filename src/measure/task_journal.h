@@ -1,8 +1,9 @@
 /* The journal of an evaluation: a line of JSON for what is evaluated, then one for each item that is
  * done. A run that was killed goes on after its last whole line; half a line at the end is dropped.
  *
- * Lines are written as items end and are on the disk a few seconds later at the latest. A journal that
- * says something else at its head than the run that wants to go on is refused. Thread: owner. */
+ * One process has it at a time. Lines are written as items end and are on the disk a few seconds later
+ * at the latest. A journal that says something else at its head than the run that wants to go on is
+ * refused. Thread: owner. */
 #ifndef QSI_MEASURE_TASK_JOURNAL_H
 #define QSI_MEASURE_TASK_JOURNAL_H
 
@@ -23,8 +24,8 @@ typedef struct qsi_journal {
 typedef qs_status qsi_journal_fn(void *user, const qsi_json *line, qs_err *err);
 
 /* head: one JSON object without line ends. With `resume`, a journal that exists is read: fn gets every
- * item's line, and what follows is appended. Otherwise the file is made; QS_E_STATE when it exists, and
- * when its head differs (the message says in what). In place; close copes with a zeroed struct. */
+ * item's line, and what follows is appended. Otherwise the file is made; QS_E_STATE when it exists,
+ * when its head differs (the message says in what), and when another process has it open. In place; close copes with a zeroed struct. */
 qs_status qsi_journal_open(qsi_journal *j, const char *path, const char *head, bool resume,
                            qsi_journal_fn *fn, void *user, qs_err *err) QS_MUST_CHECK;
 /* One JSON object without line ends. */

@@ -376,7 +376,7 @@ static qs_status run_item(run *r, size_t file, size_t item, outcome *x, qs_err *
 done:
     qsi_str_release(&seen);
     if (st != QS_OK && st != QS_E_CANCELLED)
-        qsi_err_prefix(err, "'%s' item %lld", f->path, (long long)it->line);
+        qsi_err_prefix(err, "'%s' %s %lld", f->path, f->unit, (long long)it->line);
     return st;
 }
 
@@ -412,7 +412,7 @@ static void sum_up(const outcome *x, int64_t n, qsi_task_part *p) {
         for (int64_t i = 0; i < n; i++) sum += x[i].score[k];
         double mean = sum / (double)n;
         /* scores are 0 or 1 */
-        p->score[k] = (qsi_mean){ mean, n > 1 ? sqrt(mean * (1 - mean) / (double)(n - 1)) : 0 };
+        p->score[k] = (qsi_mean){ mean, n > 1 ? sqrt(mean * (1 - mean) / (double)(n - 1)) : NAN };
     }
 }
 
@@ -449,9 +449,13 @@ void qsi_task_report_release(qsi_task_report *r) {
 static qs_status put_part(qsi_str *out, const qsi_task_report *r, const qsi_task_part *p) {
     qs_status st = QS_OK;
     QS_TRY(qsi_str_printf(out, "\"items\":%lld,\"cut\":%lld", (long long)p->n, (long long)p->n_cut));
-    for (int k = 0; k < r->n_metrics; k++)
-        QS_TRY(qsi_str_printf(out, ",\"%s\":{\"value\":%.17g,\"se\":%.17g}", r->metric[k],
-                              p->score[k].mean, p->score[k].se));
+    for (int k = 0; k < r->n_metrics; k++) {
+        QS_TRY(qsi_str_printf(out, ",\"%s\":{\"value\":%.17g,\"se\":", r->metric[k],
+                              p->score[k].mean));
+        QS_TRY(isnan(p->score[k].se) ? qsi_str_puts(out, "null")
+                                     : qsi_str_printf(out, "%.17g", p->score[k].se));
+        QS_TRY(qsi_str_putc(out, '}'));
+    }
 done:
     return st;
 }

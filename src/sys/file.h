@@ -83,6 +83,9 @@ qs_status qsi_writer_open_temp(qsi_writer **w, const char *dir, qs_err *err) QS_
 /* Closes w in any case. */
 qs_status qsi_writer_take_map(qsi_writer **w, qsi_map *m, qs_err *err) QS_MUST_CHECK;
 
+/* That there is a file at path, or none any more, is on the disk when it returns. */
+qs_status qsi_sync_folder(const char *path, qs_err *err) QS_MUST_CHECK;
+
 bool qsi_path_exists(const char *path);
 /* Size of a regular file; 0 when there is none. */
 uint64_t qsi_file_bytes(const char *path);

@@ -1,4 +1,5 @@
 /* Files of a long-running job; see runfile.h. */
+#define _GNU_SOURCE /* F_OFD_SETLK */
 #include "sys/runfile.h"
 
 #include <dirent.h>
@@ -10,28 +11,38 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "sys/file.h"
 #include "sys/oserr.h"
+
+#ifndef F_OFD_SETLK
+#define F_OFD_SETLK F_SETLK
+#endif
 
 enum { RETRIES = 20, PAUSE_NS = 100000000 }; /* two seconds */
 
-qs_status qsi_lock_take(qsi_lock *l, const char *path, qs_err *err) {
-    qs_status st = QS_OK;
+/* how: F_SETLK, the process's lock, which ends when it closes any descriptor of the file; or
+ * F_OFD_SETLK, that of this one. */
+static qs_status hold(int fd, int how, const char *path, qs_err *err) {
     struct flock f = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    l->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (l->fd < 0) return qsi_err_errno(err, errno, "cannot open '%s'", path);
     /* a process that was just killed may still be on its way out */
     for (int i = 0; i < RETRIES; i++) {
         const struct timespec pause = {.tv_nsec = PAUSE_NS};
-        if (fcntl(l->fd, F_SETLK, &f) == 0) return QS_OK;
+        if (fcntl(fd, how, &f) == 0) return QS_OK;
         if (errno != EACCES && errno != EAGAIN) break;
         if (i + 1 < RETRIES) nanosleep(&pause, NULL);
         else errno = EAGAIN;
     }
     if (errno == EACCES || errno == EAGAIN)
-        st = qsi_err_set(err, QS_E_STATE, "'%s' is held by another process", path);
-    else if (errno == ENOLCK || errno == EINVAL) return QS_OK; /* no locks on this file system */
-    else st = qsi_err_errno(err, errno, "cannot lock '%s'", path);
-    qsi_lock_release(l);
+        return qsi_err_set(err, QS_E_STATE, "'%s' is held by another process", path);
+    if (errno == ENOLCK || errno == EINVAL) return QS_OK; /* no locks on this file system */
+    return qsi_err_errno(err, errno, "cannot lock '%s'", path);
+}
+
+qs_status qsi_lock_take(qsi_lock *l, const char *path, qs_err *err) {
+    l->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (l->fd < 0) return qsi_err_errno(err, errno, "cannot open '%s'", path);
+    qs_status st = hold(l->fd, F_SETLK, path, err);
+    if (st != QS_OK) qsi_lock_release(l);
     return st;
 }
 
@@ -40,14 +51,31 @@ void qsi_lock_release(qsi_lock *l) {
     l->fd = -1;
 }
 
-qs_status qsi_append_open(qsi_append *a, const char *path, qs_err *err) {
+static qs_status open_append(qsi_append *a, const char *path, int flags, qs_err *err) {
     *a = (qsi_append){.fd = -1, .path = qsi_strdup(path)};
     if (a->path == NULL) return qsi_err_set(err, QS_E_NOMEM, "out of memory");
-    a->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    a->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | flags, 0666);
     if (a->fd >= 0) return QS_OK;
     qs_status st = qsi_err_errno(err, errno, "cannot open '%s'", path);
     qsi_append_close(a);
     return st;
+}
+
+qs_status qsi_append_open(qsi_append *a, const char *path, qs_err *err) {
+    return open_append(a, path, 0, err);
+}
+
+qs_status qsi_append_take(qsi_append *a, const char *path, qs_err *err) {
+    qs_status st = open_append(a, path, O_CREAT, err);
+    if (st == QS_OK) st = hold(a->fd, F_OFD_SETLK, path, err);
+    if (st == QS_OK) st = qsi_sync_folder(path, err);
+    if (st != QS_OK) qsi_append_close(a);
+    return st;
+}
+
+qs_status qsi_append_cut(qsi_append *a, size_t n, qs_err *err) {
+    if (ftruncate(a->fd, (off_t)n) == 0) return QS_OK;
+    return qsi_err_errno(err, errno, "cannot cut '%s'", a->path);
 }
 
 qs_status qsi_append_write(qsi_append *a, const void *p, size_t n, qs_err *err) {

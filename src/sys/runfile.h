@@ -23,6 +23,11 @@ typedef struct qsi_append {
 } qsi_append;
 qs_status qsi_append_open(qsi_append *a, const char *path, qs_err *err) QS_MUST_CHECK;
 qs_status qsi_append_write(qsi_append *a, const void *p, size_t n, qs_err *err) QS_MUST_CHECK;
+/* The same of a file that is made when it is missing, and that this process holds until it closes it or
+ * ends, however it ends. QS_E_STATE: another has held it for two seconds. */
+qs_status qsi_append_take(qsi_append *a, const char *path, qs_err *err) QS_MUST_CHECK;
+/* Nothing is left of the file but its first n bytes; what is written next follows them. */
+qs_status qsi_append_cut(qsi_append *a, size_t n, qs_err *err) QS_MUST_CHECK;
 /* What was written is on the disk when it returns. */
 qs_status qsi_append_sync(qsi_append *a, qs_err *err) QS_MUST_CHECK;
 void qsi_append_close(qsi_append *a);

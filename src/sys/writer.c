@@ -414,7 +414,7 @@ qs_status qsi_writer_patch(qsi_writer *w, uint64_t off, const void *p, size_t n,
 
 /* Makes the rename itself durable. File systems that cannot sync a folder say EINVAL: nothing more
  * can be done there. */
-static qs_status sync_folder(const char *path, qs_err *err) {
+qs_status qsi_sync_folder(const char *path, qs_err *err) {
     qs_status st = QS_OK;
     int fd = -1;
     size_t dir = folder_len(path);
@@ -452,7 +452,7 @@ qs_status qsi_writer_commit(qsi_writer **pw, qs_err *err) {
     int fd = w->fd;
     w->fd = -1;
     (void)close(fd);
-    w->st = sync_folder(w->path, &w->why);
+    w->st = qsi_sync_folder(w->path, &w->why);
 done:
     st = report(w, err);
     qsi_writer_leave(&w);

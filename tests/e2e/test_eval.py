@@ -347,10 +347,20 @@ class Eval(unittest.TestCase):
                    write("bad.csv", "q,a,b,c,d,A\n\nq,a,b,c,d,F\n"))
         self.fails("line 2: 5 fields, where the first row has 6", write("bad.csv", "q,a,b,c,d,A\nq,a,b,c,A"))
         self.fails("line 2: a quote is opened", write("bad.csv", "q,a,b,c,d,A\n\"q,a,b,c,d,A\n"))
-        self.fails("line 2: bad JSON", write("bad.jsonl", json.dumps(ARC[0]) + "\n{\"id\": \n"))
+        self.fails("line 2: bad JSON in column", write("bad.jsonl", json.dumps(ARC[0]) + "\n{\"id\": \n"))
         self.fails("line 2: not of the form of those before it (arc)",
                    write_jsonl("bad.jsonl", [ARC[0], PIQA[0]]))
         self.fails("is none of the choices' labels", write_jsonl("bad.jsonl", [dict(ARC[0], answerKey="X")]))
+        self.fails("bad.csv': the file is empty\n", write("bad.csv", "\n"))
+        self.fails("bad.json': it holds no item\n", write("bad.json", "[]"))
+        self.fails("line 2: \"answer\" does not end with a line", write_jsonl(
+            "bad.jsonl", [GSM8K[0], dict(GSM8K[1], answer="#### abc")]))
+        self.fails("cannot open '%s': No such file or directory\n" % path("no.csv"), path("no.csv"))
+        self.fails("cannot open '%s': No such file or directory\n" % path("no.txt"), path("no.txt"))
+        self.fails("bad.jsonl' line 2 does not say which choice is right", write_jsonl(
+            "bad.jsonl", [dict(PIQA[0], label=1), PIQA[1]]))
+        self.fails("bad.json' element 2 does not say which choice is right", write(
+            "bad.json", json.dumps([dict(PIQA[0], label=1), PIQA[1]])))
         self.fails("of no known form", write("bad.csv", "a,b,c\n"))
         self.fails("of no known form", write("bad.jsonl", "{\"text\": \"x\"}\n"))
         self.fails("one task at a time", write_jsonl("arc1.jsonl", ARC),
@@ -384,6 +394,32 @@ class Eval(unittest.TestCase):
         self.fails("whose answers are written", text, "--stop", "x", code=2)
         self.fails("--resume needs --output", name, "--resume", code=2)
         self.assertIn("perplexity", self.ok(name, "--task", "text"))
+        self.fails("a window of 1 token: it takes two", text, "--window", "1")
+        self.fails("the stride must be from 1 to 7", text, "--window", "8", "--stride", "8")
+        for what in (name, text):
+            self.fails("none is generated here", what, "--spec", "mtp", code=2)
+        rc, _, err = run("score", "-m", self.m.name, "--ids", "1 2", "--spec", "mtp")
+        self.assertEqual((rc, b"none is generated here" in err), (2, True))
+        rc, _, err = run("eval", self.m.name)
+        self.assertEqual((rc, b"which text or benchmark? '" in err), (2, True), err)
+        self.fails("is a model, no text or benchmark", self.m.name, code=2)
+
+    def test_think_needs_a_conversation(self):
+        name = write_jsonl("think_gsm8k.jsonl", GSM8K)
+        for word in ("on", "off"):
+            self.fails("no reasoning to turn on or off", name, "--chat", "off", "--think", word, "-n", "1")
+        self.ok(name, "--chat", "off", "--think", "auto", "-n", "1", "--limit", "1")
+        self.fails("knows no thinking", name, "--chat", "on", "--think", "on", "-n", "1")
+
+    def test_one_item_has_no_error(self):
+        name = mmlu("one_test.csv", LETTERS[:1])
+        self.assertIn("% +-   n/a", self.ok(name))
+        self.assertIsNone(json.loads(self.ok(name, "--json"))["acc"]["se"])
+        text = write("one.txt", "a")
+        rc, out, _ = run("tokenize", "-m", self.m.name, stdin="a")
+        if len(out.split()) == 2:  # the beginning token and one that is scored
+            self.assertIn("+- n/a", self.ok(text))
+            self.assertIsNone(json.loads(self.ok(text, "--json"))["nll"]["se"])
 
     def killed(self, args, out):
         """Starts a run and kills it once the journal has some items."""
@@ -419,6 +455,22 @@ class Eval(unittest.TestCase):
                 self.assertEqual(f.read(), g.read(), end)
         rc, _, err = run("eval", "-m", self.m.name, *args, "-o", out, "--resume")  # once more: all there
         self.assertIn(b"resumed: 600 of 600 items", err)
+
+    def test_one_run_a_journal(self):
+        name = mmlu("twice_test.csv", [("%d %s" % (i, q), c, a) for i in range(100) for q, c, a in LETTERS])
+        out = path("twice.json")
+        p = subprocess.Popen([PROGRAM, "eval", "-m", self.m.name, name, "-o", out], env=ENV,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while not os.path.exists(out + ".journal") and p.poll() is None:
+                time.sleep(0.005)
+            p.send_signal(signal.SIGSTOP)  # it holds the journal for as long as this takes
+            for more in ((), ("--resume",)):
+                self.fails("another evaluation is writing '%s.journal'" % out, name, "-o", out, *more)
+        finally:
+            p.kill()
+            p.wait()
+        self.assertIn(b"items", run("eval", "-m", self.m.name, name, "-o", out, "--resume")[1])
 
     def test_journal_of_something_else(self):
         name, out = mmlu("else_test.csv", LETTERS), path("else.json")

@@ -112,12 +112,13 @@ static void hellaswag_text(void **state) {
 }
 
 static void refused(void **state) {
-    refuses("", QS_E_NOTFOUND, "of no known form");
-    refuses("id,question,A,B,C,D,answer\n", QS_E_NOTFOUND, "there is nothing in it");
-    refuses("[]", QS_E_NOTFOUND, "there is nothing in it");
-    refuses("[1,2]", QS_E_NOTFOUND, "element 1: of no known form");
-    refuses("just words, with a comma\n", QS_E_NOTFOUND, "of no known form");
-    refuses("{\"text\":\"a\"}\n", QS_E_NOTFOUND, "'x': line 1: of no known form");
+    refuses("", QS_E_FORMAT, "'x': the file is empty");
+    refuses("\xEF\xBB\xBF \r\n\n", QS_E_FORMAT, "the file is empty");
+    refuses("id,question,A,B,C,D,answer\n", QS_E_FORMAT, "it holds no item");
+    refuses("[]", QS_E_FORMAT, "it holds no item");
+    refuses("[1,2]", QS_E_UNSUPPORTED, "element 1: of no known form");
+    refuses("just words, with a comma\n", QS_E_UNSUPPORTED, "of no known form");
+    refuses("{\"text\":\"a\"}\n", QS_E_UNSUPPORTED, "'x': line 1: of no known form");
     refuses("q,a,b,c,d,A\nq,a,b,c,d,E\n", QS_E_FORMAT, "'x': line 2: the answer is 'E', wanted A to D");
     refuses("q,a,b,c,d,A\nq,a,b,c,A\n", QS_E_FORMAT, "line 2: 5 fields");
     refuses("{\"goal\":\"g\",\"sol1\":\"a\"}\n", QS_E_FORMAT, "line 1: choice 2 is no text");
@@ -127,11 +128,19 @@ static void refused(void **state) {
             "none of the 2");
     refuses("{\"ctx\":\"g\",\"endings\":[\"a\"],\"label\":0}", QS_E_FORMAT, "1 choices");
     refuses("{\"endings\":[\"a\",\"b\"],\"label\":0}", QS_E_FORMAT, "\"ctx\" is missing");
-    refuses("\n{\"question\":\"q\",\"answer\":\"2\"}", QS_E_FORMAT, "line 2: \"answer\" has no line");
+    refuses("\n{\"question\":\"q\",\"answer\":\"2\"}", QS_E_FORMAT, "line 2: \"answer\" does not end");
+    static const char *const golds[] = { "#### abc", "#### ", "#### 7 apples", "7\\n####7", "#### -", "#### ,.",
+                                         "#### 7\\n#### many" };
+    for (size_t i = 0; i < QSI_COUNT(golds); i++) {
+        char text[128];
+        snprintf(text, sizeof text, "{\"question\":\"q\",\"answer\":\"so\\n%s\"}", golds[i]);
+        refuses(text, QS_E_FORMAT, "line 1: \"answer\" does not end with a line \"#### n\"");
+    }
     refuses("{\"question\":{\"stem\":\"q\",\"choices\":[{\"text\":\"a\",\"label\":\"A\"},"
             "{\"text\":\"b\",\"label\":\"B\"}]},\"answerKey\":\"C\"}", QS_E_FORMAT, "\"answerKey\"");
     refuses("{\"goal\":\"g\",\"sol1\":\"a\",\"sol2\":\"b\"}\n{\"goal\":1,", QS_E_FORMAT,
-            "line 2: bad JSON");
+            "line 2: bad JSON in column");
+    refuses("[{\"goal\":\"g\",\n\"sol1\":}]", QS_E_FORMAT, "'x': bad JSON in line 2, column"); /* its only number */
 }
 
 static void bounded(void **state) {

@@ -73,6 +73,29 @@ static void appending(void **state) {
     qsi_str_release(&s);
 }
 
+/* A file that one process writes; that it reads it meanwhile changes nothing. */
+static void taken(void **state) {
+    (void)state;
+    const char *path = tmp_path("journal");
+    qsi_append a, b;
+    qs_err err;
+    qsi_str s = {0};
+    assert_int_equal(qsi_append_take(&a, path, &err), QS_OK);
+    assert_int_equal(qsi_append_write(&a, "one\ntw", 6, &err), QS_OK);
+    assert_int_equal(qsi_append_cut(&a, 4, &err), QS_OK);
+    assert_int_equal(qsi_append_write(&a, "two\n", 4, &err), QS_OK);
+    assert_int_equal(qsi_file_read(path, 100, &s, NULL), QS_OK);
+    assert_string_equal(s.data, "one\ntwo\n");
+    assert_int_equal(qsi_append_take(&b, path, &err), QS_E_STATE);
+    assert_non_null(strstr(err.text, "journal"));
+    assert_int_equal(b.fd, -1);
+    qsi_append_close(&a);
+    assert_int_equal(qsi_append_take(&b, path, &err), QS_OK);
+    qsi_append_close(&b);
+    assert_int_equal(qsi_append_take(&b, tmp_path("no/folder"), &err), QS_E_NOTFOUND);
+    qsi_str_release(&s);
+}
+
 static void full_disk(void **state) {
     (void)state;
     const char *path = tmp_path("full.csv");
@@ -109,6 +132,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_holder),
         cmocka_unit_test(appending),
+        cmocka_unit_test(taken),
         cmocka_unit_test(full_disk),
         cmocka_unit_test(removal),
     };
