@@ -12,7 +12,8 @@
 #include "tok/chat_table.h"
 
 #define TOKEN '\xff'
-#define MAX_NAME 256
+#define MAX_NAME 256   /* bytes; where a bound ends a wait, what came in one piece must end there too */
+#define MAX_FENCE 16   /* of the line that opens a code block */
 #define MAX_OBJECT ((size_t)1 << 20)
 #define LIMITS ((qsi_json_limits){MAX_OBJECT, 1u << 16})
 
@@ -222,8 +223,8 @@ static qs_status step_begin(qsi_answer *a, bool last, bool *more) {
     size_t left = a->in.len - n, line = 0;
     if (left > 0 && *p == '`') {
         while (line < left && p[line] != '\n') line++;
-        a->fence = line < left && line >= 3 && memcmp(p, "```", 3) == 0;
-        if (line == left && line <= 16 && !last) left = 0; /* the line may still become a fence */
+        a->fence = line < left && line >= 3 && line <= MAX_FENCE && memcmp(p, "```", 3) == 0;
+        if (line == left && line <= MAX_FENCE && !last) left = 0; /* the line may still become a fence */
     }
     if (left == 0 && !last) {
         *more = false;
@@ -318,7 +319,7 @@ static qs_status step_object(qsi_answer *a, bool last, bool *more) {
         *more = false;
         goto done;
     }
-    if (whole) QS_TRY(object_call(a, &call));
+    if (whole && a->at <= MAX_OBJECT) QS_TRY(object_call(a, &call));
     if (call) {
         drop(a, a->at);
         turn_to(a, S_NEXT, true);
@@ -364,7 +365,7 @@ static int word(qsi_answer *a, const char *needle, bool last, size_t *n, bool *m
     const char *const needles[] = {needle, a->marker[M_CALL_END], a->marker[M_CALLS_END]};
     int which;
     *n = search(a, needles, 3, last, &which);
-    if (which < 0 && *n > MAX_NAME) which = 1;
+    if (*n > MAX_NAME) which = 1;
     *more = which >= 0;
     return which;
 }
@@ -399,7 +400,8 @@ static qs_status step_fence(qsi_answer *a, bool last, bool *more) {
     static const char *const fence[] = {"```"};
     drop_space(a);
     int which = begins(a, fence, 1, last);
-    const char *end = which == 0 ? memchr(a->in.data, '\n', a->in.len) : NULL;
+    size_t most = a->in.len < MAX_NAME ? a->in.len : MAX_NAME;
+    const char *end = which == 0 ? memchr(a->in.data, '\n', most) : NULL;
     if (which == -2 || (which == 0 && end == NULL && !last && a->in.len < MAX_NAME)) {
         *more = false;
         return QS_OK;
@@ -467,10 +469,11 @@ static qs_status step_invoked(qsi_answer *a, bool last, bool *more) {
     const char *const needles[] = {"\">", a->dsml[D_INVOKE_END]};
     int which;
     size_t n = search(a, needles, 2, last, &which);
-    *more = which >= 0 || n > MAX_NAME;
+    bool none = n > MAX_NAME;
+    *more = which >= 0 || none;
     if (!*more) goto done;
     QS_TRY(begin_call(a, a->in.data, which == 0 && n < MAX_NAME ? n : 0));
-    drop(a, n + (which == 0 ? 2 : 0));
+    if (!none) drop(a, n + (which == 0 ? 2 : 0)); /* else it becomes text */
     a->first = true;
     a->state = S_PARAMETER;
 done:
@@ -506,7 +509,7 @@ static qs_status step_key(qsi_answer *a, bool last, bool *more) {
     size_t n = search(a, needles, 2, last, &which);
     *more = which >= 0 || n > MAX_NAME;
     if (!*more) goto done;
-    if (which != 0) {
+    if (which != 0 || n > MAX_NAME) {
         a->state = S_INVOKE;
         goto done;
     }
