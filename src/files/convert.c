@@ -67,6 +67,27 @@ done:
     return st;
 }
 
+/* A rule that changes nothing is a slip of the pen, which is better known before hours of work. */
+static qs_status check_rules(const converting *x, qs_err *err) {
+    qs_status st = QS_OK;
+    size_t n = qsi_msource_n_tensors(x->src), named = 0;
+    const char **names = qsi_alloc(n, sizeof *names);
+    if (names == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory writing a model");
+    for (size_t i = 0; i < qsi_config_n_tensors(&x->config) && named < n; i++) {
+        qsi_tensor_spec spec;
+        qsi_config_tensor(&x->config, i, &spec);
+        size_t at = qsi_msource_find(x->src, spec.name);
+        if (at < n) names[named++] = qsi_msource_tensor(x->src, at)->name;
+    }
+    const char *idle = qsi_type_rules_idle(x->o->rules, names, named);
+    if (idle != NULL)
+        QS_FAIL(err, QS_E_ARG, "no tensor has a name in which the expression '%.80s' is found ('qiusuo "
+                "info --tensors' lists the names)", idle);
+done:
+    qsi_free(names);
+    return st;
+}
+
 /* Types of the tensors that the configuration names, by the mix. */
 static qs_status choose_types(converting *x, qs_err *err) {
     qs_status st = QS_OK;
@@ -75,6 +96,7 @@ static qs_status choose_types(converting *x, qs_err *err) {
         x->types[i] = qsi_msource_tensor(x->src, i)->type;
     if (x->o->mix == NULL && x->o->rules == NULL) goto done;
     QS_TRY(qsi_msource_config(x->src, &x->config, err));
+    QS_TRY(check_rules(x, err));
     for (size_t i = 0; i < qsi_config_n_tensors(&x->config); i++) {
         qsi_tensor_spec spec;
         qsi_type asked = QSI_F32;
@@ -259,7 +281,7 @@ static void tell_resumed(converting *x, const char *dst, const qsi_resume *r, si
         qsi_log(QSI_LOG_NOTE, "'%s.part' was begun %s: it is written anew", dst,
                 r->other_source ? "from another source, or the source has changed"
                                 : "with other options");
-    if (r->marks == 0) return;
+    if (first == 0) return; /* nothing, or the head alone */
     qsi_log(QSI_LOG_NOTE, "'%s' goes on where it was stopped: %zu of %zu tensors are there", dst, first,
             qsi_msource_n_tensors(x->src));
     for (size_t i = 0; i < first; i++) x->done += (int64_t)qsi_msource_tensor(x->src, i)->bytes;

@@ -20,9 +20,9 @@ typedef struct qsi_convert_opts {
 /* src: whatever files/open_model.h opens. dst appears when it is complete, or not at all; it may not
  * be src. Keys are kept but those of splitting and, with a mix, of the file's type. Rules and mix say
  * what matrices become; vectors and routers stay F32. Tensors that the
- * architecture does not name keep their type. QS_E_UNSUPPORTED: a type that is not decoded here, a
- * file without weights; QS_E_IO: no room. Notes of the log say what is stored in another type than
- * asked for, and that a source was quantised already. */
+ * architecture does not name keep their type. QS_E_ARG: a rule for which there is no tensor;
+ * QS_E_UNSUPPORTED: a type that is not decoded here, a file without weights; QS_E_IO: no room. Notes of
+ * the log say what is stored in another type than asked for, and that a source was quantised already. */
 qs_status qsi_convert(const char *src, const char *dst, const qsi_convert_opts *o, qs_err *err)
     QS_MUST_CHECK;
 

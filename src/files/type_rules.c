@@ -8,6 +8,7 @@
 
 typedef struct rule {
     regex_t pattern;
+    char *text; /* owned */
     qsi_type type;
 } rule;
 
@@ -34,7 +35,9 @@ static qs_status add(qsi_type_rules *r, const char *text, qs_err *err) {
         (void)regerror(rc, &r->rules[r->n].pattern, why, sizeof why);
         QS_FAIL(err, QS_E_ARG, "'%.80s' is no regular expression: %s", pattern, why);
     }
+    r->rules[r->n].text = pattern;
     r->rules[r->n++].type = ti->type;
+    pattern = NULL;
 done:
     qsi_free(pattern);
     return st;
@@ -57,16 +60,32 @@ done:
 
 void qsi_type_rules_free(qsi_type_rules *r) {
     if (r == NULL) return;
-    for (size_t i = 0; i < r->n; i++) regfree(&r->rules[i].pattern);
+    for (size_t i = 0; i < r->n; i++) {
+        regfree(&r->rules[i].pattern);
+        qsi_free(r->rules[i].text);
+    }
     qsi_free(r->rules);
     qsi_free(r);
 }
 
+static bool is_found(const rule *r, const char *name) {
+    return regexec(&r->pattern, name, 0, NULL, 0) == 0;
+}
+
 bool qsi_type_rules_find(const qsi_type_rules *r, const char *name, qsi_type *out) {
     for (size_t i = 0; r != NULL && i < r->n; i++) {
-        if (regexec(&r->rules[i].pattern, name, 0, NULL, 0) != 0) continue;
+        if (!is_found(&r->rules[i], name)) continue;
         *out = r->rules[i].type;
         return true;
     }
     return false;
+}
+
+const char *qsi_type_rules_idle(const qsi_type_rules *r, const char *const *names, size_t n) {
+    for (size_t i = 0; r != NULL && i < r->n; i++) {
+        size_t k = 0;
+        while (k < n && !is_found(&r->rules[i], names[k])) k++;
+        if (k == n) return r->rules[i].text;
+    }
+    return NULL;
 }

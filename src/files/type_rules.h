@@ -17,4 +17,8 @@ void qsi_type_rules_free(qsi_type_rules *r);
 /* False when no rule matches. r may be NULL. */
 bool qsi_type_rules_find(const qsi_type_rules *r, const char *name, qsi_type *out);
 
+/* The first rule whose expression is found in none of the n names, as it was written; NULL: there is
+ * none. r may be NULL. */
+const char *qsi_type_rules_idle(const qsi_type_rules *r, const char *const *names, size_t n);
+
 #endif

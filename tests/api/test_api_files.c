@@ -115,12 +115,31 @@ static void refusals(void **state) {
     remove(TEMP);
 }
 
+/* Into a folder go floats alone; the text names a file that would do. */
+static void a_folder_is_no_file(void **state) {
+    qs_err err = {0};
+    qs_init_opts o;
+    qs_convert_opts c;
+    qs_init_opts_init(&o, sizeof o);
+    o.preset = "moe-tiny";
+    o.layers = 1;
+    assert_int_equal(qs_init(&o, TEMP, &err), QS_OK);
+    qs_convert_opts_init(&c, sizeof c);
+    c.type = "Q8_0";
+    assert_int_equal(qs_convert(&c, TEMP, ".", &err), QS_E_ARG);
+    assert_non_null(strstr(err.text, "'./model.gguf'"));
+    assert_int_equal(qs_convert(&c, TEMP, "./", &err), QS_E_ARG);
+    assert_non_null(strstr(err.text, "'./model.gguf'"));
+    remove(TEMP);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(presets_have_names),
         cmocka_unit_test(a_new_model_is_described),
         cmocka_unit_test(shorter_structs_work),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(a_folder_is_no_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -187,6 +187,15 @@ static void patterns_choose_types(void **state) {
     static const char *const wrong[] = {"attn", "=Q4_K", "attn=Q9", "attn=IQ2_XS", "(=Q4_K", "a=b=c"};
     for (size_t i = 0; i < QSI_COUNT(wrong); i++)
         assert_int_equal(qsi_type_rules_create(&r, &wrong[i], 1, &err), QS_E_ARG);
+    /* a rule for which there is no tensor; one that another rule forestalls is no such rule */
+    static const char *const idle[] = {"attn_q=Q8_0", "blk\\.0\\.attn_q=Q4_0", "atn_v=Q8_0"};
+    for (size_t n = 2; n <= 3; n++) {
+        assert_int_equal(qsi_type_rules_create(&r, idle, n, &err), QS_OK);
+        o.rules = r;
+        assert_int_equal(qsi_convert(MODEL, OUT, &o, &err), n == 2 ? QS_OK : QS_E_ARG);
+        if (n == 3) assert_non_null(strstr(err.text, "'atn_v'"));
+        qsi_type_rules_free(r);
+    }
     remove(MODEL);
     remove(OUT);
 }
