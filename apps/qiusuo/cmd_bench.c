@@ -177,6 +177,8 @@ int cmd_bench(int argc, char **argv) {
         QSA_OPT_STR('m', "model", "FILE", &model, "GGUF; the default model when none is named"),
         QSA_OPT_INT('p', "prompt", "N", &prompt, 0, 1 << 20, "positions of the prefill test (512)"),
         QSA_OPT_INT('n', "gen", "N", &gen, 0, 1 << 20, "steps of the decode test (64)"),
+        QSA_OPT_INT(0, "predict", "N", &gen, 0, 1 << 20, NULL), /* as the other commands call it */
+        QSA_OPT_INT(0, "n-predict", "N", &gen, 0, 1 << 20, NULL),
         QSA_OPT_INT('d', "depth", "N", &depth, 0, 1 << 20, "positions in the cache before (0)"),
         QSA_OPT_INT('b', "batch", "N", &batch, 1, 4096, "sequences (1)"),
         QSA_KV_OPT(kv),

@@ -131,6 +131,17 @@ static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s,
     return rc;
 }
 
+/* No prompt at all: a text may begin from nothing when that is what was asked for, a conversation not. */
+static int check_empty(const args *a, bool given) {
+    if (a->raw && given) {
+        qsa_say("the prompt is empty: a text is begun from nothing");
+        return QSA_GO;
+    }
+    if (given || a->model.model == NULL || a->file != NULL) qsa_say("the prompt is empty");
+    else qsa_say("the prompt is empty ('%s' is the model)", a->model.model);
+    return QSA_EXIT_FAILED;
+}
+
 /* The prompt from -p, the argument, -f or a pipe. */
 static int read_prompt(const args *a, const qsa_cmd *cmd, const qsa_pos *pos, question *q) {
     qs_err err = { 0 };
@@ -144,22 +155,16 @@ static int read_prompt(const args *a, const qsa_cmd *cmd, const qsa_pos *pos, qu
         if (isatty(STDIN_FILENO)) return qsa_usage(cmd, "which prompt?");
         file = "-";
     }
-    if (file == NULL) {
+    if (file != NULL) {
+        qs_status st = qsa_read_text(file, MAX_PROMPT, &q->owned[0], &q->n, &err);
+        if (st != QS_OK) return qsa_fail(st, &err);
+        q->text = q->owned[0];
+        if (!a->raw && !a->fim && q->n > 0 && q->text[q->n - 1] == '\n') q->n--;
+    } else {
         q->text = text;
         q->n = strlen(text);
-        return QSA_GO;
     }
-    qs_status st = qsa_read_text(file, MAX_PROMPT, &q->owned[0], &q->n, &err);
-    q->text = q->owned[0];
-    if (st != QS_OK) return qsa_fail(st, &err);
-    if (a->raw || a->fim) return QSA_GO;
-    if (q->n > 0 && q->text[q->n - 1] == '\n') q->n--;
-    if (q->n == 0) {
-        if (a->model.model == NULL || a->file != NULL) qsa_say("the prompt is empty");
-        else qsa_say("the prompt is empty ('%s' is the model)", a->model.model);
-        return QSA_EXIT_FAILED;
-    }
-    return QSA_GO;
+    return q->n > 0 || a->fim ? QSA_GO : check_empty(a, text != NULL);
 }
 
 static const char *find_text(const char *p, size_t n, const char *word, size_t n_word) {

@@ -77,6 +77,11 @@ typedef struct qsa_gen_args {
                    "answer, in fewer steps"),                                                      \
     QSA_KV_OPT((a).kv)
 
+/* How many tokens are generated, with llama.cpp's other name. */
+#define QSA_PREDICT_OPT(n, least, text)                                                            \
+    QSA_OPT_INT('n', "predict", "N", &(n), least, INT64_MAX, text),                                \
+    QSA_OPT_INT(0, "n-predict", "N", &(n), least, INT64_MAX, NULL)
+
 #define QSA_GEN_NUM(n, val, a, field, from, to, text)                                              \
     { .name = (n), .value = (val), .help = (text), .kind = QSA_NUM, .out = &(a).field,             \
       .lo = (from), .hi = (to), .given = &(a).has_##field }
@@ -84,8 +89,7 @@ typedef struct qsa_gen_args {
     { .name = (n), .value = (val), .help = (text), .kind = QSA_INT, .out = &(a).field,             \
       .min = (from), .max = (to), .given = &(a).has_##field }
 #define QSA_GEN_OPTS(a)                                                                            \
-    QSA_OPT_INT('n', "predict", "N", &(a).n_predict, -1, INT64_MAX,                                \
-                "at most N tokens an answer (-1: until it ends)"),                                 \
+    QSA_PREDICT_OPT((a).n_predict, -1, "at most N tokens an answer (-1: until it ends)"),          \
     QSA_GEN_NUM("temp", "T", a, temp, 0, 100, "temperature; 0 always takes the likeliest token"),  \
     QSA_GEN_INT("top-k", "K", a, top_k, 0, INT32_MAX, "only the K likeliest tokens (0: off)"),     \
     QSA_GEN_NUM("top-p", "P", a, top_p, 0, 1, "only the likeliest that sum to P (1: off)"),        \

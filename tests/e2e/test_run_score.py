@@ -36,6 +36,25 @@ class Run(unittest.TestCase):
         self.assertEqual(first, self.ok("run", self.m, "-", *tail, stdin=text))
         self.assertEqual(first, self.ok("run", self.m, "-f", path, *tail))
 
+    def test_empty_prompt(self):
+        for args in (["-p", ""], [""], ["--raw"], ["--raw", "-f", os.devnull]):
+            rc, out, err = run("run", self.m, "-n", "3", *args)
+            self.assertEqual((rc, out), (1, b""), err)
+            self.assertIn(b"the prompt is empty", err)
+        rc, out, err = run("run", self.m, "--raw", "-p", "", "-n", "3", "--temp", "0", "--json")
+        self.assertEqual(rc, 0, err)
+        self.assertEqual(err, b"qiusuo: the prompt is empty: a text is begun from nothing\n")
+        self.assertEqual(json.loads(out)["n_prompt"], 1)  # the beginning token alone
+
+    def test_names_of_the_number_of_tokens(self):
+        want = self.ok("run", self.m, "--raw", "the moon", "--temp", "0", "-n", "4")
+        for name in ("--predict", "--n-predict", "-n-predict"):
+            self.assertEqual(want, self.ok("run", self.m, "--raw", "the moon", "--temp", "0", name, "4"))
+            rc, out, err = run("bench", "-m", self.m, "-p", "0", name, "2", "--no-train", "-r", "1", "--json")
+            self.assertEqual((rc, json.loads(out)["runs"][-1]["n"]), (0, 2), err)
+            rc, _, err = run("eval", "-m", self.m, os.devnull, name, "2")
+            self.assertIn(b"whose answers are written", err)  # it is known
+
     def test_json(self):
         tail = ["-n", "15", "--temp", "0"]
         plain = self.ok("run", self.m, "--raw", "the moon", *tail)
