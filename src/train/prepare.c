@@ -138,6 +138,34 @@ done:
     return st;
 }
 
+/* Only conversations have ids that are not to be learned: a person's turns. */
+static bool is_chat(const qsi_shard *s, int64_t doc) {
+    for (int64_t t = (int64_t)s->begin[doc]; t < (int64_t)s->begin[doc + 1]; t++)
+        if (!qsi_shard_learned(s, t)) return true;
+    return false;
+}
+
+/* A conversation is one thing, unlike a text: what stands behind the first window is learned without
+ * the question that it answers. */
+static void tell_long_chats(const maker *m) {
+    const qsi_shard *s = &m->p->shard;
+    int64_t n_ctx = m->p->config.n_ctx, many = 0, longest = 0, most = 0, place = 0;
+    for (int64_t d = 0; d < s->n_docs && s->mask != NULL; d++) {
+        int64_t n = (int64_t)(s->begin[d + 1] - s->begin[d]);
+        if (n - 1 <= n_ctx || !is_chat(s, d)) continue;
+        many++;
+        if (n <= most) continue;
+        most = n;
+        longest = d;
+    }
+    if (many == 0) return;
+    for (int64_t d = 0; d <= longest; d++) place += s->source[d] == s->source[longest];
+    qsi_log(QSI_LOG_WARN, "%lld conversation%s longer than the context of %lld tokens and cut into pieces "
+            "of that length; the longest, number %lld of '%s', has %lld tokens (model.context)",
+            (long long)many, many == 1 ? " is" : "s are", (long long)n_ctx, (long long)place,
+            m->c->train.v[s->source[longest]], (long long)most);
+}
+
 static qs_status make_windows(maker *m, qs_err *err) {
     qs_status st = QS_OK;
     qsi_prepared *p = m->p;
@@ -153,6 +181,7 @@ static qs_status make_windows(maker *m, qs_err *err) {
     if (p->train.n == 0)
         QS_FAIL(err, QS_E_ARG, "the text holds nothing to train on: %lld documents, no token to "
                 "learn", (long long)p->shard.n_docs);
+    tell_long_chats(m);
 done:
     return st;
 }

@@ -2,6 +2,7 @@
  * text and settings are the same; a model to start from decides the shapes. */
 #include "train_testing.h"
 
+#include "base/log.h"
 #include "fmt/gguf.h"
 #include "train/export.h"
 #include "train/prepare.h"
@@ -142,6 +143,45 @@ static void from_a_model(void **state) {
     drop(&p, &c);
 }
 
+static char said[1024];
+
+static void on_log(void *user, qsi_log_level level, const char *text) {
+    (void)user;
+    if (level == QSI_LOG_WARN) snprintf(said + strlen(said), sizeof said - strlen(said), "%s\n", text);
+}
+
+/* A conversation that is longer than the context: said once, with the longest. */
+static void long_conversations(void **state) {
+    (void)state;
+    qsi_prepared p;
+    qsi_trainconf c;
+    qs_err err = {0};
+    qsi_str s = {0};
+    for (int i = 0; i < 6; i++) { /* the third and the fifth are long */
+        assert_int_equal(qsi_str_puts(&s, "{\"messages\":[{\"role\":\"user\",\"content\":\"ask\"},"
+                                          "{\"role\":\"assistant\",\"content\":\""), QS_OK);
+        for (int k = i == 2 ? 90 : i == 4 ? 60 : 1; k > 0; k--)
+            assert_int_equal(qsi_str_printf(&s, "%d ", k * 7919 % 997), QS_OK);
+        assert_int_equal(qsi_str_puts(&s, "\"}]}\n"), QS_OK);
+    }
+    put_file(in_dir("c.jsonl"), s.data, s.len);
+    qsi_str_release(&s);
+    for (int wide = 0; wide < 2; wide++) {
+        qsi_trainconf_init(&c);
+        said[0] = '\0';
+        qsi_log_set(on_log, NULL);
+        assert_int_equal(qsi_trainconf_set(&c, "data.train", in_dir("c.jsonl"), &err), QS_OK);
+        assert_int_equal(qsi_trainconf_set(&c, "model.context", wide ? "1024" : "32", &err), QS_OK);
+        if (qsi_prepare(&p, &c, in_dir("chats"), pool, NULL, NULL, &err) != QS_OK) fail_msg("%s", err.text);
+        qsi_log_set(NULL, NULL);
+        drop(&p, &c);
+        if (wide) assert_string_equal(said, "");
+        else if (strstr(said, "2 conversations are longer than the context of 32 tokens") == NULL ||
+                 strstr(said, "the longest, number 3 of '") == NULL)
+            fail_msg("%s", said);
+    }
+}
+
 static void mistakes(void **state) {
     (void)state;
     static const struct {
@@ -200,6 +240,6 @@ static void out_of_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(kept), cmocka_unit_test(valid_files),
                                        cmocka_unit_test(from_a_model), cmocka_unit_test(mistakes),
-                                       cmocka_unit_test(out_of_memory)};
+                                       cmocka_unit_test(long_conversations), cmocka_unit_test(out_of_memory)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
