@@ -38,6 +38,19 @@ done:
     return st;
 }
 
+/* Scores of tokens are of no use with merges, but a file with more or fewer of them lies about one. */
+static qs_status check_scores(const qsi_gguf *g, uint64_t n_tokens, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_gguf_kv *scores = NULL;
+    if (qsi_gguf_find(g, KEY "scores") == NULL) return QS_OK;
+    QS_TRY(find_array(g, KEY "scores", false, QSI_VOCAB_MAX, &scores, err));
+    if (scores->count != n_tokens)
+        QS_FAIL(err, QS_E_FORMAT, "the vocabulary has %llu tokens but %llu scores",
+                (unsigned long long)n_tokens, (unsigned long long)scores->count);
+done:
+    return st;
+}
+
 static qs_status load_tokens(loader *l, const qsi_gguf *g, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_gguf_kv *kv, *types;
@@ -52,6 +65,7 @@ static qs_status load_tokens(loader *l, const qsi_gguf *g, qs_err *err) {
     l->spec.tokens = l->tokens;
     l->spec.types = l->types;
     l->spec.n_tokens = (int64_t)kv->count;
+    QS_TRY(check_scores(g, kv->count, err));
     if (qsi_gguf_find(g, KEY "token_type") == NULL) return QS_OK;
     QS_TRY(find_array(g, KEY "token_type", false, QSI_VOCAB_MAX, &types, err));
     if (types->count != kv->count)

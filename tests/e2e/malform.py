@@ -4,7 +4,9 @@ file by one change. Standard library only.
     python3 malform.py FOLDER [fuzz]    writes them all (fuzz: as corpus files per target instead)
 
 Each case is (name, what, {file: bytes}, words): "info": `qiusuo info` refuses the first of the files;
-"folder": it refuses the folder they are in; "convert": `qiusuo convert` refuses that; "fine": they are sound; and what the one message says.
+"folder": it refuses the folder they are in; "convert": `qiusuo convert` refuses that; "tokenize":
+`qiusuo tokenize` refuses the first file; "chat": a conversation with the folder is refused, its text can
+be continued; "fine", "tokenizes": they are sound; and what the one message says.
 """
 import json
 import os
@@ -243,8 +245,206 @@ def torch_cases():
     yield one("cut", zipped([("archive/data.pkl", b"\x80\x02}.")])[:-10])
 
 
+def byte_symbols():
+    """The 256 characters that stand for bytes, as GPT-2 has them."""
+    own = [*range(0x21, 0x7f), *range(0xa1, 0xad), *range(0xae, 0x100)]
+    rest = [b for b in range(256) if b not in own]
+    return [chr(b if b in own else 0x100 + rest.index(b)) for b in range(256)]
+
+
+BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+TOKENS = byte_symbols() + ["ab", "abc", BOS, EOS]
+TYPES = [1] * 258 + [3, 3]
+MERGES = ["a b", "ab c"]
+T = "tokenizer.ggml."
+
+
+def vocabulary(tokens=TOKENS, types=TYPES, merges=MERGES, more=(), but=()):
+    """A GGUF that is a vocabulary and nothing else. but: keys that are left out."""
+    keys = {"model": (STR, "gpt2"), "pre": (STR, "deepseek-llm"), "tokens": (ARR, (STR, tokens)),
+            "token_type": (ARR, (I32, types)), "merges": (ARR, (STR, merges)),
+            "bos_token_id": (U32, 258), "eos_token_id": (U32, 259)}
+    return gguf([ARCH] + [pair(T + k, *v) for k, v in keys.items() if k not in but] + list(more), [], b"")
+
+
+def vocabulary_cases():
+    def one(name, blob, *words):
+        return ("vocab_" + name, "tokenize", {"vocab_%s.gguf" % name: blob}, words)
+
+    def other(name, key, kind, v, *words):
+        return one(name, vocabulary(but=(key,), more=[pair(T + key, kind, v)]), *words)
+
+    scores = pair(T + "scores", ARR, (F32, [0.0] * len(TOKENS)))
+    yield ("vocab_sound", "tokenizes", {"v.gguf": vocabulary(more=[scores])}, ())
+    for n in (0, 1, len(TOKENS) - 1, len(TOKENS) + 1, 100000):
+        yield other("types_%d" % n, "token_type", ARR, (I32, [1] * n), "token types")
+        yield one("scores_%d" % n, vocabulary(more=[pair(T + "scores", ARR, (F32, [0.0] * n))]), "scores")
+    for key in ("model", "tokens", "merges"):
+        yield one("no_" + key, vocabulary(but=(key,)), T + key)
+    yield other("no_tokens_at_all", "tokens", ARR, (STR, []))
+    yield other("tokens_numbers", "tokens", ARR, (I32, [1] * 260), T + "tokens")
+    yield other("tokens_one_text", "tokens", STR, "a b c", T + "tokens")
+    yield other("merges_numbers", "merges", ARR, (U8, [1] * 9), T + "merges")
+    yield other("types_floats", "token_type", ARR, (F32, [1.0] * 260), "token_type")
+    yield other("types_texts", "token_type", ARR, (STR, ["1"] * 260), "token_type")
+    for t in (0, 7, -1, 257, 2**31 - 1):
+        yield one("type_%d" % t, vocabulary(types=[t] + TYPES[1:]), "token 0")
+    for name, text_, words in (("empty", "", "token 257"), ("not_utf8", b"\xff\xfe", "token 257"),
+                               ("half_a_character", b"\xe4\xbd", "token 257"),
+                               ("surrogate", b"\xed\xa0\x80", "token 257"),
+                               ("of_megabytes", "a" * (3 << 20), "token 257"), ("twice", "a", "both 'a'")):
+        yield one("token_" + name, vocabulary(TOKENS[:257] + [text_] + TOKENS[258:], merges=MERGES[:1]), words)
+    yield one("byte_without_symbol", vocabulary(["x" * 99] + TOKENS[1:]), "byte")
+    for name, m, words in (("unknown_left", "zzz a", "merge 2"), ("unknown_right", "a zzz", "merge 2"),
+                           ("makes_nothing", "a c", "merge 2"), ("twice", "a b", "the same"),
+                           ("no_space", "ab", "merge 2"), ("two_spaces", "a b c", "merge 2"),
+                           ("ends_in_space", "a ", "merge 2"), ("empty", "", "merge 2"),
+                           ("of_markers", BOS + " a", "merge 2"), ("not_utf8", b"\xff a", "merge 2")):
+        yield one("merge_" + name, vocabulary(merges=MERGES + [m]), words)
+    for key in ("bos", "eos", "padding", "fim_pre"):
+        for v in (260, 2**31, 2**32 - 1):
+            yield other("%s_%d" % (key, v), key + "_token_id", U32, v, key)
+        yield other(key + "_negative", key + "_token_id", I32, -7, key)
+        yield other(key + "_text", key + "_token_id", STR, "258", key)
+        yield other(key + "_float", key + "_token_id", F32, 258.0, key)
+    yield other("bos_2_63", "bos_token_id", U64, 2**63)
+    yield other("add_bos_number", "add_bos_token", U32, 1, "add_bos")
+    yield other("other_model", "model", STR, "llama", "'llama'")
+    yield other("model_number", "model", U32, 4, T + "model")
+    yield other("other_pre", "pre", STR, "x" * 100000, "pre-tokenizer")
+    yield one("no_pre", vocabulary(but=("pre",)), T + "pre")
+    for name, kind, v in (("array", ARR, (STR, ["x"])), ("number", U32, 7)):
+        yield one("template_" + name, vocabulary(more=[pair("tokenizer.chat_template", kind, v)]),
+                  "chat_template")
+    yield ("vocab_template_of_10_mb", "tokenizes", {"v.gguf": vocabulary(
+        more=[pair("tokenizer.chat_template", STR, "{{ x }}" * (10 << 20 >> 3))])}, ())
+
+
+GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "hf", "dense")
+
+
+def golden(name):
+    with open(os.path.join(GOLDEN, name), "rb") as f:
+        return f.read()
+
+
+def tokenizer_cases():
+    """tokenizer.json, with tokenizer_config.json beside it."""
+    sound = json.loads(golden("tokenizer.json"))
+    n = 1 + max(t["id"] for t in sound["added_tokens"])
+
+    def one(name, change, *words, config=None, what="tokenize"):
+        blob = change
+        if not isinstance(change, bytes):
+            tok = json.loads(json.dumps(sound))
+            change(tok)
+            blob = json.dumps(tok).encode()
+        files = {"tokenizer.json": blob}
+        if config is not None:
+            files["tokenizer_config.json"] = config if isinstance(config, bytes) else json.dumps(config).encode()
+        return ("tok_" + name, what, files, words)
+
+    def put(*path):
+        """Puts the last of path at the place that the others name."""
+        def change(tok):
+            for key in path[:-2]:
+                tok = tok[key]
+            tok[path[-2]] = path[-1]
+        return change
+
+    def more(key, *items):
+        def change(tok):
+            (tok if key == "added_tokens" else tok["model"])[key].extend(items)
+        return change
+
+    yield one("sound", lambda tok: None, what="tokenizes")
+    pairs = [m.split(" ") if isinstance(m, str) else m for m in sound["model"]["merges"]]
+    yield one("merges_as_pairs", put("model", "merges", pairs), what="tokenizes")
+    yield one("merges_as_texts", put("model", "merges", [" ".join(p) for p in pairs]), what="tokenizes")
+    yield one("merges_of_both_kinds", put("model", "merges", pairs[:1] + [" ".join(p) for p in pairs[1:]]),
+              what="tokenizes")
+    whole = json.dumps(sound).encode()
+    for share in (0, 1, 7, 50, 99):
+        yield one("cut_%d" % share, whole[:len(whole) * share // 100], "tokenizer.json")
+    yield one("deep", b'{"model":' + b"[" * 200000 + b"]" * 200000 + b"}", "nested")
+    yield one("deep_objects", b'{"a":' * 200000 + b"1" + b"}" * 200000, "nested")
+    yield one("not_utf8", whole.replace(b'"BPE"', b'"B\xff\xfeE"'))
+    yield one("nul", whole.replace(b'"BPE"', b'"B\\u0000E"'))
+    yield one("key_twice", whole.replace(b'"model":', b'"model": 1, "model":', 1))
+    for name, v in (("array", b"[]"), ("number", b"7"), ("text", b'"x"'), ("null", b"null")):
+        yield one("is_" + name, v)
+    for name, v in (("none", None), ("array", []), ("text", "BPE"), ("number", 3), ("empty", {})):
+        yield one("model_" + name, put("model", v))
+    yield one("model_unigram", put("model", "type", "Unigram"), "Unigram")
+    for name, v in (("array", ["a"]), ("number", 1), ("none", None), ("empty", {})):
+        yield one("vocab_" + name, put("model", "vocab", v))
+    for name, v in (("float", 1.5), ("text", "1"), ("negative", -1), ("2_40", 2**40), ("2_70", 2**70),
+                    ("gap", n + 5), ("taken", 0), ("null", None), ("array", [1])):
+        yield one("id_" + name, put("model", "vocab", "zz", v))
+    for name, v in (("none", None), ("object", {}), ("text", "a b"), ("numbers", [1, 2]), ("nulls", [None])):
+        yield one("merges_" + name, put("model", "merges", v), "merge")
+    for name, v in (("three", ["a", "b", "c"]), ("one", ["a"]), ("numbers", [1, 2]), ("no_space", "ab"),
+                    ("unknown", "zzz zzz"), ("empty_text", ""), ("nested", [["a", "b"], "c"])):
+        yield one("merge_" + name, more("merges", v), "merge")
+    added = {"content": "<x>", "special": True}
+    for name, v in (("collides", {**added, "id": 0}), ("taken", {**added, "id": n - 1}),
+                    ("gap", {**added, "id": n + 9}), ("huge", {**added, "id": 2**40}),
+                    ("negative", {**added, "id": -3}), ("no_id", added), ("id_text", {**added, "id": "1"}),
+                    ("no_content", {"id": n}), ("content_number", {"id": n, "content": 5}),
+                    ("empty", {"id": n, "content": ""}), ("same_text", {"id": n, "content": BOS}),
+                    ("text", "<x>"), ("null", None), ("of_megabytes", {"id": n, "content": "x" * (2 << 20)})):
+        yield one("added_" + name, more("added_tokens", v))
+    yield one("pre_missing", put("pre_tokenizer", None), "pre-tokenizer")
+    yield one("pre_array", put("pre_tokenizer", []), "pre-tokenizer")
+    yield one("pre_many", put("pre_tokenizer", "pretokenizers", [{"type": "Digits"}] * 5000), "pre-tokenizer")
+    for name, regex in (("backtracks", "(a+)+$"), ("empty", ""), ("bracket", "["), ("wide", "[" + "a" * 100000),
+                        ("all", "[\x01-\U0010ffff]"), ("backwards", "[z-a]")):
+        yield one("regex_" + name, put("pre_tokenizer", "pretokenizers", [
+            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]), "pre-tokenizer")
+    yield one("normalizer", put("normalizer", {"type": "Replace"}), "normalizer")
+    for name, v in (("cut", b'{"a":'), ("deep", b"[" * 200000), ("unknown_bos", {"bos_token": "<none>"})):
+        yield one("config_" + name, lambda tok: None, config=v)
+    for name, v in (("array", []), ("numbers", {"bos_token": 7, "chat_template": 9, "add_bos_token": "yes"}),
+                    ("templates", {"chat_template": [{"name": "default"}, 7, {"template": "x"}]})):
+        yield one("config_" + name, lambda tok: None, config=v, what="tokenizes")
+
+
+def template_cases():
+    """Templates that are programs: none runs, and none is taken for one that is known."""
+    model = {name: golden(name) for name in ("config.json", "model.safetensors", "tokenizer.json")}
+    user, assistant = "<｜User｜>", "<｜Assistant｜>"
+    turns = "{%% for m in messages %%}{{ '%s' + m['content'] }}{%% endfor %%}" % user
+
+    def one(name, text):
+        return ("jinja_" + name, "chat", dict(model, **{"chat_template.jinja": text.encode()}),
+                ("chat template is not known",))
+
+    yield one("empty_loop", "{% for i in range(10**9) %}{% endfor %}")
+    yield one("loop", "{% for i in range(10**9) %}{{ '#' * 10**9 }}{% endfor %}" + turns)
+    yield one("loops", "{% for i in range(99999) %}" * 2000 + "x" + "{% endfor %}" * 2000)
+    yield one("power", "{{ 9**9**9**9 }}" + turns)
+    yield one("classes", "{{ ''.__class__.__mro__[1].__subclasses__() }}" + turns)
+    yield one("system", "{{ cycler.__init__.__globals__.os.popen('touch ran').read() }}" + turns)
+    yield one("attr", "{{ messages|attr('__class__')|attr('__base__') }}" + turns)
+    yield one("include", "{% include '/etc/passwd' %}" + turns)
+    yield one("import", "{% import '/etc/passwd' as x %}{{ x.system('touch ran') }}")
+    yield one("extends", "{% extends 'http://127.0.0.1:1/x' %}")
+    yield one("recursion", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}")
+    yield one("open_output", "{{ " * 300000)
+    yield one("open_statement", turns + "{%" * 300000)
+    yield one("open_comment", "{#" * 300000)
+    yield one("open_quote", "{{ '" + "\\" * 900001)
+    yield one("brackets", "{{ x" + "(" * 900000 + " }}")
+    yield one("literals", "{{ " + "'a' + " * 140000 + "'b' }}")
+    yield one("nothing", "\0\1\2\x7f")
+    yield one("foreign_roles", "<|im_start|>user\n{{ messages[0]['content'] }}<|im_end|>\n")
+    yield one("almost_known", turns.replace(user, user + "{{ x }}") + assistant)
+
+
 def all_cases():
-    for make in (gguf_cases, split_cases, safetensors_cases, config_cases, torch_cases):
+    for make in (gguf_cases, split_cases, safetensors_cases, config_cases, torch_cases, vocabulary_cases,
+                 tokenizer_cases, template_cases):
         yield from make()
 
 
