@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <fcntl.h>
 
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 
 #include "args.h"
 #include "ui.h"
+#include "../sys/tmpdir.h"
 
 static void sizes(void **state) {
     (void)state;
@@ -83,10 +85,11 @@ static void harmless(void **state) {
 
 static void reading(void **state) {
     (void)state;
-    char path[] = "/tmp/qiusuo-ui-XXXXXX", *text = NULL;
+    const char *path = tmp_path("text");
+    char *text = NULL;
     size_t n = 0, big = 300000;
     qs_err err;
-    int fd = mkstemp(path);
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
     assert_true(fd >= 0);
     assert_int_equal(write(fd, "a\0春", 5), 5);
     assert_int_equal(qsa_read_text(path, 5, &text, &n, &err), QS_OK);
@@ -171,5 +174,5 @@ int main(void) {
         cmocka_unit_test(reading), cmocka_unit_test(utf8),
         cmocka_unit_test(interrupts), cmocka_unit_test(progress_is_silent_in_a_pipe),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

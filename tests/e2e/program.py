@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import struct
@@ -45,6 +46,21 @@ def run(*args, stdin=b"", env=None):
     p = subprocess.run([PROGRAM, *args], input=stdin, stdout=subprocess.PIPE,
                        stderr=subprocess.PIPE, timeout=TIMEOUT, env=env or ENV)
     return p.returncode, p.stdout, p.stderr
+
+
+def limited(setup, *args, stdin=b""):
+    """run() with `setup` called in the child before the program: limits, signals."""
+    p = subprocess.run([PROGRAM, *args], input=stdin, capture_output=True, timeout=TIMEOUT, env=ENV,
+                       preexec_fn=setup, check=False)
+    return p.returncode, p.stdout, p.stderr
+
+
+def small_files(most):
+    """For limited(): no file can grow beyond `most` bytes, as on a disk that is full then."""
+    def setup():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    return setup
 
 
 class Terminal:

@@ -6,13 +6,7 @@ import shutil
 import subprocess
 import unittest
 
-from program import ENV, FOLDER, PROGRAM, TIMEOUT, main, model, run
-
-
-def limited(setup, *args, stdin=b""):
-    p = subprocess.run([PROGRAM, *args], input=stdin, capture_output=True, timeout=TIMEOUT, env=ENV,
-                       preexec_fn=setup, check=False)
-    return p.returncode, p.stdout, p.stderr
+from program import ENV, FOLDER, PROGRAM, TIMEOUT, limited, main, model, run
 
 
 class Faults(unittest.TestCase):

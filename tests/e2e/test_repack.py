@@ -2,13 +2,11 @@
 whatever is wrong with a copy, the model runs."""
 import json
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import unittest
 
-from program import ENV, FOLDER, PROGRAM, TIMEOUT, Terminal, main, model, run
+from program import ENV, FOLDER, PROGRAM, TIMEOUT, Terminal, limited, main, model, run, small_files
 
 
 def score(path, *options, **kw):
@@ -86,15 +84,11 @@ class Repack(unittest.TestCase):
             pass
         self.same(path, "--repack-cache=" + file, note=b"no repacked copy is kept")
 
-        def small_files():
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))
         _, want, _ = score(path)
-        p = subprocess.run([PROGRAM, "score", "-m", path, "--ids", "1 2 3 4 5 6", "--top", "3",
-                            "--repack-cache=" + self.dir], capture_output=True, timeout=TIMEOUT,
-                           env=ENV, preexec_fn=small_files, check=False)
-        self.assertEqual((p.returncode, p.stdout), (0, want), p.stderr)
-        self.assertIn(b"no repacked copy is kept", p.stderr)
+        rc, out, err = limited(small_files(100000), "score", "-m", path, "--ids", "1 2 3 4 5 6", "--top",
+                               "3", "--repack-cache=" + self.dir)
+        self.assertEqual((rc, out), (0, want), err)
+        self.assertIn(b"no repacked copy is kept", err)
         self.assertEqual(self.copies(), [])
 
     def test_two_at_once(self):

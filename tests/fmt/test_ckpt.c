@@ -12,19 +12,14 @@
 #include "base/mem.h"
 #include "fmt/ckpt.h"
 #include "sys/file.h"
+#include "../sys/tmpdir.h"
 
-static char path[64];
+static const char *path;
 
 static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof(path), "/tmp/qs-ckpt-%ld", (long)getpid());
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    unlink(path);
-    return 0;
+    int rc = tmp_setup(state);
+    path = tmp_path("ckpt");
+    return rc;
 }
 
 static void write_one(uint64_t *bytes, uint64_t *hash) {
@@ -109,5 +104,5 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(round_trip),
                                        cmocka_unit_test(damage_is_refused),
                                        cmocka_unit_test(aborted_leaves_nothing)};
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, tmp_teardown);
 }

@@ -9,6 +9,7 @@
 #include "measure/task_answer.h"
 #include "measure/task_code.h"
 #include "sys/file.h"
+#include "../sys/tmpdir.h"
 
 #define PYTHON "/usr/bin/python3"
 
@@ -40,7 +41,9 @@ static const char *outcome(const char *completion, bool fenced, double seconds) 
 }
 
 static void programs(void **state) {
-    static const struct { const char *completion, *how; } cases[] = {
+    char writes[600];
+    snprintf(writes, sizeof writes, "    return open('%s', 'w').write('') + sum(numbers)\n", tmp_path("made"));
+    const struct { const char *completion, *how; } cases[] = {
         { "    return sum(numbers)\n", "passed" },
         { "    return 0\n", "failed" },
         { "    return sum(numbers\n", "failed" },
@@ -49,7 +52,7 @@ static void programs(void **state) {
         { "    import os\n    os.abort()\n", "crashed" },
         { "    while True: pass\n", "timed out" },
         { "    import time\n    time.sleep(60)\n", "timed out" },
-        { "    return open('/tmp/qiusuo-code', 'w').write('') + sum(numbers)\n", "failed" },
+        { writes, "failed" },
         { "    import os\n    os.system('true')\n    return os.fork() or sum(numbers)\n", "failed" },
         { "    print('noise' * 100000)\n    return sum(numbers)\n", "passed" },
         { "    import os\n    os.write(3, b'0123456789abcdef')\n    return sum(numbers)\n", "failed" },
@@ -63,7 +66,7 @@ static void programs(void **state) {
     static const char chat[] = "It is easy:\n```python\ndef total(numbers):\n    return sum(numbers)\n"
                                "```\n";
     assert_string_equal(outcome(chat, true, 30), "passed");
-    assert_false(qsi_path_exists("/tmp/qiusuo-code"));
+    assert_false(qsi_path_exists(tmp_path("made")));
 }
 
 static void no_interpreter(void **state) {
@@ -78,5 +81,5 @@ static void no_interpreter(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(programs), cmocka_unit_test(no_interpreter) };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

@@ -19,6 +19,7 @@
 #include "model/model.h"
 #include "sys/cpu.h"
 #include "sys/direct.h"
+#include "../sys/tmpdir.h"
 
 enum { PROMPT = 12, STEPS = 5, ROWS = 8 };
 
@@ -133,7 +134,7 @@ static inline qs_status feed(run *r, int from, int n, bool logits, qs_err *err) 
 }
 
 static inline void path_of(char *out, size_t cap) {
-    snprintf(out, cap, "/tmp/qsi_test_residency_%ld.gguf", (long)getpid());
+    snprintf(out, cap, "%s", tmp_path("residency.gguf"));
 }
 
 /* Bytes of all weights but the embedding, roughly. */

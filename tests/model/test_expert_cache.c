@@ -7,7 +7,7 @@ static void test_statistics(void **state) {
     qsi_config c = config_of(&(shape){.moe = true});
     qs_err err = {0};
     qsi_model_io io;
-    char path[64];
+    char path[512];
     run r;
     path_of(path, sizeof path);
     write_model(&c, path, QSI_F32);
@@ -42,7 +42,7 @@ static void test_read_ahead(void **state) {
     qsi_config c = config_of(&(shape){.moe = true});
     qs_err err = {0};
     qsi_model_io io;
-    char path[64];
+    char path[512];
     run r;
     c.n_expert_used = 7; /* of 8: with 8 rows all but certain */
     path_of(path, sizeof path);
@@ -63,5 +63,5 @@ int main(void) {
         cmocka_unit_test(test_statistics),
         cmocka_unit_test(test_read_ahead),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

@@ -9,7 +9,7 @@ static void test_right(void **state) {
     qsi_config c = config_of(&(shape){.moe = true});
     qs_err err = {0};
     qsi_model_io io;
-    char path[64];
+    char path[512];
     run r;
     path_of(path, sizeof path);
     layer_scale = 0;
@@ -34,7 +34,7 @@ static void test_wrong(void **state) {
     qsi_config c = config_of(&(shape){.moe = true});
     qs_err err = {0};
     qsi_model_io io;
-    char path[64];
+    char path[512];
     run want, got;
     path_of(path, sizeof path);
     write_model(&c, path, QSI_Q8_0);
@@ -64,5 +64,5 @@ int main(void) {
         cmocka_unit_test(test_right),
         cmocka_unit_test(test_wrong),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

@@ -5,6 +5,7 @@
  * positions are there than may be chosen, others beyond; damaged weights of the indexer are found.
  * Tolerance: as test_mla.c. */
 #include "mla_testing.h"
+#include "../sys/tmpdir.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -94,15 +95,13 @@ static void test_same_bits(void **state) {
 }
 
 /* ---- beside dense attention ---- */
-static void copy_path(char out[64]) {
-    snprintf(out, 64, "/tmp/qsi_test_indexer_%ld.gguf", (long)getpid());
-}
+static void copy_path(char out[512]) { snprintf(out, 512, "%s", tmp_path("indexer.gguf")); }
 
 /* A file of configuration c with the tensors of g that c has; one value of tensor `damaged` is NaN. */
 static void write_copy(const qsi_gguf *g, const qsi_config *c, const char *damaged) {
     qs_err err = {0};
     qsi_gguf_writer *w = NULL;
-    char path[64];
+    char path[512];
     copy_path(path);
     if (qsi_gguf_writer_open(&w, path, &err) != QS_OK) fail_msg("%s", err.text);
     assert_int_equal(qsi_config_put_gguf(c, w), QS_OK);
@@ -196,5 +195,5 @@ int main(void) {
         cmocka_unit_test(test_dense_while_short),
         cmocka_unit_test(test_damaged),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

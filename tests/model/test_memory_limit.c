@@ -17,6 +17,7 @@
 #include "model/model.h"
 #include "sys/file.h"
 #include "large_model.h"
+#include "../sys/tmpdir.h"
 
 enum { ROWS = 16, POSITIONS = 1024 };
 
@@ -31,7 +32,7 @@ static const qsi_config shapes[] = {
 };
 
 static void path_of(char *out, size_t cap) {
-    snprintf(out, cap, "/tmp/qsi_test_memory_limit_%ld.gguf", (long)getpid());
+    snprintf(out, cap, "%s", tmp_path("memory_limit.gguf"));
 }
 
 typedef struct use {
@@ -87,7 +88,7 @@ static void fill(use *u, qsi_type kv_type, int n_pos) {
  * done less before, is within each. */
 static void test_within(void **state) {
     (void)state;
-    char path[64];
+    char path[512];
     qs_err err = {0};
     if (status_bytes("VmHWM:") == 0) skip();
     path_of(path, sizeof path);
@@ -124,7 +125,7 @@ static void test_within(void **state) {
 /* Weights give way to the cache that is asked for, until a plan for them is no longer possible. */
 static void test_cache_asked_for(void **state) {
     (void)state;
-    char path[64];
+    char path[512];
     qs_err err = {0};
     const qsi_config *c = &shapes[0];
     uint64_t small = 0, large = 0;
@@ -171,5 +172,5 @@ int main(void) {
         cmocka_unit_test(test_within), /* first: the peak is the process's */
         cmocka_unit_test(test_cache_asked_for),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

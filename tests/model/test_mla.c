@@ -17,6 +17,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "mla_testing.h"
+#include "../sys/tmpdir.h"
 
 enum { MAX_N = 90 };
 static void check_golden(const char *name, qsi_isa isa) {
@@ -69,9 +70,7 @@ static qsi_config config(bool whole) {
                         .kv_b_whole = whole};
 }
 
-static void path_of(char out[64]) {
-    snprintf(out, 64, "/tmp/qsi_test_mla_%ld.gguf", (long)getpid());
-}
+static void path_of(char out[512]) { snprintf(out, 512, "%s", tmp_path("mla.gguf")); }
 
 /* Random weights, those of attn_kv_b and of attn_k_b and attn_v_b the same. */
 static void fill(const qsi_config *c, const qsi_tensor_spec *t, uint64_t seed, float *x) {
@@ -148,7 +147,7 @@ static double allowed(qsi_type t) {
 static void agree(bool whole, qsi_type type, qsi_isa isa, float *prompt) {
     qsi_config c = config(whole);
     if (qsi_type_get(type)->block == 256) c.kv_rank = 256; /* the other rows are BF16 */
-    char path[64];
+    char path[512];
     int32_t ids[MAX_N];
     runner r;
     float *other = qsi_alloc((size_t)(MAX_N * c.n_vocab), sizeof *other);
@@ -197,5 +196,5 @@ int main(void) {
         cmocka_unit_test(test_v2_v3),
         cmocka_unit_test(test_paths_agree),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

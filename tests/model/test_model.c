@@ -15,6 +15,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "model/model.h"
+#include "../sys/tmpdir.h"
 
 enum { VOCAB = 61, LEN = 70 };
 
@@ -50,9 +51,7 @@ static qsi_config config_of(qsi_arch arch) {
     return c;
 }
 
-static void path_of(char out[64]) {
-    snprintf(out, 64, "/tmp/qsi_test_model_%ld.gguf", (long)getpid());
-}
+static void path_of(char out[512]) { snprintf(out, 512, "%s", tmp_path("model.gguf")); }
 
 static qsi_type rounded_by = QSI_TYPE_NONE; /* values are first made those of this type */
 
@@ -62,7 +61,7 @@ static void write_poisoned(const qsi_config *c, qsi_type type, const char *poiso
                            const char *drop) {
     qs_err err = {0};
     qsi_gguf_writer *w = NULL;
-    char path[64];
+    char path[512];
     path_of(path);
     assert_int_equal(qsi_gguf_writer_open(&w, path, &err), QS_OK);
     assert_int_equal(qsi_config_put_gguf(c, w), QS_OK);
@@ -176,7 +175,7 @@ static void check_bits(qsi_arch arch, qsi_type type, qsi_isa isa, bool exact) {
     int32_t ids[2 * LEN];
     size_t bytes = sizeof(float) * LEN * VOCAB;
     float *want = qsi_alloc(1, bytes), *got = qsi_alloc(2, bytes);
-    char path[64];
+    char path[512];
     path_of(path);
     write_model(&c, type, NULL);
     random_ids(ids, 2 * LEN, 9);
@@ -247,7 +246,7 @@ static void test_bits_sparse(void **s) {
  * them. */
 static double logits_of(qsi_isa isa, bool exact, const float *want, float *z) {
     int32_t ids[LEN];
-    char path[64];
+    char path[512];
     runner r = {.exact = exact};
     double far = 0, top = 0;
     path_of(path);
@@ -271,7 +270,7 @@ static void test_exact(void **s) {
                                    QSI_Q2_K, QSI_Q3_K, QSI_Q4_K, QSI_Q5_K, QSI_Q6_K};
     size_t n = LEN * VOCAB;
     float *want = qsi_alloc(n, sizeof *want), *z = qsi_alloc(n, sizeof *z);
-    char path[64];
+    char path[512];
     path_of(path);
     for (size_t i = 0; i < QSI_COUNT(all); i++) {
         qsi_config c = config_of(QSI_ARCH_LLAMA);
@@ -345,7 +344,7 @@ static void test_golden(void **s) {
 /* NaN and infinity in each kind of tensor: the message says which layer gave them first. */
 static void check_numeric(const char *tensor, float bad, const char *says) {
     qsi_config c = config_of(QSI_ARCH_DEEPSEEK);
-    char path[64];
+    char path[512];
     path_of(path);
     write_poisoned(&c, QSI_F32, tensor, bad, NULL);
     runner r = {0};
@@ -389,7 +388,7 @@ static void test_numeric(void **s) {
 static void test_arguments(void **s) {
     (void)s;
     qsi_config c = config_of(QSI_ARCH_LLAMA);
-    char path[64];
+    char path[512];
     path_of(path);
     write_model(&c, QSI_F32, NULL);
     runner r = {0};
@@ -423,7 +422,7 @@ static void test_arguments(void **s) {
 static void check_memory(qsi_arch arch, bool whole, int64_t least) {
     qsi_config c = config_of(arch);
     c.kv_b_whole = whole;
-    char path[64];
+    char path[512];
     path_of(path);
     write_model(&c, QSI_Q8_0, NULL);
     qsi_gguf *g = NULL;
@@ -466,7 +465,7 @@ static void test_memory(void **s) {
 
 static void open_fails(const qsi_config *file, const char *drop, qs_status want, const char *says) {
     qs_err err = {0};
-    char path[64];
+    char path[512];
     path_of(path);
     write_model(file, QSI_F32, drop);
     runner r = {0};
@@ -498,7 +497,7 @@ static void test_freqs(void **s) {
     qsi_config c = config_of(QSI_ARCH_LLAMA);
     int32_t ids[8];
     float z[2][8 * VOCAB];
-    char path[64];
+    char path[512];
     qs_err err = {0};
     runner r = {0};
     path_of(path);
@@ -531,7 +530,7 @@ static void test_tied(void **s) {
     float z[2][8 * VOCAB];
     random_ids(ids, 8, 2);
     for (int i = 0; i < 2; i++) {
-        char path[64];
+        char path[512];
         path_of(path);
         write_model(&c, QSI_Q8_0, drop[i]);
         runner r = {0};
@@ -553,5 +552,5 @@ int main(void) {
         cmocka_unit_test(test_open),        cmocka_unit_test(test_tied),
         cmocka_unit_test(test_memory),   cmocka_unit_test(test_exact),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "model/packed.h"
 #include "sys/file.h"
+#include "../sys/tmpdir.h"
 
 enum { N = 3 };
 static const qsi_packed_id id = {.source = 11, .layout = 22, .isa = "ref"};
@@ -22,13 +23,13 @@ static const qsi_packed_weight weights[N] = {
     {.name = 2, .kind = QSI_MM_F32, .n_out = 3, .n_in = 5, .bytes = 3 << 20},
     {.name = 3, .kind = QSI_MM_Q4_K, .n_out = 1, .n_in = 256, .bytes = 64},
 };
-static char path[64];
+static char path[512];
 static uint8_t *content;
 
 static void write_copy(void) {
     qs_err err = {0};
     qsi_packed_writer *w = NULL;
-    snprintf(path, sizeof path, "/tmp/qsi_test_packed_%ld.qspacked", (long)getpid());
+    snprintf(path, sizeof path, "%s", tmp_path("copy.qspacked"));
     if (qsi_packed_writer_open(&w, path, &id, 1 << 20, &err) != QS_OK) fail_msg("%s", err.text);
     for (int i = 0; i < N; i++)
         assert_int_equal(qsi_packed_put(w, &weights[i], content + i, &err), QS_OK);
@@ -36,8 +37,8 @@ static void write_copy(void) {
 }
 
 static int setup(void **state) {
-    (void)state;
     qsi_rng r;
+    if (tmp_setup(state) != 0) return -1;
     qsi_rng_init(&r, 3);
     content = qsi_alloc(4 << 20, 1);
     for (size_t i = 0; i < 4 << 20; i++) content[i] = (uint8_t)qsi_rng_u64(&r);
@@ -46,13 +47,8 @@ static int setup(void **state) {
 }
 
 static int teardown(void **state) {
-    (void)state;
-    char lock[80];
-    snprintf(lock, sizeof lock, "%s.lock", path);
-    unlink(path);
-    unlink(lock);
     qsi_free(content);
-    return 0;
+    return tmp_teardown(state);
 }
 
 static int told;
@@ -114,7 +110,7 @@ static void test_for_something_else(void **state) {
     other = id;
     other.exact = true;
     assert_int_equal(qsi_packed_open(&p, path, &other, &err), QS_E_STATE);
-    assert_int_equal(qsi_packed_open(&p, "/tmp/qsi_no_such.qspacked", &id, &err), QS_E_NOTFOUND);
+    assert_int_equal(qsi_packed_open(&p, tmp_path("no_such.qspacked"), &id, &err), QS_E_NOTFOUND);
     assert_null(p);
 }
 

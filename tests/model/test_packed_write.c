@@ -13,8 +13,9 @@
 #include "model/packed.h"
 #include "op/op.h"
 #include "sys/file.h"
+#include "../sys/tmpdir.h"
 
-static char model[64], folder[64];
+static char model[512], folder[512];
 static char notes[4096];
 
 static void keep_note(void *user, qsi_log_level level, const char *text) {
@@ -24,21 +25,12 @@ static void keep_note(void *user, qsi_log_level level, const char *text) {
     snprintf(notes + n, sizeof notes - n, "%s\n", text);
 }
 
-static void remove_all(void) {
-    char path[400];
-    DIR *d = opendir(folder);
-    for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
-        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-        unlink(path);
-    }
-    if (d) closedir(d);
-    rmdir(folder);
-}
+static void remove_all(void) { tmp_remove(folder); }
 
 static int begin(void **state) {
     (void)state;
     path_of(model, sizeof model);
-    snprintf(folder, sizeof folder, "/tmp/qsi_test_packed_%ld", (long)getpid());
+    snprintf(folder, sizeof folder, "%s", tmp_path("packed"));
     remove_all();
     notes[0] = '\0';
     qsi_log_set(keep_note, NULL);
@@ -255,7 +247,7 @@ static void test_other_writers(void **state) {
     (void)state;
     qs_err err = {0};
     qsi_str copy = {0};
-    char left[512], byte;
+    char left[1200], byte;
     int ready[2], go[2];
     make_model(false, QSI_Q8_0);
     copy_path(&copy);
@@ -329,7 +321,7 @@ static void test_names(void **state) {
     assert_string_not_equal(a.data, b.data);
     assert_non_null(strstr(a.data, "/qsi_test_residency_"));
     qsi_str_clear(&b);
-    assert_int_equal(qsi_packed_path(&b, folder, "/tmp/qsi_no_such.gguf", false, &err),
+    assert_int_equal(qsi_packed_path(&b, folder, tmp_path("no_such.gguf"), false, &err),
                      QS_E_NOTFOUND);
     qsi_str_release(&a);
     qsi_str_release(&b);
@@ -360,5 +352,5 @@ int main(void) {
         TEST(test_other_writers),      TEST(test_out_of_core),   TEST(test_names),
         TEST(test_layout),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

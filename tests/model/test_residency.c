@@ -13,7 +13,7 @@ static qs_status whole(run *r, qs_err *err) {
 static void check(const shape *s) {
     qsi_config c = config_of(s);
     qs_err err = {0};
-    char path[64];
+    char path[512];
     path_of(path, sizeof path);
     write_model(&c, path, s->type);
     uint64_t all = weights(path);
@@ -76,7 +76,7 @@ static void test_moe(void **state) {
 
 static void test_too_little(void **state) {
     (void)state;
-    char path[64];
+    char path[512];
     qs_err err = {0};
     run r;
     path_of(path, sizeof path);
@@ -90,7 +90,7 @@ static void test_too_little(void **state) {
 /* The file is cut short while it is in use. */
 static void test_truncated(void **state) {
     (void)state;
-    char path[64];
+    char path[512];
     qs_err err = {0};
     run r;
     path_of(path, sizeof path);
@@ -116,7 +116,7 @@ static void test_truncated(void **state) {
 /* Every read in turn fails, while loading or in a step: an error each time. */
 static void test_disk_fails(void **state) {
     (void)state;
-    char path[64];
+    char path[512];
     run r;
     path_of(path, sizeof path);
     for (int moe = 0; moe < 2; moe++) {
@@ -151,5 +151,5 @@ int main(void) {
         cmocka_unit_test(test_disk_fails),
 #endif
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

@@ -20,6 +20,7 @@
 #include "model/model.h"
 #include "model/packed.h"
 #include "large_model.h"
+#include "../sys/tmpdir.h"
 
 static qsi_config config_of(qsi_arch arch) {
     qsi_config c = {.arch = arch, .n_vocab = 2000, .n_layer = 6, .d_model = 1024, .n_head = 16,
@@ -94,8 +95,8 @@ static void check_open(const char *path, const char *packed) {
 }
 
 static void check(qsi_config c, qsi_type type) {
-    char path[64], packed[80], lock[90];
-    snprintf(path, sizeof path, "/tmp/qsi_test_resident_%ld.gguf", (long)getpid());
+    char path[512], packed[530], lock[540];
+    snprintf(path, sizeof path, "%s", tmp_path("resident.gguf"));
     snprintf(packed, sizeof packed, "%s.qspacked", path);
     snprintf(lock, sizeof lock, "%s.lock", packed);
     write_model(&c, path, type);
@@ -136,5 +137,5 @@ int main(void) {
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_moe),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

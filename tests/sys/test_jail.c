@@ -12,6 +12,7 @@
 #include "sys/file.h"
 #include "sys/jail.h"
 #include "sys/osinfo.h"
+#include "../sys/tmpdir.h"
 
 #define PYTHON "/usr/bin/python3"
 
@@ -80,9 +81,8 @@ static void input_and_output(void **state) {
 
 static void changes_nothing(void **state) {
     need_sandbox();
-    char script[256], path[64];
-    snprintf(path, sizeof path, "/tmp/qiusuo-jail-%d", (int)getpid());
-    unlink(path);
+    char script[1200];
+    const char *path = tmp_path("made");
     snprintf(script, sizeof script, "{ echo x > %s; } 2>&- || echo none >&3", path);
     says(script, "none\n");
     assert_false(qsi_path_exists(path));
@@ -118,10 +118,10 @@ static void alone(void **state) {
 static void reads_the_system_alone(void **state) {
     need_sandbox();
     qsi_osinfo o;
-    char path[64], script[128];
+    char script[600];
+    const char *path = tmp_path("secret");
     qsi_osinfo_read(&o, "/");
     if (o.landlock == 0) skip();
-    snprintf(path, sizeof path, "/tmp/qiusuo-jail-%d", (int)getpid());
     FILE *f = fopen(path, "w");
     assert_non_null(f);
     fputs("secret\n", f);
@@ -186,5 +186,5 @@ int main(void) {
         cmocka_unit_test(alone), cmocka_unit_test(reads_the_system_alone), cmocka_unit_test(python),
         cmocka_unit_test(errors),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }
