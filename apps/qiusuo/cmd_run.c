@@ -131,7 +131,7 @@ static int answer(args *a, const qsa_cmd *cmd, const qs_model *m, qs_session *s,
     return rc;
 }
 
-/* No prompt at all: a text may begin from nothing when that is what was asked for, a conversation not. */
+/* No prompt at all: a text may begin from nothing when that was asked for, a conversation may not. */
 static int check_empty(const args *a, bool given) {
     if (a->raw && given) {
         qsa_say("the prompt is empty: a text is begun from nothing");

@@ -94,8 +94,9 @@ static qs_status to_folder(const qs_convert_opts *o, const qsi_mix *mix, const c
     qsi_hf_export_opts x = {.type = QSI_TYPE_NONE, .progress = o->progress, .user = o->user};
     if (o->n_tensor_types > 0 || o->imatrix != NULL ||
         (mix != NULL && mix->base != QSI_F32 && mix->base != QSI_F16 && mix->base != QSI_BF16))
-        QS_FAIL(err, QS_E_ARG, "'%s' is a folder, and the matrices of one are all F32, F16 or BF16: name a "
-                "file to write, such as '%s%smodel.gguf'", dst, dst, qsi_ends_with(dst, "/") ? "" : "/");
+        QS_FAIL(err, QS_E_ARG, "'%s' is a folder, and the matrices of one are all F32, F16 or BF16: "
+                "name a file to write, such as '%s%smodel.gguf'", dst, dst,
+                qsi_ends_with(dst, "/") ? "" : "/");
     if (mix != NULL) x.type = mix->base;
     if (qsi_path_is_dir(src))
         QS_FAIL(err, QS_E_ARG, "'%s' is a folder already: a GGUF file becomes one", src);

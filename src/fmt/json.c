@@ -67,10 +67,10 @@ qs_status qsi_json_parse(qsi_json **root, const char *text, size_t n, qsi_json_l
     }
     if (j == NULL) {
         make_printable(why.text);
-        char line[32] = ""; /* one line may be a line of something else: who cut it out knows its number */
+        char line[32] = ""; /* one line may be one of a file: who cut it out knows its number */
         if (memchr(text, '\n', n) != NULL) snprintf(line, sizeof line, "line %d, ", why.line);
-        QS_TRY(qsi_err_at(err, QS_E_FORMAT, why.position, "bad JSON in %scolumn %d: %s", line, why.column,
-                          why.text));
+        QS_TRY(qsi_err_at(err, QS_E_FORMAT, why.position, "bad JSON in %scolumn %d: %s", line,
+                          why.column, why.text));
     }
     *root = j;
 done:

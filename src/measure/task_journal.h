@@ -25,7 +25,8 @@ typedef qs_status qsi_journal_fn(void *user, const qsi_json *line, qs_err *err);
 
 /* head: one JSON object without line ends. With `resume`, a journal that exists is read: fn gets every
  * item's line, and what follows is appended. Otherwise the file is made; QS_E_STATE when it exists,
- * when its head differs (the message says in what), and when another process has it open. In place; close copes with a zeroed struct. */
+ * when its head differs (the message says in what), and when another process has it open. In place;
+ * close copes with a zeroed struct. */
 qs_status qsi_journal_open(qsi_journal *j, const char *path, const char *head, bool resume,
                            qsi_journal_fn *fn, void *user, qs_err *err) QS_MUST_CHECK;
 /* One JSON object without line ends. */

@@ -128,7 +128,8 @@ qs_status qsi_task_fits(qsi_task t, const qsi_task_file *f, qs_err *err) {
                     qsi_task_name(f->task), qsi_task_name(t));
         if (qsi_task_has_choices(t) && it->answer < 0)
             QS_FAIL(err, QS_E_ARG, "'%s' %s %lld does not say which choice is right: nothing can be "
-                    "scored (a test file whose answers are kept back?%s)", f->path, f->unit, (long long)it->line,
+                    "scored (a test file whose answers are kept back?%s)", f->path, f->unit,
+                    (long long)it->line,
                     f->task == QSI_TASK_PIQA ? " --labels names a file of them" : "");
     }
 done:

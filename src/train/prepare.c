@@ -160,8 +160,8 @@ static void tell_long_chats(const maker *m) {
     }
     if (many == 0) return;
     for (int64_t d = 0; d <= longest; d++) place += s->source[d] == s->source[longest];
-    qsi_log(QSI_LOG_WARN, "%lld conversation%s longer than the context of %lld tokens and cut into pieces "
-            "of that length; the longest, number %lld of '%s', has %lld tokens (model.context)",
+    qsi_log(QSI_LOG_WARN, "%lld conversation%s longer than the context of %lld tokens and cut into "
+            "pieces of that length; the longest, number %lld of '%s', has %lld tokens (model.context)",
             (long long)many, many == 1 ? " is" : "s are", (long long)n_ctx, (long long)place,
             m->c->train.v[s->source[longest]], (long long)most);
 }

@@ -42,7 +42,8 @@ static const char *outcome(const char *completion, bool fenced, double seconds) 
 
 static void programs(void **state) {
     char writes[600];
-    snprintf(writes, sizeof writes, "    return open('%s', 'w').write('') + sum(numbers)\n", tmp_path("made"));
+    snprintf(writes, sizeof writes, "    return open('%s', 'w').write('') + sum(numbers)\n",
+             tmp_path("made"));
     const struct { const char *completion, *how; } cases[] = {
         { "    return sum(numbers)\n", "passed" },
         { "    return 0\n", "failed" },

@@ -129,8 +129,8 @@ static void refused(void **state) {
     refuses("{\"ctx\":\"g\",\"endings\":[\"a\"],\"label\":0}", QS_E_FORMAT, "1 choices");
     refuses("{\"endings\":[\"a\",\"b\"],\"label\":0}", QS_E_FORMAT, "\"ctx\" is missing");
     refuses("\n{\"question\":\"q\",\"answer\":\"2\"}", QS_E_FORMAT, "line 2: \"answer\" does not end");
-    static const char *const golds[] = { "#### abc", "#### ", "#### 7 apples", "7\\n####7", "#### -", "#### ,.",
-                                         "#### 7\\n#### many" };
+    static const char *const golds[] = { "#### abc", "#### ", "#### 7 apples", "7\\n####7", "#### -",
+                                         "#### ,.", "#### 7\\n#### many" };
     for (size_t i = 0; i < QSI_COUNT(golds); i++) {
         char text[128];
         snprintf(text, sizeof text, "{\"question\":\"q\",\"answer\":\"so\\n%s\"}", golds[i]);
@@ -140,7 +140,8 @@ static void refused(void **state) {
             "{\"text\":\"b\",\"label\":\"B\"}]},\"answerKey\":\"C\"}", QS_E_FORMAT, "\"answerKey\"");
     refuses("{\"goal\":\"g\",\"sol1\":\"a\",\"sol2\":\"b\"}\n{\"goal\":1,", QS_E_FORMAT,
             "line 2: bad JSON in column");
-    refuses("[{\"goal\":\"g\",\n\"sol1\":}]", QS_E_FORMAT, "'x': bad JSON in line 2, column"); /* its only number */
+    /* in an array it is the only number there is */
+    refuses("[{\"goal\":\"g\",\n\"sol1\":}]", QS_E_FORMAT, "'x': bad JSON in line 2, column");
 }
 
 static void bounded(void **state) {

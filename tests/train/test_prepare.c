@@ -172,7 +172,8 @@ static void long_conversations(void **state) {
         qsi_log_set(on_log, NULL);
         assert_int_equal(qsi_trainconf_set(&c, "data.train", in_dir("c.jsonl"), &err), QS_OK);
         assert_int_equal(qsi_trainconf_set(&c, "model.context", wide ? "1024" : "32", &err), QS_OK);
-        if (qsi_prepare(&p, &c, in_dir("chats"), pool, NULL, NULL, &err) != QS_OK) fail_msg("%s", err.text);
+        if (qsi_prepare(&p, &c, in_dir("chats"), pool, NULL, NULL, &err) != QS_OK)
+            fail_msg("%s", err.text);
         qsi_log_set(NULL, NULL);
         drop(&p, &c);
         if (wide) assert_string_equal(said, "");
@@ -240,6 +241,7 @@ static void out_of_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(kept), cmocka_unit_test(valid_files),
                                        cmocka_unit_test(from_a_model), cmocka_unit_test(mistakes),
-                                       cmocka_unit_test(long_conversations), cmocka_unit_test(out_of_memory)};
+                                       cmocka_unit_test(long_conversations),
+                                       cmocka_unit_test(out_of_memory)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
