@@ -1,19 +1,25 @@
 /* The keys that model/config.c reads, written; Source: deepseek-facts 2 and 4.3, docs/distills.md. */
 #include "files/hf_config.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-/* ,"key":x in the fewest digits that read back as the same float. */
-static qs_status put_f32(qsi_str *out, const char *key, float x) {
+/* ,"key":x times n, in the fewest digits that, divided by n again, are the same float. A whole number
+ * gets its ".0": classes of transformers 5 that want a float refuse 16 and take 16.0. */
+static qs_status put_times(qsi_str *out, const char *key, float x, int n) {
     char text[32];
     for (int digits = 6; digits <= 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, (double)x);
-        if (strtof(text, NULL) == x) break;
+        snprintf(text, sizeof text, "%.*g", digits, (double)x * n);
+        if ((float)(strtod(text, NULL) / n) == x) break;
     }
-    return qsi_str_printf(out, ",\n\"%s\":%s", key, text);
+    const char *tail = strpbrk(text, ".e") == NULL ? ".0" : "";
+    return qsi_str_printf(out, ",\n\"%s\":%s%s", key, text, tail);
 }
+
+static qs_status put_f32(qsi_str *out, const char *key, float x) { return put_times(out, key, x, 1); }
 
 static const char *torch_type(qsi_type t) {
     return t == QSI_F32 ? "float32" : t == QSI_F16 ? "float16" : "bfloat16";
@@ -87,18 +93,32 @@ done:
 
 static qs_status put_yarn(const qsi_config *c, qsi_str *out) {
     qs_status st = QS_OK;
-    QS_TRY(qsi_str_printf(out, ",\n\"rope_scaling\":{\"type\":\"yarn\",\"factor\":%.9g,"
-                          "\"original_max_position_embeddings\":%d,\"beta_fast\":%.9g,"
-                          "\"beta_slow\":%.9g", (double)c->rope_factor, (int)c->rope_orig_ctx,
-                          (double)c->yarn_beta_fast, (double)c->yarn_beta_slow));
+    QS_TRY(qsi_str_printf(out, ",\n\"rope_scaling\":{\"type\":\"yarn\","
+                          "\n\"original_max_position_embeddings\":%d", (int)c->rope_orig_ctx));
+    QS_TRY(put_f32(out, "factor", c->rope_factor));
+    QS_TRY(put_f32(out, "beta_fast", c->yarn_beta_fast));
+    QS_TRY(put_f32(out, "beta_slow", c->yarn_beta_slow));
     if (qsi_config_is_latent(c)) {
-        double all = (double)(c->yarn_log_mul * 10);
-        QS_TRY(qsi_str_printf(out, ",\"mscale\":%.9g,\"mscale_all_dim\":%.9g}", all, all));
+        QS_TRY(put_times(out, "mscale", c->yarn_log_mul, 10));
+        QS_TRY(put_times(out, "mscale_all_dim", c->yarn_log_mul, 10));
     } else {
         double attn = (double)(c->yarn_attn != 0 ? c->yarn_attn : 1);
-        QS_TRY(qsi_str_printf(out, ",\"attention_factor\":%.9g}",
-                              attn * (1 + (double)c->yarn_log_mul * log((double)c->rope_factor))));
+        attn *= 1 + (double)c->yarn_log_mul * log((double)c->rope_factor);
+        QS_TRY(put_f32(out, "attention_factor", (float)attn));
     }
+    QS_TRY(qsi_str_puts(out, "}"));
+done:
+    return st;
+}
+
+static qs_status put_llama3(const qsi_config *c, qsi_str *out) {
+    qs_status st = QS_OK;
+    QS_TRY(qsi_str_printf(out, ",\n\"rope_scaling\":{\"rope_type\":\"llama3\","
+                          "\n\"original_max_position_embeddings\":%d", (int)c->freqs_orig_ctx));
+    QS_TRY(put_f32(out, "factor", c->freqs_factor));
+    QS_TRY(put_f32(out, "low_freq_factor", c->freqs_low));
+    QS_TRY(put_f32(out, "high_freq_factor", c->freqs_high));
+    QS_TRY(qsi_str_puts(out, "}"));
 done:
     return st;
 }
@@ -109,16 +129,17 @@ static qs_status put_rope(const qsi_config *c, qsi_str *out, qs_err *err) {
     if (c->rope_freqs && c->freqs_factor == 0)
         QS_FAIL(err, QS_E_UNSUPPORTED, "the frequencies of tensor rope_freqs.weight have no place in a "
                 "config.json");
-    if (c->rope_freqs)
-        QS_TRY(qsi_str_printf(out, ",\n\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":%.9g,"
-                              "\"low_freq_factor\":%.9g,\"high_freq_factor\":%.9g,"
-                              "\"original_max_position_embeddings\":%d}", (double)c->freqs_factor,
-                              (double)c->freqs_low, (double)c->freqs_high, (int)c->freqs_orig_ctx));
-    else if (c->rope_scaling == QSI_ROPE_LINEAR)
-        QS_TRY(qsi_str_printf(out, ",\n\"rope_scaling\":{\"type\":\"linear\",\"factor\":%.9g}",
-                              (double)c->rope_factor));
-    else if (c->rope_scaling == QSI_ROPE_YARN) QS_TRY(put_yarn(c, out));
-    else QS_TRY(qsi_str_puts(out, ",\n\"rope_scaling\":null"));
+    if (c->rope_freqs) {
+        QS_TRY(put_llama3(c, out));
+    } else if (c->rope_scaling == QSI_ROPE_LINEAR) {
+        QS_TRY(qsi_str_puts(out, ",\n\"rope_scaling\":{\"type\":\"linear\""));
+        QS_TRY(put_f32(out, "factor", c->rope_factor));
+        QS_TRY(qsi_str_puts(out, "}"));
+    } else if (c->rope_scaling == QSI_ROPE_YARN) {
+        QS_TRY(put_yarn(c, out));
+    } else {
+        QS_TRY(qsi_str_puts(out, ",\n\"rope_scaling\":null"));
+    }
 done:
     return st;
 }
@@ -150,27 +171,44 @@ done:
     return st;
 }
 
+/* Every token that ends an answer, EOS first. */
+static qs_status put_ends(const qsi_vocab *v, qsi_str *out) {
+    qs_status st = QS_OK;
+    int32_t eos = qsi_vocab_eos(v);
+    if (eos < 0) return QS_OK;
+    QS_TRY(qsi_str_printf(out, ",\n\"eos_token_id\":[%d", (int)eos));
+    for (int32_t i = 0; i < qsi_vocab_size(v); i++)
+        if (i != eos && qsi_vocab_is_end(v, i)) QS_TRY(qsi_str_printf(out, ",%d", (int)i));
+    QS_TRY(qsi_str_puts(out, "]"));
+done:
+    return st;
+}
+
 qs_status qsi_hf_put_generation(const qsi_gguf *g, const qsi_vocab *v, qsi_str *out) {
     static const struct {
         const char *key, *name;
     } rows[] = {{"general.sampling.temp", "temperature"},
                 {"general.sampling.top_p", "top_p"},
-                {"general.sampling.top_k", "top_k"},
                 {"general.sampling.min_p", "min_p"},
                 {"general.sampling.penalty_repeat", "repetition_penalty"}};
     qs_status st = QS_OK;
+    int64_t k = 0;
     bool any = false;
     QS_TRY(qsi_str_puts(out, "{\"_from_model_config\":true"));
     if (v != NULL && qsi_vocab_bos(v) >= 0)
         QS_TRY(qsi_str_printf(out, ",\n\"bos_token_id\":%d", (int)qsi_vocab_bos(v)));
-    if (v != NULL && qsi_vocab_eos(v) >= 0)
-        QS_TRY(qsi_str_printf(out, ",\n\"eos_token_id\":%d", (int)qsi_vocab_eos(v)));
+    if (v != NULL) QS_TRY(put_ends(v, out));
     for (size_t i = 0; i < QSI_COUNT(rows); i++) {
         double x = 0;
         if (qsi_gguf_find(g, rows[i].key) == NULL ||
             qsi_gguf_f64(g, rows[i].key, &x, NULL) != QS_OK || !isfinite(x))
             continue;
         QS_TRY(put_f32(out, rows[i].name, (float)x));
+        any = true;
+    }
+    if (qsi_gguf_find(g, "general.sampling.top_k") != NULL &&
+        qsi_gguf_i64(g, "general.sampling.top_k", &k, NULL) == QS_OK && k >= 0) {
+        QS_TRY(qsi_str_printf(out, ",\n\"top_k\":%" PRId64, k));
         any = true;
     }
     if (any) QS_TRY(qsi_str_puts(out, ",\n\"do_sample\":true"));

@@ -9,7 +9,8 @@
 /* Appends a config.json. v may be NULL. QS_E_UNSUPPORTED: rope_freqs that no rule gives. */
 qs_status qsi_hf_put_config(const qsi_config *c, const qsi_vocab *v, bool tied, qsi_type type,
                             qsi_str *out, qs_err *err) QS_MUST_CHECK;
-/* Appends a generation_config.json: ids of BOS and EOS, and general.sampling.* where g has them. */
+/* Appends a generation_config.json: ids of BOS and of all that ends an answer, and general.sampling.*
+ * where g has them. */
 qs_status qsi_hf_put_generation(const qsi_gguf *g, const qsi_vocab *v, qsi_str *out) QS_MUST_CHECK;
 
 #endif

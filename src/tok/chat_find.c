@@ -386,16 +386,21 @@ static bool has_token(const qsi_vocab *v, const char *text) {
     return id >= 0 && v->type[id] != QSI_TOK_NORMAL;
 }
 
-/* For a file without a template. */
+/* For a file without a template. V2, V2.5 and Coder-V2 have one architecture, shape and pre-tokenizer:
+ * those whose turns stand between words (V2, V2-Lite, Coder-V2-Lite) are told from V2.5 by its tokens
+ * for them. */
 static const qsi_chat_template *guess(const qsi_vocab *v, const char *arch) {
+    bool marked = has_token(v, QSI_M_USER) && has_token(v, QSI_M_ASSISTANT);
     if (arch != NULL && strcmp(arch, "deepseek32") == 0) return by_name("deepseek-v3.2");
+    if (arch != NULL && strcmp(arch, "deepseek2") == 0 && marked && strcmp(v->pre, "deepseek-llm") == 0)
+        return by_name("deepseek-v2.5");
     const char *pre = strcmp(v->pre, "joyai-llm") == 0 ? "deepseek-v3" : v->pre;
     for (size_t i = 0; i < qsi_chat_table_n; i++)
         if (qsi_chat_table[i].pre != NULL && strcmp(pre, qsi_chat_table[i].pre) == 0)
             return &qsi_chat_table[i];
     /* another family's vocabulary with DeepSeek's markers: a model that learned from R1, or (Qwen3) from
      * R1 of May 2025 */
-    if (!has_token(v, QSI_M_USER) || !has_token(v, QSI_M_ASSISTANT)) return NULL;
+    if (!marked) return NULL;
     bool later = arch != NULL && strcmp(arch, "qwen3") == 0;
     return by_name(later ? "deepseek-r1-0528" : "deepseek-r1-distill-open");
 }

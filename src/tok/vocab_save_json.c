@@ -69,6 +69,65 @@ done:
     return st;
 }
 
+/* A token that stands before or behind a text ("A" the first, "B" the second of a pair). */
+static qs_status put_around(const qsi_vocab *v, bool wanted, int32_t id, int pair, bool before,
+                            qsi_str *out) {
+    qs_status st = QS_OK;
+    if (!wanted || id < 0) return QS_OK;
+    if (!before) QS_TRY(qsi_str_puts(out, ","));
+    QS_TRY(qsi_str_puts(out, "{\"SpecialToken\":{\"id\":"));
+    QS_TRY(qsi_str_json(out, v->text[id].p, v->text[id].n));
+    QS_TRY(qsi_str_printf(out, ",\"type_id\":%d}}", pair));
+    if (before) QS_TRY(qsi_str_puts(out, ","));
+done:
+    return st;
+}
+
+static qs_status put_text_place(const qsi_vocab *v, int pair, qsi_str *out) {
+    qs_status st = QS_OK;
+    QS_TRY(put_around(v, v->add_bos, v->bos, pair, true, out));
+    QS_TRY(qsi_str_printf(out, "{\"Sequence\":{\"id\":\"%s\",\"type_id\":%d}}",
+                          pair == 0 ? "A" : "B", pair));
+    QS_TRY(put_around(v, v->add_eos, v->eos, pair, false, out));
+done:
+    return st;
+}
+
+static qs_status put_special(const qsi_vocab *v, int32_t id, qsi_str *out) {
+    qs_status st = QS_OK;
+    QS_TRY(qsi_str_json(out, v->text[id].p, v->text[id].n));
+    QS_TRY(qsi_str_puts(out, ":{\"id\":"));
+    QS_TRY(qsi_str_json(out, v->text[id].p, v->text[id].n));
+    QS_TRY(qsi_str_printf(out, ",\"ids\":[%d],\"tokens\":[", (int)id));
+    QS_TRY(qsi_str_json(out, v->text[id].p, v->text[id].n));
+    QS_TRY(qsi_str_puts(out, "]}"));
+done:
+    return st;
+}
+
+/* What puts BOS and EOS around a text: a tokenizer of transformers 5 asks the configuration's
+ * "add_bos_token" no more. */
+static qs_status put_post_processor(const qsi_vocab *v, qsi_str *out) {
+    qs_status st = QS_OK;
+    bool bos = v->add_bos && v->bos >= 0, eos = v->add_eos && v->eos >= 0;
+    if (!bos && !eos) return qsi_str_puts(out, "null");
+    QS_TRY(qsi_str_puts(out, "{\"type\":\"TemplateProcessing\",\"single\":["));
+    QS_TRY(put_text_place(v, 0, out));
+    QS_TRY(qsi_str_puts(out, "],\"pair\":["));
+    QS_TRY(put_text_place(v, 0, out));
+    QS_TRY(qsi_str_puts(out, ","));
+    QS_TRY(put_text_place(v, 1, out));
+    QS_TRY(qsi_str_puts(out, "],\"special_tokens\":{"));
+    if (bos) QS_TRY(put_special(v, v->bos, out));
+    if (eos && !(bos && v->eos == v->bos)) {
+        if (bos) QS_TRY(qsi_str_puts(out, ","));
+        QS_TRY(put_special(v, v->eos, out));
+    }
+    QS_TRY(qsi_str_puts(out, "}}"));
+done:
+    return st;
+}
+
 static qs_status put_config(const qsi_vocab *v, qsi_str *out) {
     qs_status st = QS_OK;
     QS_TRY(qsi_str_printf(out, "{\"add_bos_token\":%s,\n\"add_eos_token\":%s",
@@ -81,7 +140,8 @@ static qs_status put_config(const qsi_vocab *v, qsi_str *out) {
         QS_TRY(qsi_str_json(out, v->chat_template.p, v->chat_template.n));
     }
     QS_TRY(qsi_str_puts(out, ",\n\"clean_up_tokenization_spaces\":false,"
-                             "\n\"tokenizer_class\":\"LlamaTokenizerFast\"}\n"));
+                             "\n\"model_input_names\":[\"input_ids\",\"attention_mask\"],"
+                             "\n\"tokenizer_class\":\"PreTrainedTokenizerFast\"}\n"));
 done:
     return st;
 }
@@ -97,7 +157,9 @@ qs_status qsi_vocab_save_json(const qsi_vocab *v, qsi_str *json, qsi_str *config
     if (st == QS_E_UNSUPPORTED)
         return qsi_err_set(err, st, "the pre-tokenizer %s has no form in tokenizer.json", v->pre);
     QS_TRY(st);
-    QS_TRY(qsi_str_printf(json, ",\n\"post_processor\":null,\n\"decoder\":{\"type\":\"ByteLevel\","
+    QS_TRY(qsi_str_puts(json, ",\n\"post_processor\":"));
+    QS_TRY(put_post_processor(v, json));
+    QS_TRY(qsi_str_printf(json, ",\n\"decoder\":{\"type\":\"ByteLevel\","
                           "\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},"
                           "\n\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,"
                           "\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,"
