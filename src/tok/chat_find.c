@@ -266,10 +266,9 @@ static void look_at_words(reader *r) {
 /* The segment is complete. */
 static void end_segment(reader *r) {
     traits *t = &r->t;
-    const char *p = r->seg.data, *end = p + r->seg.len, *user, *assistant;
-    if (r->seg.len == 0) return;
-    user = find(p, end, QSI_M_USER);
-    assistant = find(p, end, QSI_M_ASSISTANT);
+    if (r->seg.len == 0) return; /* there may be no text at all */
+    const char *p = r->seg.data, *end = p + r->seg.len;
+    const char *user = find(p, end, QSI_M_USER), *assistant = find(p, end, QSI_M_ASSISTANT);
     if (user != NULL || assistant != NULL) look_at_tokens(r, user, assistant);
     else if (seg_is(r, QSI_M_ANSWER) || seg_is(r, QSI_M_THINK QSI_M_ANSWER)) t->closes_think = true;
     else if (seg_is(r, QSI_M_THINK)) t->opens_think = true;
@@ -373,7 +372,7 @@ const qsi_chat_template *qsi_chat_of_jinja(qsi_slice jinja) {
     uint64_t hash = qsi_hash(jinja.p, jinja.n);
     for (size_t i = 0; i < QSI_COUNT(known); i++)
         if (known[i].hash == hash) return by_name(known[i].name);
-    if (jinja.n > MAX_JINJA) return NULL;
+    if (jinja.n == 0 || jinja.n > MAX_JINJA) return NULL;
     reader r = {.p = jinja.p, .end = jinja.p + jinja.n};
     read_jinja(&r);
     const char *name = r.failed ? NULL : name_of(&r.t);
