@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "fmt/json.h"
+#include "files/hf_import.h"
 #include "files/vocab_file.h"
 #include "sys/file.h"
 
@@ -178,6 +179,20 @@ static void read_gguf_vocab(qsi_info *x) {
 
 /* ---- opening ---- */
 
+/* Whether every tensor that the configuration names has its place, as when the folder is run. */
+static void compare_folder(qsi_info *x) {
+    qs_err why = {0};
+    qsi_hf *h = NULL;
+    if (!x->has_config || x->vocab == NULL || x->n_problems > 0) return;
+    qs_status st = qsi_hf_open(&h, x->path, &why);
+    /* "cannot use 'FOLDER': " is said of a problem anyway */
+    size_t head = strlen("cannot use '': ") + strlen(x->path);
+    const char *text = strlen(why.text) > head ? why.text + head : why.text;
+    if (st == QS_E_UNSUPPORTED) set_unsupported(x, text);
+    else if (st != QS_OK) add_problem(x, "%s", text);
+    qsi_hf_close(&h);
+}
+
 static qs_status open_folder(qsi_info *x, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str file = {0}, text = {0};
@@ -202,6 +217,7 @@ static qs_status open_folder(qsi_info *x, qs_err *err) {
     if (qsi_path_exists(file.data) && qsi_vocab_file_load(&x->vocab, file.data, &why) != QS_OK) {
         add_problem(x, "%s", why.text);
     }
+    compare_folder(x);
 done:
     qsi_str_release(&file);
     qsi_str_release(&text);

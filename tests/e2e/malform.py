@@ -183,6 +183,14 @@ CONFIG = {"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "num_hidde
           "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}
 
 
+GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "hf", "dense")
+
+
+def golden(name):
+    with open(os.path.join(GOLDEN, name), "rb") as f:
+        return f.read()
+
+
 def config_cases():
     """Configurations that no model has, beside a sound safetensors file."""
     weights = safetensors({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, bytes(16))
@@ -191,6 +199,8 @@ def config_cases():
         blob = config if isinstance(config, bytes) else json.dumps(config).encode()
         return ("config_" + name, what, {"model.safetensors": weights, "config.json": blob}, words)
 
+    yield ("folder_without_tensors", "folder", {"model.safetensors": weights, "config.json": golden(
+        "config.json"), "tokenizer.json": golden("tokenizer.json")}, ("model.embed_tokens.weight is missing",))
     yield one("no_json", b"{")
     yield one("deep", b'{"a":' * 100000 + b"1" + b"}" * 100000)
     yield one("array", b"[]")
@@ -318,14 +328,6 @@ def vocabulary_cases():
                   "chat_template")
     yield ("vocab_template_of_10_mb", "tokenizes", {"v.gguf": vocabulary(
         more=[pair("tokenizer.chat_template", STR, "{{ x }}" * (10 << 20 >> 3))])}, ())
-
-
-GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "hf", "dense")
-
-
-def golden(name):
-    with open(os.path.join(GOLDEN, name), "rb") as f:
-        return f.read()
 
 
 def tokenizer_cases():
