@@ -322,7 +322,7 @@ QSI_INLINE void fetch_few(tile *o) {
 QSI_INLINE vi tile_code(const int t, const tile *o, int64_t b, int64_t g, const int i, const int p) {
     if (!in_place(t)) return ldi(o->w->codes[b * 8 + g * group_steps(t) + i][p]);
     const char *words = block_at(t, o->at[p], b).words;
-    if (t == QSI_MM_Q8_0) return ldi(words + i * VB);
+    if (t == QSI_MM_Q8_0) return ldi_once(words + i * VB);
     if (t == QSI_MM_Q4_K)
         return iand(ldi(words + (4 + g / 2 * 8 + i) * VB),
                     alli((int)(g % 2 != 0 ? 0xf0f0f0f0u : 0x0f0f0f0fu)));
