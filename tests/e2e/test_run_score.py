@@ -23,6 +23,52 @@ class Run(unittest.TestCase):
         self.assertEqual(first, self.ok(*args, "-t", "2"))
         self.assertNotEqual(first, self.ok(*args[:-1], "8"))
 
+    def test_refused_types_are_named(self):
+        """Types that cannot be computed with: their name, and which to take in their place."""
+        path = os.path.join(FOLDER, "refused.gguf")
+        self.ok("init", "--preset", "dense-tiny", "--type", "Q3_K", "-o", path)
+        with open(path, "rb") as f:
+            data = bytearray(f.read())
+        name = b"blk.1.ffn_gate.weight"
+        at = data.index(name) + len(name) + 4 + 2 * 8  # behind the number of its sizes, and these
+        self.assertEqual(data[at:at + 4], bytes([11, 0, 0, 0]))  # Q3_K, the widest of them
+        for number, kind, other in ((16, b"IQ2_XXS", b"Q2_K"), (17, b"IQ2_XS", b"Q2_K"),
+                                    (18, b"IQ3_XXS", b"Q3_K"), (19, b"IQ1_S", b"Q2_K"),
+                                    (21, b"IQ3_S", b"Q3_K"), (22, b"IQ2_S", b"Q2_K"),
+                                    (29, b"IQ1_M", b"Q2_K"), (34, b"TQ1_0", b"Q2_K"),
+                                    (35, b"TQ2_0", b"Q2_K")):
+            data[at] = number
+            with open(path, "wb") as f:
+                f.write(data)
+            for args in (("run", path, "--raw", "a"), ("score", "-m", path, "--ids", "1 2")):
+                rc, _, err = run(*args)
+                self.assertEqual(rc, 1, err)
+                self.assertIn(name + b" has type " + kind + b", which", err)
+                self.assertIn(b" in " + other + b", or convert", err)
+
+    def test_a_longer_context_is_said(self):
+        """Beyond the trained one YaRN takes over, and says so; it can be kept off, and asked for."""
+        path = os.path.join(FOLDER, "longer.gguf")
+        self.ok("init", "--preset", "dense-tiny", "--type", "Q8_0", "--std", "0.06", "-o", path)
+        ids = " ".join(str((7 + 37 * i) % 512) for i in range(600))
+
+        def ask(*args):
+            rc, out, err = run("score", "-m", path, "--ids", ids, "--top", "3", *args)
+            self.assertEqual(rc, 0, err)
+            return out, err.decode()
+        told, note = ask("-c", "1024")
+        self.assertIn("contexts of 512 tokens; for 1024, YaRN scales positions by 2", note)
+        asked, note = ask("-c", "1024", "--rope-scaling", "yarn")
+        self.assertNotIn("YaRN scales", note)
+        self.assertEqual(told, asked)
+        kept, note = ask("-c", "1024", "--rope-scaling", "none")
+        self.assertNotIn("YaRN scales", note)
+        self.assertIn("trained on 512 tokens", note)
+        self.assertNotEqual(told, kept)
+        others = {ask("-c", "1024", "--rope-scaling", x)[0] for x in ("linear", "dynamic")}
+        self.assertEqual(len(others | {told, kept}), 4)
+        self.assertEqual(run("score", "-m", path, "--ids", ids)[0], 1)
+
     def test_prompt_from_everywhere(self):
         text = "hello 明月"
         path = os.path.join(FOLDER, "prompt.txt")

@@ -116,6 +116,22 @@ static void the_table_is_consistent(void **state) {
     assert_null(qsi_type_find(""));
 }
 
+/* Types that are refused say which to take in their place; those that run say nothing. */
+static void refused_types_name_another(void **state) {
+    static const struct {
+        const char *name, *instead;
+    } cases[] = {{"IQ1_S", "Q2_K"},   {"IQ1_M", "Q2_K"},  {"IQ2_XXS", "Q2_K"}, {"IQ2_XS", "Q2_K"},
+                 {"IQ2_S", "Q2_K"},   {"IQ3_S", "Q3_K"},  {"IQ3_XXS", "Q3_K"}, {"TQ1_0", "Q2_K"},
+                 {"TQ2_0", "Q2_K"},   {"IQ4_NL", ""},     {"IQ4_XS", ""},      {"MXFP4", ""},
+                 {"Q2_K", ""},        {"Q8_0", ""},       {"F32", ""}};
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        const qsi_type_info *ti = qsi_type_find(cases[i].name);
+        assert_non_null(ti);
+        assert_string_equal(qsi_type_instead(ti), cases[i].instead);
+        assert_int_equal(ti->weights, cases[i].instead[0] == '\0');
+    }
+}
+
 static void row_bytes_are_checked(void **state) {
     const qsi_type_info *q = qsi_type_get(QSI_Q4_0), *f = qsi_type_get(QSI_F32);
     size_t n = 7;
@@ -157,6 +173,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(equals_the_reference),
         cmocka_unit_test(decodes_as_the_reference),
         cmocka_unit_test(the_table_is_consistent),
+        cmocka_unit_test(refused_types_name_another),
         cmocka_unit_test(row_bytes_are_checked),
         cmocka_unit_test(damage_stays_visible),
     };
