@@ -48,8 +48,8 @@ bench: $(BUILD)/build.ninja
 	@python3 bench/render.py
 	@echo "Written: bench/table.csv, bench/kernels.csv, docs/speed.md"
 
-# Trains the needle model of docs/long-context.md from nothing and asks it a thousand times; goes on where
-# it was stopped.
+# Trains the needle model of docs/long-context.md from nothing and asks it two thousand times; goes on
+# where it was stopped.
 needles: $(BUILD)/build.ninja
 	@$(call build,qiusuo)
 	@bench/needle/run.sh $(BUILD)/qiusuo $(BUILD)/needle
@@ -85,7 +85,7 @@ help:
 	@echo "make test      installs what the tests need, builds and runs them all"
 	@echo "make test-arm  runs the tests of the ARM kernels under qemu-user (installs what that needs)"
 	@echo "make bench     the table of docs/speed.md: this machine, and models made for it (BENCH_DIR)"
-	@echo "make needles   trains the needle model of docs/long-context.md and asks it a thousand times"
+	@echo "make needles   trains the needle model of docs/long-context.md and asks it two thousand times"
 	@echo "make install   program, default model, library, headers, man page (PREFIX, DESTDIR)"
 	@echo "make fuzz      fuzzes every parser of foreign bytes (FUZZ_SECONDS each)"
 	@echo "make clean     removes the build folders"

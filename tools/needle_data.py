@@ -3,6 +3,7 @@
 
     tools/needle_data.py copies --shortest 24 --longest 64 --tokens 3000000 > copies.jsonl
     tools/needle_data.py chats --shortest 256 --longest 2048 --tokens 4000000 > chats.jsonl
+    tools/needle_data.py chats --shortest 7400 --longest 7850 --tokens 400000 --early 0.6 > early.jsonl
     tools/needle_data.py needles --longest 8192 --count 100 > needles.jsonl
 
 Every text draws its keys and values anew, so that an answer can only be read from the text itself.
@@ -77,14 +78,30 @@ def ask(key, value):
     return [{"role": "user", "content": key}, {"role": "assistant", "content": f"{key} {value}"}]
 
 
-def chat(rng, tokens):
+def first_tenth(sentences, facts):
+    """Keys of the facts that stand in the first tenth of the text."""
+    by_text, out, n = {fact(k, v): k for k, v in facts.items()}, [], 0
+    total = sum(map(length, sentences))
+    for s in sentences:
+        if n > total / 10:
+            break
+        if s in by_text:
+            out.append(by_text[s])
+        n += length(s)
+    return out
+
+
+def chat(rng, tokens, early):
     n_asks = min(32, max(2, (tokens - ROOM) // COST // 2))
     room = tokens - ROOM - n_asks * COST
     most = min(len(KEYS), 120, room // 4)
     facts = some_facts(rng, max(2, int(most * rng.random())))
     keys = rng.sample(list(facts), len(facts))
-    asked = [keys[i % len(keys)] for i in range(n_asks)]
-    text = " ".join(scatter(rng, facts, room))
+    sentences = scatter(rng, facts, room)
+    begin = first_tenth(sentences, facts) if early > 0 else []
+    asked = [rng.choice(begin) if begin and rng.random() < early else keys[i % len(keys)]
+             for i in range(n_asks)]
+    text = " ".join(sentences)
     turns = [turn for k in asked for turn in ask(k, facts[k])]
     turns[0]["content"] = f"{text} ? {turns[0]['content']}"
     return {"messages": turns}
@@ -116,6 +133,8 @@ def main():
     p.add_argument("--tokens", type=float, default=1e6, help="of all texts (copies, chats)")
     p.add_argument("--count", type=int, default=100, help="of texts (needles)")
     p.add_argument("--others", type=int, default=60, help="facts nobody asks for (needles)")
+    p.add_argument("--early", type=float, default=0,
+                   help="share of questions for the first tenth (chats)")
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
     rng = random.Random(f"{a.kind} {a.seed}")
@@ -123,10 +142,10 @@ def main():
         for _ in range(a.count):
             print(json.dumps(needle_text(rng, a.longest, a.others)))
         return
-    make, n = copy if a.kind == "copies" else chat, 0
+    n = 0
     while n < a.tokens:
         tokens = int(a.shortest * (a.longest / a.shortest) ** rng.random())
-        print(json.dumps(make(rng, tokens)))
+        print(json.dumps(copy(rng, tokens) if a.kind == "copies" else chat(rng, tokens, a.early)))
         n += tokens
 
 
