@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """How good each type's encoder is: `qiusuo quantize` beside llama.cpp's quantiser, both from one F16 file.
 
-    bench/quant_quality.py build/qiusuo --text TEXT [--model FILE] [--types A,B]
-                           [--folder DIR] [--wrap COMMAND] [--csv FILE]
+    bench/quant_quality.py build/qiusuo --text TEXT [--text TEXT] [--model FILE] [--types A,B]
+                           [--no-kl] [--stride N] [--folder DIR] [--wrap COMMAND] [--csv FILE]
 
-For every type two files, all matrices in that type (the other program's `pure`), are evaluated on TEXT:
-perplexity, and the Kullback-Leibler divergence from F16. The last column is the difference of the two
-files' mean log-likelihoods, ours less theirs, with its standard error (token by token): 0 or below is no
-worse. Needs llama-cpp-python; without it exits 77. --wrap runs every evaluation under COMMAND. Prints a
+For every type two files, all matrices in that type (the other program's `pure`), are evaluated on the
+texts: perplexity, and the Kullback-Leibler divergence from F16. The last columns are the difference of
+the mean negative log-likelihoods, ours less theirs, on every text and on all together, with standard
+errors (token by token): 0 or below is no worse. Needs llama-cpp-python; without it exits 77. --no-kl
+leaves the divergences out, two thirds of the work. --wrap runs every evaluation under COMMAND. Prints a
 Markdown table; the exit code is 1 when a type is worse by more than two standard errors.
 """
 import argparse
+import csv
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -45,57 +48,121 @@ def tensor_types(path):
     return {t.name: t.tensor_type.name for t in GGUFReader(path).tensors}
 
 
-def main():
+def pooled(parts, key):
+    """Mean and standard error over several texts: [(tokens, {key: {"value", "se"}})]."""
+    total = sum(n for n, _ in parts)
+    mean = sum(n * r[key]["value"] for n, r in parts) / total
+    return mean, math.sqrt(sum((n * r[key]["se"]) ** 2 for n, r in parts)) / total
+
+
+def pair(number):
+    return "%+.4f ± %.4f" % number
+
+
+def arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     a.add_argument("program")
-    a.add_argument("--text", required=True)
+    a.add_argument("--text", required=True, action="append")
     a.add_argument("--model", default=DEFAULT)
     a.add_argument("--types", default=",".join(TYPES))
+    a.add_argument("--no-kl", action="store_true")
+    a.add_argument("--stride", default="0")
     a.add_argument("--folder", default="/tmp")
     a.add_argument("--wrap", default="")
     a.add_argument("--csv")
-    o = a.parse_args()
+    return a.parse_args()
+
+
+class Judge:
+    """Evaluates files on the texts; every report is [(tokens, report)], one a text."""
+    def __init__(self, o):
+        self.texts, self.options = o.text, ["--stride", o.stride, "--json"]
+        self.command = [*shlex.split(o.wrap), o.program, "eval"]
+
+    def report(self, path, against=None):
+        other = ["--against", against] if against else []
+        reports = [json.loads(run(*self.command, "-m", path, *other, t, *self.options))
+                   for t in self.texts]
+        return [(r["tokens"], {**r, **r.get("against", {})} if against else r) for r in reports]
+
+    def perplexity(self, report):
+        return math.exp(pooled(report, "nll")[0])
+
+
+def compare(o, judge, base, ours, theirs, t):
+    """One type: a row of the table, and of the CSV file."""
+    run(o.program, "quantize", base, ours, "--type", t)
+    run(sys.executable, "-c", OTHER, base, theirs, *map(str, TYPES[t]))
+    x, y = tensor_types(ours), tensor_types(theirs)
+    differ = sorted(n for n in x if x[n] != y.get(n))
+    if differ:
+        print(f"note: {t}: types differ, {differ[0]} {x[differ[0]]} and {y.get(differ[0])}",
+              file=sys.stderr)
+    d = judge.report(ours, theirs)
+    row = {"type": t, "ppl_theirs": judge.perplexity(d)}
+    nll, (delta, se) = [], pooled(d, "nll_difference")
+    row["ppl_ours"] = row["ppl_theirs"] * math.exp(delta)
+    if not o.no_kl:
+        row["kl_ours"] = pooled(judge.report(ours, base), "kl")[0]
+        row["kl_theirs"] = pooled(judge.report(theirs, base), "kl")[0]
+    for text, (_, r) in zip(o.text, d):
+        n = r["nll_difference"]
+        nll.append((n["value"], n["se"]))
+        row["difference_" + name_of(text)], row["se_" + name_of(text)] = nll[-1]
+    row["difference"], row["se"] = delta, se
+    return row
+
+
+def name_of(text):
+    return os.path.splitext(os.path.basename(text))[0]
+
+
+def cells(o, r):
+    out = [r["type"], "%.2f" % r["ppl_ours"], "%.2f" % r["ppl_theirs"]]
+    if not o.no_kl:
+        out += ["%.5f" % r["kl_ours"], "%.5f" % r["kl_theirs"]]
+    if len(o.text) > 1:
+        out += [pair((r["difference_" + name_of(t)], r["se_" + name_of(t)])) for t in o.text]
+    return out + [pair((r["difference"], r["se"]))]
+
+
+def print_row(fields):
+    print("| " + " | ".join(fields) + " |", flush=True)
+
+
+def main():
+    o = arguments()
     try:
         import llama_cpp  # noqa: F401
     except ImportError:
         print("skipped: llama-cpp-python is not installed")
         return 77
-    wrap = shlex.split(o.wrap)
     base, ours, theirs = (os.path.join(o.folder, f"quality-{n}.gguf") for n in ("f16", "ours", "theirs"))
-
-    def evaluate(path, against):
-        return json.loads(run(*wrap, o.program, "eval", "-m", path, "--against", against, o.text, "--json"))
-
-    rows, worse = [], 0
+    judge, rows = Judge(o), []
     try:
         run(o.program, "quantize", o.model, base, "--type", "F16")
-        plain = json.loads(run(*wrap, o.program, "eval", "-m", base, o.text, "--json"))
-        print(f"F16: perplexity {plain['perplexity']['value']:.2f} on {plain['tokens']} tokens\n")
-        print("| type | perplexity, ours | theirs | KL from F16, ours | theirs | ln-likelihood, ours less theirs |")
-        print("|---|---|---|---|---|---|", flush=True)
+        plain = judge.report(base)
+        each = ", ".join(f"{name_of(t)} {math.exp(r['nll']['value']):.2f} of {n}"
+                         for t, (n, r) in zip(o.text, plain))
+        print(f"F16: perplexity {judge.perplexity(plain):.2f} (of so many tokens: {each})\n")
+        head = ["type", "perplexity, ours", "theirs"]
+        head += [] if o.no_kl else ["KL from F16, ours", "theirs"]
+        head += ["nats, " + name_of(t) for t in o.text] * (len(o.text) > 1) + ["nats, ours less theirs"]
+        print_row(head)
+        print("|" + "---|" * len(head), flush=True)
         for t in o.types.split(","):
-            run(o.program, "quantize", base, ours, "--type", t)
-            run(sys.executable, "-c", OTHER, base, theirs, *map(str, TYPES[t]))
-            x, y = tensor_types(ours), tensor_types(theirs)
-            differ = sorted(n for n in x if x[n] != y.get(n))
-            if differ:
-                print(f"note: {t}: types differ, {differ[0]} {x[differ[0]]} and {y.get(differ[0])}",
-                      file=sys.stderr)
-            p, q, d = evaluate(ours, base), evaluate(theirs, base), evaluate(ours, theirs)
-            delta = d["against"]["nll_difference"]
-            rows.append([t, p["perplexity"]["value"], q["perplexity"]["value"], p["against"]["kl"]["value"],
-                         q["against"]["kl"]["value"], delta["value"], delta["se"]])
-            worse += delta["value"] > 2 * delta["se"]
-            print("| %s | %.2f | %.2f | %.5f | %.5f | %+.4f ± %.4f |" % tuple(rows[-1]), flush=True)
+            rows.append(compare(o, judge, base, ours, theirs, t))
+            print_row(cells(o, rows[-1]))
     finally:
         for path in (base, ours, theirs):
             if os.path.exists(path):
                 os.unlink(path)
     if o.csv:
-        with open(o.csv, "w", encoding="utf-8") as f:
-            f.write("type,ppl_ours,ppl_theirs,kl_ours,kl_theirs,nll_difference,se\n")
-            f.writelines(",".join(str(v) for v in r) + "\n" for r in rows)
-    return 1 if worse else 0
+        with open(o.csv, "w", encoding="utf-8", newline="") as f:
+            w = csv.DictWriter(f, rows[0])
+            w.writeheader()
+            w.writerows(rows)
+    return 1 if any(r["difference"] > 2 * r["se"] for r in rows) else 0
 
 
 if __name__ == "__main__":
