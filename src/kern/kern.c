@@ -21,6 +21,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         qsi_kern_fill_ref_layer(t);
         qsi_kern_fill_ref_attn(t);
         qsi_kern_fill_ref_attn16(t);
+        qsi_kern_fill_ref_attn8(t);
         qsi_kern_fill_ref_peak(t);
         break;
 #ifdef QSI_KERN_X86
@@ -53,6 +54,7 @@ static void overlay(qsi_kern *t, qsi_isa isa) {
         break;
     case QSI_ISA_AVX512_VNNI:
         qsi_kern_fill_vnni_mm_quant(t);
+        qsi_kern_fill_vnni_attn(t);
         qsi_kern_fill_vnni_peak(t);
         break;
     case QSI_ISA_AVX512_BF16:

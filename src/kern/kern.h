@@ -38,6 +38,7 @@
 #include "sys/cpu.h"
 
 #define QSI_ATTN_TILE 64
+#define QSI_ATTN_LEAST 1e-30f
 
 /* Quantised kinds stand in this order behind the float ones, then the same for float activations. */
 #define QSI_MM_QUANT_LIST(X)                                                                       \
@@ -110,6 +111,8 @@ typedef struct qsi_kern {
     qsi_kern_mm mm[QSI_MM_COUNT];
     /* True when BF16 products are faster than F32 ones (the CPU has the instruction). */
     bool bf16_native;
+    /* True when attention over bytes is faster in integers (attn8_*) than in floats. */
+    bool bytes_native;
 
     /* ---- conversions, n values ---- */
     void (*f32_to_bf16)(const float *x, uint16_t *y, int64_t n);
@@ -161,9 +164,9 @@ typedef struct qsi_kern {
                         int64_t d, float *o);
 
     /* The same over tiles of QSI_ATTN_TILE positions of one head, for m rows at once. Types F32, F16
-     * and Q8_0. Keys are turned, [d][64], values [64][ldv]. A Q8_0 tile is int8 and, apart, a scale
-     * (half) for every block of 32 along d and every position, [ceil(d/32)][64]; else scale is NULL.
-     * Sums run over their index ascending, a fused multiply-add a term (ref: rounded twice),
+     * and Q8_0. Keys are turned, [d][64], values [64][ldv]. A Q8_0 tile is int8, four neighbouring
+     * rows' bytes of a column side by side, [rows / 4][columns][4], and, apart, a scale (half) for every
+     * block of 32 along d and every position, [ceil(d/32)][64]; else scale is NULL. Sums run over their index ascending, a fused multiply-add a term (ref: rounded twice),
      * whatever m and n are: a row's bits are its own. */
     /* s[i*lds + p] = q_i . k_p, p < n; s is written (with anything) up to n rounded up to 64, kt and
      * scale read as far. With scales: sums of 32 as they come, times their scale, added up. */
@@ -173,32 +176,45 @@ typedef struct qsi_kern {
      * multiplied by the scale first. */
     void (*attn_pv)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
                     const void *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo);
-    /* kt[i*64 + p] = k[p*ldk + i] as float (Q8_0: the integer), p < n; zero for the other p. */
+    /* kt[i*64 + p] = element i of position p of natural keys [n][ldk] as float (Q8_0: the integer);
+     * zero for p >= n. */
     void (*attn_turn)(qsi_type t, int64_t n, int64_t d, const void *k, int64_t ldk, float *kt);
 
-    /* The same in bfloat16, worth it where bf16_native. Operands are rounded to bfloat16 (bytes are
-     * such numbers as they are), products are exact, sums are float; terms go in pairs (0, 1), (2, 3),
+    /* The same in bfloat16, worth it where bf16_native. Operands are rounded to bfloat16, products are
+     * exact, sums are float; terms go in pairs (0, 1), (2, 3),
      * ..., of each the second before the first, an addition a term. Denormals may count as zero. A row's
      * bits are its own, whatever m and n are and whether its tile is of words or the cache's own.
      * Words: two rows' elements of a column side by side, [rows / 2][columns][2]; missing rows: zero. */
     /* y[(r / 2) * ldy + c] = word of rows r, r + 1 of x [n][ldx], c < d (written up to d rounded up
-     * to 16). Q8_0: integers without their scales. */
-    void (*attn16_pair)(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx, uint16_t *y,
-                        int64_t ldy);
-    /* From natural keys [n][ldk], Q8_0 with scales as above multiplied in: turned words
-     * kt [ceil(d/2)][64][2], written for p < n rounded up to 16, and words of their first dv elements
-     * as values into v (NULL: none) [n / 2][ldv][2]; ldv >= dv rounded up to 16. */
+     * to 16). t: F32, F16, or Q8_0 with scales as above, multiplied in (scale NULL else). */
+    void (*attn16_pair)(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx,
+                        const uint16_t *scale, uint16_t *y, int64_t ldy);
+    /* From natural keys [n][ldk] of F32 or F16: turned words kt [ceil(d/2)][64][2], written for p < n
+     * rounded up to 16, and words of their first dv elements as values into v (NULL: none)
+     * [n / 2][ldv][2]; ldv >= dv rounded up to 16. */
     void (*attn16_turn)(qsi_type t, int64_t n, int64_t d, int64_t dv, const void *k, int64_t ldk,
-                        const uint16_t *scale, uint16_t *kt, uint16_t *v, int64_t ldv);
-    /* attn_qk and attn_pv. t: BF16 for words (ldv: words of a row; scale may be given, NULL else), else
-     * F16 or Q8_0, the cache's tile. q: bfloat16, one zero more where d is odd. ahead: NULL, or what
-     * to fetch meanwhile (words only). */
+                        uint16_t *kt, uint16_t *v, int64_t ldv);
+    /* attn_qk and attn_pv. t: BF16 for words (ldv: words of a row), or F16, the cache's tile.
+     * q: bfloat16, one zero more where d is odd. ahead: NULL, or what to fetch meanwhile (words only). */
     void (*attn16_qk)(qsi_type t, int64_t m, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,
-                      const void *kt, const uint16_t *scale, float *s, int64_t lds,
-                      qsi_ahead *ahead);
+                      const void *kt, float *s, int64_t lds, qsi_ahead *ahead);
     void (*attn16_pv)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
-                      const void *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo,
-                      qsi_ahead *ahead);
+                      const void *v, int64_t ldv, float *o, int64_t ldo, qsi_ahead *ahead);
+
+    /* The same over bytes in integers, worth it where bytes_native. Every level gives the same bits. */
+    /* attn_qk of a Q8_0 tile. q: blocks of 32 along d, ldq of them a row, zero behind d. With the exact
+     * integer dot of a block's bytes, s += (q.d * scale) * dot, fused, blocks ascending. */
+    void (*attn8_qk)(int64_t m, int64_t n, int64_t d, const qsi_act8 *q, int64_t ldq, const void *kt,
+                     const uint16_t *scale, float *s, int64_t lds, qsi_ahead *ahead);
+    /* attn_pv of a Q8_0 tile, weights w >= 0. For every row and block of 32 columns: x[p] = w[p] *
+     * scale[p], u[p] = x[p] * (65535 / top) to the nearest integer, top the largest x; o[c] += top / 65535
+     * times the exact integer sum of u[p] v[p][c], fused. top below QSI_ATTN_LEAST counts as zero; where
+     * it is not finite, the block's columns become NaN. */
+    void (*attn8_pv)(int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw, const void *v,
+                     int64_t ldv, const uint16_t *scale, float *o, int64_t ldo);
+    /* Bytes of natural keys [n / 4][ldk][4], turned: [ceil(d/4)][64][4], written for p < n rounded up to
+     * 16; bytes behind d are zero. n counts as rounded up to 4. */
+    void (*attn8_turn)(int64_t n, int64_t d, const void *k, int64_t ldk, void *kt);
 
     /* ---- optimizer ---- */
     /* AdamW (Loshchilov and Hutter 2019), one element: g *= clip; m = b1 m + (1-b1) g;

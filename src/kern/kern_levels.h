@@ -18,6 +18,7 @@ void qsi_kern_fill_ref_vec(qsi_kern *t);
 void qsi_kern_fill_ref_layer(qsi_kern *t);
 void qsi_kern_fill_ref_attn(qsi_kern *t);
 void qsi_kern_fill_ref_attn16(qsi_kern *t);
+void qsi_kern_fill_ref_attn8(qsi_kern *t);
 void qsi_kern_fill_ref_peak(qsi_kern *t);
 
 #if defined(__x86_64__)
@@ -43,6 +44,7 @@ void qsi_kern_fill_avx512_layer(qsi_kern *t);
 void qsi_kern_fill_avx512_attn(qsi_kern *t);
 void qsi_kern_fill_avx512_peak(qsi_kern *t);
 void qsi_kern_fill_vnni_mm_quant(qsi_kern *t);
+void qsi_kern_fill_vnni_attn(qsi_kern *t);
 void qsi_kern_fill_vnni_peak(qsi_kern *t);
 void qsi_kern_fill_avx512bf16_mm(qsi_kern *t);
 void qsi_kern_fill_avx512bf16_vec(qsi_kern *t);

@@ -67,7 +67,7 @@ static void block_at(const void *arg, int64_t i, qsi_kv_view *v, qsi_attend_rows
     const qsi_block *b = &f->blocks[i];
     const qsi_seg *sg = &f->segs[b->seg];
     int64_t hd = f->c->head_dim, nq = f->shard->n_head, hq = nq * hd, hk = f->shard->n_kv * hd;
-    *v = f->kv ? qsi_kv_layer(f->kv, &f->tables[sg->table], x->layer, f->bf16)
+    *v = f->kv ? qsi_kv_layer(f->kv, &f->tables[sg->table], x->layer, f->bf16, f->bytes)
                : qsi_kv_rows(s->k + sg->row0 * hk, hk, hd, s->v + sg->row0 * hk, hk, hd);
     *r = (qsi_attend_rows){.n_rows = b->n, .pos0 = sg->pos0 + (b->row0 - sg->row0),
                            .q = s->q + b->row0 * hq, .ldq = hq, .out = s->out + b->row0 * hq,

@@ -4,8 +4,8 @@
  * one run of memory, then one of the indexer's keys where there is an indexer. Values stand by
  * position, [64][hd_v]; keys are turned, [hd_k][64], as the scores of many positions at once want them
  * (the indexer's too); where values are prefixes of the keys there is one tile [64][hd_k] for both.
- * Q8_0: int8 in the same places, and before them scales (half) of blocks of
- * 32 along the head, [blocks][64]. A page given back keeps its memory for the next taker.
+ * Q8_0: int8, four rows' bytes of a column side by side (kern.h), and before them scales (half) of
+ * blocks of 32 along the head, [blocks][64]. A page given back keeps its memory for the next taker.
  *
  * Address space is taken in slabs of many pages, so that huge pages fit under them: a decode step
  * reads the whole cache once, and two threads read 37 GB/s with huge pages where they read 25
@@ -223,27 +223,30 @@ void qsi_kv_table_release(qsi_kv *kv, qsi_kv_table *t) {
 
 bool qsi_kv_narrow(const qsi_kv *kv) { return kv->type != QSI_F32; }
 
-qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer, bool bf16) {
+qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer, bool bf16, bool bytes) {
     const layer_place *p = &kv->layers[layer];
+    bool q8 = kv->type == QSI_Q8_0;
+    bytes = bytes && q8 && (bf16 || !p->s.v_in_k); /* values in the keys are taken in bfloat16 */
+    bf16 = bf16 && qsi_kv_narrow(kv) && (!q8 || (bytes && p->s.v_in_k));
     return (qsi_kv_view){.type = kv->type, .hd_k = p->s.hd_k, .hd_v = p->s.hd_v,
                          .v_in_k = p->s.v_in_k, .turned = !p->s.v_in_k,
-                         .bf16 = bf16 && qsi_kv_narrow(kv), .k_off = p->k_off,
-                         .v_off = p->v_off, .k_tile = p->k_tile, .v_tile = p->v_tile,
+                         .bf16 = bf16, .bytes = bytes, .k_off = p->k_off, .v_off = p->v_off, .k_tile = p->k_tile, .v_tile = p->v_tile,
                          .page_mem = kv->mem, .pages = t->pages};
 }
 
-/* A head's tile, and how a position's elements lie in it: element i at (i * step + first). */
+/* A head's tile, and how a position's elements lie in it: element i at (i * step + first); of bytes at
+ * byte_at. */
 typedef struct strip {
     qsi_type type;
     uint16_t *scale; /* of block b at b * 64 */
     char *data;
-    int64_t hd, first, step;
+    int64_t hd, first, step, slot;
 } strip;
 
 static strip strip_of(const qsi_kv *kv, void *page, size_t tile_at, bool turned, int64_t hd,
                       int64_t slot) {
     char *tile = (char *)page + tile_at;
-    return (strip){.type = kv->type, .hd = hd,
+    return (strip){.type = kv->type, .hd = hd, .slot = slot,
                    .scale = (uint16_t *)(void *)tile + slot,
                    .data = tile + qsi_kv_tile_scales(kv->type, hd),
                    .first = turned ? slot : slot * hd, .step = turned ? QSI_KV_PAGE : 1};
@@ -251,8 +254,14 @@ static strip strip_of(const qsi_kv *kv, void *page, size_t tile_at, bool turned,
 
 enum { SOME = 64 }; /* elements at a time; a multiple of the blocks of Q8_0 */
 
+/* Four elements of a turned position side by side, or four positions of an element. */
+static int8_t *byte_at(const strip *s, int64_t i) {
+    int64_t at = s->step > 1 ? (i / 4 * QSI_KV_PAGE + s->slot) * 4 + i % 4
+                             : (s->slot / 4 * s->hd + i) * 4 + s->slot % 4;
+    return (int8_t *)s->data + at;
+}
+
 static void put_q8(const strip *s, const qsi_kern *k, const float *x) {
-    int8_t *to = (int8_t *)s->data + s->first;
     for (int64_t b = 0; b < s->hd; b += 32) {
         float all[32] = {0};
         qsi_act8 a;
@@ -260,14 +269,14 @@ static void put_q8(const strip *s, const qsi_kern *k, const float *x) {
         memcpy(all, x + b, (size_t)n * sizeof *x);
         k->f32_to_act8(all, &a, 32);
         s->scale[b / 32 * QSI_KV_PAGE] = qsi_f32_to_f16(a.d);
-        for (int64_t i = 0; i < n; i++) to[(b + i) * s->step] = a.qs[i];
+        for (int64_t i = 0; i < n; i++) *byte_at(s, b + i) = a.qs[i];
     }
 }
 
-static void get_q8(const strip *s, float *x) {
-    const int8_t *from = (const int8_t *)s->data + s->first;
-    for (int64_t i = 0; i < s->hd; i++)
-        x[i] = qsi_f16_to_f32(s->scale[i / 32 * QSI_KV_PAGE]) * (float)from[i * s->step];
+/* The first n elements. */
+static void get_q8(const strip *s, int64_t n, float *x) {
+    for (int64_t i = 0; i < n; i++)
+        x[i] = qsi_f16_to_f32(s->scale[i / 32 * QSI_KV_PAGE]) * (float)*byte_at(s, i);
 }
 
 static void put_f16(const strip *s, const qsi_kern *k, const float *x) {
@@ -283,12 +292,12 @@ static void put_f16(const strip *s, const qsi_kern *k, const float *x) {
     }
 }
 
-static void get_f16(const strip *s, const qsi_kern *k, float *x) {
+static void get_f16(const strip *s, const qsi_kern *k, int64_t n, float *x) {
     const uint16_t *from = (const uint16_t *)(const void *)s->data + s->first;
     if (s->step == 1)
-        k->f16_to_f32(from, x, s->hd);
+        k->f16_to_f32(from, x, n);
     else
-        for (int64_t i = 0; i < s->hd; i++) x[i] = qsi_f16_to_f32(from[i * s->step]);
+        for (int64_t i = 0; i < n; i++) x[i] = qsi_f16_to_f32(from[i * s->step]);
 }
 
 static void put(const strip *s, const qsi_kern *k, const float *x) {
@@ -301,14 +310,14 @@ static void put(const strip *s, const qsi_kern *k, const float *x) {
         for (int64_t i = 0; i < s->hd; i++) to[i * s->step] = x[i];
 }
 
-static void get(const strip *s, const qsi_kern *k, float *x) {
+static void get(const strip *s, const qsi_kern *k, int64_t n, float *x) {
     const float *from = (const float *)(const void *)s->data + s->first;
     if (s->type == QSI_Q8_0)
-        get_q8(s, x);
+        get_q8(s, n, x);
     else if (s->type == QSI_F16)
-        get_f16(s, k, x);
+        get_f16(s, k, n, x);
     else
-        for (int64_t i = 0; i < s->hd; i++) x[i] = from[i * s->step];
+        for (int64_t i = 0; i < n; i++) x[i] = from[i * s->step];
 }
 
 void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
@@ -334,13 +343,11 @@ void qsi_kv_load(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int
     for (int32_t h = 0; h < p->s.n_head; h++) {
         strip s = strip_of(kv, page, p->k_off + (size_t)h * p->k_tile, !p->s.v_in_k, p->s.hd_k,
                            slot);
-        if (key) get(&s, k, key + (int64_t)h * p->s.hd_k);
+        if (key) get(&s, k, p->s.hd_k, key + (int64_t)h * p->s.hd_k);
         if (!value) continue;
         if (!p->s.v_in_k)
             s = strip_of(kv, page, p->v_off + (size_t)h * p->v_tile, false, p->s.hd_v, slot);
-        else
-            s.hd = p->s.hd_v;
-        get(&s, k, value + (int64_t)h * p->s.hd_v);
+        get(&s, k, p->s.hd_v, value + (int64_t)h * p->s.hd_v);
     }
 }
 

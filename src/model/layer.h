@@ -149,7 +149,8 @@ typedef struct qsi_fwd {
     float *cs_table;    /* [n_table, head_dim] of the first positions; NULL: always computed */
     int32_t n_table;
     float *partial;     /* [R, d] this rank's part before the sum; NULL with one rank */
-    bool bf16;          /* attention's products in bfloat16 (but with a cache of F32) */
+    bool bf16;          /* attention's products in bfloat16, with a cache of F16 */
+    bool bytes;         /* in integers, with a cache of Q8_0 */
     qsi_kv *kv;         /* inference; NULL in training */
     const qsi_kv_table *tables;
     float *parts;       /* [n_parts] spans of attention computed apart; inference */
@@ -300,8 +301,8 @@ void qsi_attend_run(qsi_op *o, const qsi_fwd *f, const qsi_attend_set *a);
 int64_t qsi_attend_parts(const qsi_config *c);
 
 /* ---- KV pages ---- */
-/* Layer l of a table's pages. bf16: products in bfloat16, if the cache's type allows. */
-qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer, bool bf16);
+/* Layer l of a table's pages. bf16, bytes: products in bfloat16, in integers, if the cache's type allows. */
+qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer, bool bf16, bool bytes);
 bool qsi_kv_narrow(const qsi_kv *kv); /* not F32 */
 /* Stores one position's keys [n_head, hd_k] and values [n_head, hd_v] (not read with v_in_k). */
 void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,

@@ -128,7 +128,7 @@ static void make_span(const qsi_op *o, const qsi_mla_weights *w, const sizes *z,
             memcpy(x->k + i * z->dk + z->dn, x->lat + (p + i) * z->lat + z->r,
                    (size_t)z->dr * sizeof(float));
         if (x->bf16)
-            o->k->attn16_turn(QSI_F32, m, z->dk, 0, x->k, z->dk, NULL,
+            o->k->attn16_turn(QSI_F32, m, z->dk, 0, x->k, z->dk,
                               x->kw + p / TILE * qsi_kv_key_words(z->dk), NULL, 0);
         else
             o->k->attn_turn(QSI_F32, m, z->dk, x->k, z->dk, x->kt + p * z->dk);
@@ -136,7 +136,8 @@ static void make_span(const qsi_op *o, const qsi_mla_weights *w, const sizes *z,
     qsi_mm_job j = qsi_job_forward(w->v[h], &x->c, 0, n, x->v, z->dv, false);
     qsi_job_run(o->k, &j);
     if (x->bf16) /* tiles are a whole number of pairs */
-        o->k->attn16_pair(QSI_F32, n, z->dv, x->v, z->dv, x->vw, qsi_round_up(z->dv, 16));
+        o->k->attn16_pair(QSI_F32, n, z->dv, x->v, z->dv, NULL, x->vw,
+                           qsi_round_up(z->dv, 16));
 }
 
 typedef struct item {
@@ -241,7 +242,7 @@ static void absorbed_item(const qsi_op *o, const qsi_fwd *f, const sizes *z, int
                           int64_t h1) {
     const qsi_mla_save *m = &s->mla;
     qsi_kv_view view = qsi_kv_layer(f->kv, &f->tables[f->segs[f->row_seg[row]].table], layer,
-                                    f->bf16);
+                                    f->bf16, f->bytes);
     qsi_attend_rows r = {.n_rows = 1, .pos0 = f->pos[row],
                          .q = m->qc + (i * z->n_head + h0) * z->lat, .ldq = z->n_head * z->lat,
                          .out = m->o + (i * z->n_head + h0) * z->r, .ldo = z->n_head * z->r};
@@ -284,7 +285,7 @@ static qsi_kv_view pick(const qsi_op *o, const qsi_fwd *f, const sizes *z, int32
     if (!x->bf16) return v;
     for (int64_t p = 0; p < n; p += TILE)
         o->k->attn16_turn(QSI_F32, qsi_min64(TILE, n - p), z->lat, z->r, x->lat + p * z->lat, z->lat,
-                          NULL, x->kw + p / TILE * qsi_kv_key_words(z->lat),
+                          x->kw + p / TILE * qsi_kv_key_words(z->lat),
                           x->vw + p / TILE * qsi_kv_value_words(z->r), qsi_round_up(z->r, 16));
     return qsi_kv_words(x->kw, z->lat, x->vw, z->r, p0);
 }
@@ -324,7 +325,7 @@ static void absorbed_block(const void *arg, int64_t i, qsi_kv_view *v, qsi_atten
     const sizes *z = a->z;
     int64_t row = a->rows[i], ldq = z->n_head * z->lat, ldo = z->n_head * z->r;
     *v = qsi_kv_layer(a->f->kv, &a->f->tables[a->f->segs[a->f->row_seg[row]].table], a->layer,
-                      a->f->bf16);
+                      a->f->bf16, a->f->bytes);
     *r = (qsi_attend_rows){.n_rows = 1, .pos0 = a->f->pos[row], .q = a->m->qc + i * ldq,
                            .ldq = ldq, .out = a->m->o + i * ldo, .ldo = ldo};
 }

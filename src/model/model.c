@@ -530,10 +530,10 @@ done:
     return st;
 }
 
-/* Whether attention may multiply in bfloat16: no float weights of more bits take part in it, and
- * nobody asked for float activations. */
-static bool bf16_attention(const qsi_model *m) {
-    if (!m->k->bf16_native || m->o.exact) return false;
+/* Whether attention may multiply in bfloat16, or in integers: no float weights of more bits take part in
+ * it, and nobody asked for float activations. */
+static bool narrow_attention(const qsi_model *m) {
+    if (m->o.exact) return false;
     for (int32_t l = 0; l < qsi_config_blocks(&m->c); l++) {
         const qsi_layer_weights *w = &m->w.layers[l];
         const qsi_weight *all[] = {w->q,         w->k,
@@ -723,7 +723,9 @@ static qs_status load(qsi_model *m, qs_err *err) {
     if (apart) QS_TRY(qsi_res_create(&m->res, &m->c, m->g, err));
     QS_TRY(apart ? bind_all(m, &head_form, err) : bind_here(m, &head_form, err));
     QS_TRY(buffers_init(m, head_form, err));
-    m->f.bf16 = bf16_attention(m);
+    bool narrow = narrow_attention(m);
+    m->f.bf16 = narrow && m->k->bf16_native;
+    m->f.bytes = narrow && m->k->bytes_native;
     if (!apart) goto done;
     if (!room) QS_TRY(weight_room(m, &room, err));
     if (qsi_res_bytes(m->res) > room) {

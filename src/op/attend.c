@@ -10,7 +10,9 @@
  * of them sees are skipped.
  * Where the view asks for bfloat16, both products are taken in it (kern.h: attn16_*), the softmax and
  * the sums between spans stay float32. A tile becomes words once for all rows of a pass, or, where a
- * pass has few rows and the cache its keys turned, on the way.
+ * pass has few rows and the cache its keys turned, on the way. Where it asks for bytes, they are taken in
+ * integers (attn8_*) from the cache's own tile. Values that are prefixes of the keys have another scale
+ * every 32 columns for all heads of the group: there only scores are, and values become words.
  * Backward: with p = exp(s - lse), dp = dout vT, D = dout . out,
  *     ds = scale p (dp - D), dq = ds k, dk = dsT q, dv = pT dout.
  * Rows are taken in blocks; sums over rows run in their order. */
@@ -41,6 +43,7 @@ size_t qsi_kv_tile_scales(qsi_type type, int64_t hd) {
 
 size_t qsi_kv_tile_bytes(qsi_type type, int64_t hd) {
     size_t size = type == QSI_F32 ? sizeof(float) : type == QSI_F16 ? sizeof(uint16_t) : 1;
+    if (type == QSI_Q8_0) hd = qsi_round_up(hd, 4);
     return qsi_kv_tile_scales(type, hd) + (size_t)(TILE * hd) * size;
 }
 
@@ -84,6 +87,9 @@ typedef struct pass {
     /* bfloat16 */
     uint16_t *q16, *kw, *vw; /* queries [m, hd_k rounded up to 2]; words of a tile's keys; of values:
                                 of a tile, or where they are in the keys of a span */
+    /* bytes */
+    qsi_act8 *q8; /* queries [m, blocks of hd_k] */
+    int8_t *kb;   /* keys turned, where they stand naturally */
 } pass;
 
 /* Positions of [p0, p0 + n) that query row x sees. */
@@ -134,14 +140,54 @@ static tile key_words(const pass *a, int64_t p0, int64_t last) {
     tile t = tile_at(kv, false, a->kvh, p0 / TILE);
     if (kv->type == QSI_BF16) return t;
     if (kv->turned) {
-        a->k->attn16_pair(kv->type, kv->hd_k, last, t.data, TILE, a->kw, TILE);
-        return (tile){a->kw, t.scale, TILE};
+        a->k->attn16_pair(kv->type, kv->hd_k, last, t.data, TILE, NULL, a->kw, TILE);
+        return (tile){a->kw, NULL, TILE};
     }
     int64_t slot = p0 / TILE % (SPAN / TILE);
-    a->k->attn16_turn(kv->type, last, kv->hd_k, kv->hd_v, t.data, t.ld, t.scale, a->kw,
+    a->k->attn16_turn(kv->type, last, kv->hd_k, kv->hd_v, t.data, t.ld, a->kw,
                       kv->v_in_k ? a->vw + slot * qsi_kv_value_words(kv->hd_v) : NULL,
                       qsi_round_up(kv->hd_v, 16));
     return (tile){a->kw, NULL, TILE};
+}
+
+/* Blocks of 32 that a key has. */
+static int64_t blocks_of(int64_t hd) { return qsi_ceil_div(hd, 32); }
+
+/* The tile's keys turned, its values as words. */
+static const void *turned_bytes(const pass *a, const tile *t, int64_t p0, int64_t n) {
+    const qsi_kv_view *kv = a->kv;
+    uint16_t *words = a->vw + p0 / TILE % (SPAN / TILE) * qsi_kv_value_words(kv->hd_v);
+    a->k->attn8_turn(n, kv->hd_k, t->data, t->ld, a->kb);
+    a->k->attn16_pair(QSI_Q8_0, n, kv->hd_v, t->data, t->ld, t->scale, words,
+                      qsi_round_up(kv->hd_v, 16));
+    return a->kb;
+}
+
+static void scores8(const pass *a, int64_t p0, float *s, const coming *next) {
+    const qsi_kv_view *kv = a->kv;
+    int64_t d = kv->hd_k, ldq = blocks_of(d), last = sees(a, a->m - 1, p0, TILE);
+    qsi_ahead ahead = ahead_of(a, next);
+    tile t = tile_at(kv, false, a->kvh, p0 / TILE);
+    const void *keys = kv->v_in_k ? turned_bytes(a, &t, p0, last) : t.data;
+    bool all = sees(a, 0, p0, TILE) == TILE || a->group == a->m;
+    for (int64_t x = 0; x < a->m; x += FEW) {
+        int64_t few = qsi_min64(FEW, a->m - x), n = all ? last : sees(a, x + few - 1, p0, TILE);
+        if (n > 0)
+            a->k->attn8_qk(few, n, d, a->q8 + x * ldq, ldq, keys, t.scale, s + x * SPAN, SPAN,
+                           &ahead);
+    }
+}
+
+static void values8(const pass *a, int64_t p0, const float *s) {
+    const qsi_kv_view *kv = a->kv;
+    int64_t d = kv->hd_v, last = sees(a, a->m - 1, p0, TILE);
+    tile t = tile_at(kv, true, a->kvh, p0 / TILE);
+    bool all = sees(a, 0, p0, TILE) == TILE || a->group == a->m;
+    for (int64_t x = 0; x < a->m; x += FEW) {
+        int64_t few = qsi_min64(FEW, a->m - x), n = all ? last : sees(a, x + few - 1, p0, TILE);
+        if (n > 0)
+            a->k->attn8_pv(few, n, d, s + x * SPAN, SPAN, t.data, t.ld, t.scale, a->o + x * d, d);
+    }
 }
 
 static void scores16(const pass *a, int64_t p0, float *s, const coming *next) {
@@ -150,7 +196,7 @@ static void scores16(const pass *a, int64_t p0, float *s, const coming *next) {
     qsi_ahead ahead = ahead_of(a, next);
     if (kv->type != QSI_BF16 && kv->turned && a->m <= RAW) {
         tile t = tile_at(kv, false, a->kvh, p0 / TILE);
-        a->k->attn16_qk(kv->type, a->m, last, d, a->q16, ldq, t.data, t.scale, s, SPAN, NULL);
+        a->k->attn16_qk(kv->type, a->m, last, d, a->q16, ldq, t.data, s, SPAN, NULL);
         return;
     }
     tile t = key_words(a, p0, last);
@@ -158,8 +204,8 @@ static void scores16(const pass *a, int64_t p0, float *s, const coming *next) {
     for (int64_t x = 0; x < a->m; x += FEW) {
         int64_t few = qsi_min64(FEW, a->m - x), n = all ? last : sees(a, x + few - 1, p0, TILE);
         if (n > 0)
-            a->k->attn16_qk(QSI_BF16, few, n, d, a->q16 + x * ldq, ldq, t.data, t.scale,
-                            s + x * SPAN, SPAN, &ahead);
+            a->k->attn16_qk(QSI_BF16, few, n, d, a->q16 + x * ldq, ldq, t.data, s + x * SPAN, SPAN,
+                            &ahead);
     }
 }
 
@@ -171,26 +217,29 @@ static void values16(const pass *a, int64_t p0, const float *s, const coming *ne
     if (!kv->v_in_k) {
         t = tile_at(kv, true, a->kvh, p0 / TILE);
         if (kv->type != QSI_BF16 && a->m <= RAW) {
-            a->k->attn16_pv(kv->type, a->m, last, d, s, SPAN, t.data, t.ld, t.scale, a->o, d,
-                            NULL);
+            a->k->attn16_pv(kv->type, a->m, last, d, s, SPAN, t.data, t.ld, a->o, d, NULL);
             return;
         }
         if (kv->type != QSI_BF16) {
-            a->k->attn16_pair(kv->type, last, d, t.data, t.ld, a->vw, ld);
-            t = (tile){a->vw, t.scale, ld};
+            a->k->attn16_pair(kv->type, last, d, t.data, t.ld, NULL, a->vw, ld);
+            t = (tile){a->vw, NULL, ld};
         }
     }
     bool all = sees(a, 0, p0, TILE) == TILE || a->group == a->m;
     for (int64_t x = 0; x < a->m; x += FEW) {
         int64_t few = qsi_min64(FEW, a->m - x), n = all ? last : sees(a, x + few - 1, p0, TILE);
         if (n > 0)
-            a->k->attn16_pv(QSI_BF16, few, n, d, s + x * SPAN, SPAN, t.data, ld, t.scale,
-                            a->o + x * d, d, &ahead);
+            a->k->attn16_pv(QSI_BF16, few, n, d, s + x * SPAN, SPAN, t.data, ld, a->o + x * d, d,
+                            &ahead);
     }
 }
 
 static void scores(const pass *a, int64_t p0, float *s, const coming *next) {
     const qsi_kv_view *kv = a->kv;
+    if (kv->bytes) {
+        scores8(a, p0, s, next);
+        return;
+    }
     if (kv->bf16) {
         scores16(a, p0, s, next);
         return;
@@ -223,6 +272,10 @@ static void scores(const pass *a, int64_t p0, float *s, const coming *next) {
 
 static void values(const pass *a, int64_t p0, const float *s, const coming *next) {
     const qsi_kv_view *kv = a->kv;
+    if (kv->bytes && !kv->v_in_k) {
+        values8(a, p0, s);
+        return;
+    }
     if (kv->bf16) {
         values16(a, p0, s, next);
         return;
@@ -324,24 +377,39 @@ size_t qsi_attend_scratch(int64_t group, int64_t hd_k, int64_t hd_v) {
     int64_t m = most_rows(group);
     size_t words = (size_t)(m * (hd_k + 1) + qsi_kv_key_words(hd_k) +
                             SPAN / TILE * qsi_kv_value_words(hd_v)) * sizeof(uint16_t);
+    words += (size_t)(m * blocks_of(hd_k)) * sizeof(qsi_act8);
     return (size_t)(m * (SPAN + hd_k + hd_v) + TILE * qsi_max64(hd_k, hd_v)) * sizeof(float) +
-           (size_t)(m + TILE * group) * sizeof(qsi_attend_state) + words + 9 * QSI_ALIGN;
+           (size_t)(m + TILE * group) * sizeof(qsi_attend_state) + words + 10 * QSI_ALIGN;
 }
 
 static pass pass_init(const qsi_kern *k, const qsi_kv_view *kv, int64_t kvh, int64_t group,
                       float scale, qsi_bump *b) {
     int64_t m = most_rows(group);
+    QS_ASSERT(kv->bytes ? kv->type == QSI_Q8_0 && kv->bf16 == kv->v_in_k
+                        : !kv->bf16 || kv->type != QSI_Q8_0);
     pass a = {.k = k, .kv = kv, .group = group, .kvh = kvh, .scale = scale};
     a.s = qsi_bump_take(b, (size_t)(m * SPAN) * sizeof *a.s);
     a.o = qsi_bump_take(b, (size_t)(m * kv->hd_v) * sizeof *a.o);
     a.t = qsi_bump_take(b, (size_t)m * sizeof *a.t);
     a.wide = qsi_bump_take(b, (size_t)(TILE * qsi_max64(kv->hd_k, kv->hd_v)) * sizeof *a.wide);
-    if (!kv->bf16) return a;
+    if (!kv->bf16 && !kv->bytes) return a;
     int64_t tiles = kv->v_in_k ? SPAN / TILE : 1;
+    a.q8 = qsi_bump_take(b, (size_t)(m * blocks_of(kv->hd_k)) * sizeof *a.q8);
     a.q16 = qsi_bump_take(b, (size_t)(m * (kv->hd_k + 1)) * sizeof *a.q16);
     a.kw = qsi_bump_take(b, (size_t)qsi_kv_key_words(kv->hd_k) * sizeof *a.kw);
+    a.kb = (int8_t *)a.kw;
     a.vw = qsi_bump_take(b, (size_t)(tiles * qsi_kv_value_words(kv->hd_v)) * sizeof *a.vw);
     return a;
+}
+
+/* A query in blocks, zero behind its end. */
+static void query_bytes(const qsi_kern *k, const float *q, int64_t d, qsi_act8 *y) {
+    int64_t whole = d / 32 * 32;
+    k->f32_to_act8(q, y, whole);
+    if (whole == d) return;
+    float rest[32] = {0};
+    memcpy(rest, q + whole, (size_t)(d - whole) * sizeof *q);
+    k->f32_to_act8(rest, y + whole / 32, 32);
 }
 
 /* Query rows of rows [i, i + n) as one dense matrix: rows of the step are a power of two apart, which
@@ -352,10 +420,14 @@ static void pass_queries(pass *a, const qsi_attend_rows *r, int64_t i, int64_t n
     a->pos0 = r->pos0 + i;
     a->q = r->q + i * r->ldq + h;
     a->ldq = d;
-    if (a->kv->bf16) {
+    if (a->kv->bf16 || a->kv->bytes) {
         int64_t ld = qsi_round_up(d, 2);
         for (int64_t x = 0; x < a->m; x++) {
             const float *q = r->q + (i + x / a->group) * r->ldq + h + x % a->group * d;
+            if (a->kv->bytes) {
+                query_bytes(a->k, q, d, a->q8 + x * blocks_of(d));
+                continue;
+            }
             a->k->f32_to_bf16(q, a->q16 + x * ld, d);
             if (ld > d) a->q16[x * ld + d] = 0;
         }
@@ -471,7 +543,8 @@ void qsi_attend_part_side(const qsi_kern *k, const qsi_kv_view *kv, const qsi_at
         a[h].s += h * m * SPAN;
         a[h].o += h * m * kv->hd_v;
         a[h].t += h * m;
-        if (kv->bf16) a[h].q16 += h * m * (kv->hd_k + 1);
+        if (kv->bytes) a[h].q8 += h * m * blocks_of(kv->hd_k);
+        else if (kv->bf16) a[h].q16 += h * m * (kv->hd_k + 1);
         pass_queries(&a[h], r, i, r->n_rows - i, tmp + h * m * kv->hd_k);
     }
     span_of(a, n_kvh, span);

@@ -198,6 +198,7 @@ typedef struct qsi_kv_view {
     int64_t hd_k, hd_v;
     bool v_in_k, turned;                /* keys of a tile are turned (kern.h) */
     bool bf16;                          /* products in bfloat16; not with F32 */
+    bool bytes;                         /* Q8_0: in integers; v_in_k: scores are, values are bf16 */
     int64_t stride;                     /* pages: spans to the worker's next, a guess; 0: one */
     int64_t ld_k, ld_v, head_k, head_v; /* rows: elements to the next position, the next head */
     const float *k, *v;
@@ -220,7 +221,8 @@ static inline int64_t qsi_kv_key_words(int64_t hd_k) { /* of a tile, in uint16_t
 static inline int64_t qsi_kv_value_words(int64_t hd_v) {
     return QSI_ATTEND_TILE * qsi_round_up(hd_v, 16);
 }
-/* A head's tile of 64 positions in the cache: Q8_0 has its scales first, [ceil(hd/32)][64] half. */
+/* A head's tile of 64 positions in the cache: Q8_0 has its scales first, [ceil(hd/32)][64] half, and
+ * hd rounded up to 4. */
 size_t qsi_kv_tile_bytes(qsi_type type, int64_t hd);
 size_t qsi_kv_tile_scales(qsi_type type, int64_t hd);
 /* Rows of one sequence, positions pos0.. (relative to the view's position 0). */

@@ -38,7 +38,7 @@ typedef struct setup {
 static void block_at(const void *arg, int64_t i, qsi_kv_view *v, qsi_attend_rows *r) {
     const setup *s = arg;
     const block *b = &blocks[i];
-    *v = qsi_kv_layer(s->kv, &s->tables[b->seq], 1, s->f.bf16);
+    *v = qsi_kv_layer(s->kv, &s->tables[b->seq], 1, s->f.bf16, s->f.bytes);
     *r = (qsi_attend_rows){.n_rows = b->n, .pos0 = b->pos0, .q = s->q + b->row0 * HQ, .ldq = HQ,
                            .out = s->out + b->row0 * HQ, .ldo = HQ};
 }
@@ -88,10 +88,10 @@ static void run(setup *s, int threads, int64_t n_parts) {
     qsi_pool_free(pool);
 }
 
-static void check(qsi_type type, bool bf16) {
+static void check(qsi_type type, bool narrow) {
     setup s;
     start(&s, type);
-    s.f.bf16 = bf16;
+    s.f.bf16 = s.f.bytes = narrow;
     float *want = qsi_alloc(ROWS * HQ, sizeof *want);
     char *scratch = qsi_alloc(s.scratch_bytes, 1);
     for (int64_t i = 0; i < N_BLOCKS; i++) {

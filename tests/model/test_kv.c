@@ -60,7 +60,7 @@ static void check_store(qsi_type type) {
             qsi_kv_store(kv, k, &t, l, p, key, value);
         }
     for (int l = 0; l < 2; l++) {
-        qsi_kv_view v = qsi_kv_layer(kv, &t, l, false);
+        qsi_kv_view v = qsi_kv_layer(kv, &t, l, false, false);
         assert_true(v.type == type && v.hd_k == 4 && v.hd_v == 4 && !v.v_in_k);
         for (int p = 0; p < 130; p++) {
             float key[12], value[12];

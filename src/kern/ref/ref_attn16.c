@@ -6,27 +6,32 @@
 #define TILE QSI_ATTN_TILE
 
 static float load(qsi_type t, const void *p, int64_t i) {
-    if (t == QSI_Q8_0) return (float)((const int8_t *)p)[i];
     if (t == QSI_F16) return qsi_f16_to_f32(((const uint16_t *)p)[i]);
     return ((const float *)p)[i];
 }
 
 static float rounded(float x) { return qsi_bf16_to_f32(qsi_f32_to_bf16(x)); }
 
-static void attn16_pair(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx, uint16_t *y,
-                        int64_t ldy) {
+static float scaled_byte(const void *x, int64_t ldx, const uint16_t *scale, int64_t r, int64_t c) {
+    float byte = (float)((const int8_t *)x)[(r / 4 * ldx + c) * 4 + r % 4];
+    return byte * qsi_f16_to_f32(scale[c / 32 * TILE + r]);
+}
+
+static void attn16_pair(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx,
+                        const uint16_t *scale, uint16_t *y, int64_t ldy) {
     for (int64_t r = 0; r < (n + 1) / 2 * 2; r++)
-        for (int64_t c = 0; c < d; c++)
-            y[(r / 2 * ldy + c) * 2 + r % 2] =
-                r < n ? qsi_f32_to_bf16(load(t, x, r * ldx + c)) : 0;
+        for (int64_t c = 0; c < d; c++) {
+            float e = 0.0f;
+            if (r < n) e = t == QSI_Q8_0 ? scaled_byte(x, ldx, scale, r, c) : load(t, x, r * ldx + c);
+            y[(r / 2 * ldy + c) * 2 + r % 2] = qsi_f32_to_bf16(e);
+        }
 }
 
 static void attn16_turn(qsi_type t, int64_t n, int64_t d, int64_t dv, const void *k, int64_t ldk,
-                        const uint16_t *scale, uint16_t *kt, uint16_t *v, int64_t ldv) {
+                        uint16_t *kt, uint16_t *v, int64_t ldv) {
     for (int64_t p = 0; p < (n + 15) / 16 * 16; p++)
         for (int64_t i = 0; i < (d + 1) / 2 * 2; i++) {
             float x = p < n && i < d ? load(t, k, p * ldk + i) : 0.0f;
-            if (t == QSI_Q8_0 && p < n) x *= qsi_f16_to_f32(scale[i / 32 * TILE + p]);
             uint16_t y = qsi_f32_to_bf16(x);
             kt[(i / 2 * TILE + p) * 2 + i % 2] = y;
             if (v && i < dv) v[(p / 2 * ldv + i) * 2 + p % 2] = y;
@@ -41,29 +46,22 @@ static float at(qsi_type t, const void *x, int64_t ld, int64_t r, int64_t c, int
 }
 
 static void attn16_qk(qsi_type t, int64_t m, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,
-                      const void *kt, const uint16_t *scale, float *s, int64_t lds,
-                      qsi_ahead *ahead) {
+                      const void *kt, float *s, int64_t lds, qsi_ahead *ahead) {
     (void)ahead;
     for (int64_t r = 0; r < m; r++)
         for (int64_t p = 0; p < n; p++) {
-            float all = 0.0f;
-            for (int64_t b = 0; b < d; b += scale ? 32 : d) {
-                int64_t e = scale && b + 32 < d ? b + 32 : d;
-                float sum = 0.0f;
-                for (int64_t i = b; i < e; i += 2) {
-                    const uint16_t *x = q + r * ldq + i;
-                    sum += qsi_bf16_to_f32(x[1]) * at(t, kt, TILE, i + 1, p, d);
-                    sum += qsi_bf16_to_f32(x[0]) * at(t, kt, TILE, i, p, d);
-                }
-                all = scale ? all + qsi_f16_to_f32(scale[b / 32 * TILE + p]) * sum : sum;
+            float sum = 0.0f;
+            for (int64_t i = 0; i < d; i += 2) {
+                const uint16_t *x = q + r * ldq + i;
+                sum += qsi_bf16_to_f32(x[1]) * at(t, kt, TILE, i + 1, p, d);
+                sum += qsi_bf16_to_f32(x[0]) * at(t, kt, TILE, i, p, d);
             }
-            s[r * lds + p] = all;
+            s[r * lds + p] = sum;
         }
 }
 
 static void attn16_pv(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
-                      const void *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo,
-                      qsi_ahead *ahead) {
+                      const void *v, int64_t ldv, float *o, int64_t ldo, qsi_ahead *ahead) {
     (void)ahead;
     for (int64_t r = 0; r < m; r++)
         for (int64_t c = 0; c < d; c++) {
@@ -71,7 +69,6 @@ static void attn16_pv(qsi_type t, int64_t m, int64_t n, int64_t d, const float *
             for (int64_t p = 0; p < n; p += 2)
                 for (int64_t j = p + 1; j >= p; j--) { /* the second first */
                     float a = j < n ? w[r * ldw + j] : 0.0f;
-                    if (scale && j < n) a *= qsi_f16_to_f32(scale[c / 32 * TILE + j]);
                     *sum += rounded(a) * at(t, v, ldv, j, c, n);
                 }
         }

@@ -111,5 +111,5 @@ void qsi_kern_fill_ref_mm(qsi_kern *t) {
     t->mm[QSI_MM_F32] = (qsi_kern_mm){NR, panel_bytes_f32, pack_f32, run_f32};
     t->mm[QSI_MM_F16] = (qsi_kern_mm){NR, panel_bytes_f16, pack_16, run_f16};
     t->mm[QSI_MM_BF16] = (qsi_kern_mm){NR, panel_bytes_bf16, pack_16, run_bf16};
-    t->bf16_native = false;
+    t->bf16_native = t->bytes_native = false;
 }

@@ -14,16 +14,24 @@
 #define TILE QSI_ATTN_TILE
 #define AHEAD 4096 /* bytes fetched ahead where a single row streams a tile */
 
-QSI_INLINE int64_t attn_size(qsi_type t) { return t == QSI_F32 ? 4 : t == QSI_F16 ? 2 : 1; }
+/* Bytes from a column to the next: bytes of four rows stand side by side. */
+QSI_INLINE int64_t attn_size(qsi_type t) { return t == QSI_F16 ? 2 : 4; }
 
-QSI_INLINE vf attn_load(qsi_type t, const char *p) {
-    if (t == QSI_F32) return ldu((const float *)(const void *)p);
-    return t == QSI_F16 ? attn_f16(p) : attn_i8(p);
+/* Row r of a matrix whose rows are ld elements apart; of bytes: the four that row r is one of. */
+QSI_INLINE const char *attn_row(qsi_type t, const char *p, int64_t ld, int64_t r) {
+    return p + (t == QSI_Q8_0 ? r / 4 : r) * ld * attn_size(t);
 }
 
-QSI_INLINE vf attn_load_tail(qsi_type t, vm m, const char *p) {
+/* Elements of row r at p. */
+QSI_INLINE vf attn_load(qsi_type t, const char *p, int64_t r) {
+    if (t == QSI_F32) return ldu((const float *)(const void *)p);
+    return t == QSI_F16 ? attn_f16(p) : attn_i8(p, (int)(r % 4));
+}
+
+QSI_INLINE vf attn_load_tail(qsi_type t, vm m, const char *p, int64_t r) {
     if (t == QSI_F32) return ld(m, (const float *)(const void *)p);
-    return t == QSI_F16 ? ld_f16(m, (const uint16_t *)(const void *)p) : attn_i8_tail(m, p);
+    return t == QSI_F16 ? ld_f16(m, (const uint16_t *)(const void *)p)
+                        : attn_i8_tail(m, p, (int)(r % 4));
 }
 
 /* ---- turning natural keys ---- */
@@ -35,11 +43,11 @@ QSI_INLINE void turn(qsi_type t, int64_t n, int64_t d, const char *k, int64_t ld
             vf r[W];
             vm m = lanes(d - i);
             for (int j = 0; j < W; j++) {
-                const char *row = k + ((p + j) * ldk + i) * size;
+                const char *row = attn_row(t, k, ldk, p + j) + i * size;
                 if (p + j >= n)
                     r[j] = zero();
                 else
-                    r[j] = d - i >= W ? attn_load(t, row) : attn_load_tail(t, m, row);
+                    r[j] = d - i >= W ? attn_load(t, row, j) : attn_load_tail(t, m, row, j);
             }
             attn_transpose(r);
             for (int j = 0; j < W && i + j < d; j++) stu(kt + (i + j) * TILE + p, r[j]);
@@ -76,14 +84,14 @@ QSI_INLINE void qk_block(qsi_type t, int rm, int rv, int64_t d, const float *q, 
 #pragma GCC unroll 8
             for (int v = 0; v < rv; v++) c[r][v] = zero();
         for (int64_t i = b; i < e; i++) {
-            const char *row = kt + i * TILE * size;
+            const char *row = attn_row(t, kt, TILE, i);
             vf x[8];
             if (rm == 1) {
-                __builtin_prefetch(row + AHEAD);
-                if (TILE * size > 64) __builtin_prefetch(row + AHEAD + 64);
+                __builtin_prefetch(row + AHEAD + (t == QSI_Q8_0 ? i % 4 * 64 : 0));
+                if (t != QSI_Q8_0) __builtin_prefetch(row + AHEAD + 64);
             }
 #pragma GCC unroll 8
-            for (int v = 0; v < rv; v++) x[v] = attn_load(t, row + v * W * size);
+            for (int v = 0; v < rv; v++) x[v] = attn_load(t, row + v * W * size, i);
 #pragma GCC unroll 8
             for (int r = 0; r < rm; r++) {
                 vf a = all(r < 4 ? at_row(q0 + i, ldq, ld3, r) : at_row(q4 + i, ldq, ld3, r - 4));
@@ -162,7 +170,7 @@ QSI_INLINE void pv_block(qsi_type t, bool tail, int rm, int rv, int wb, int64_t 
         for (int j = 0; j < rv; j++)
             c[r][j] = tail ? ld(m[j], o + r * ldo + j * W) : ldu(o + r * ldo + j * W);
     for (int64_t p = 0; p < n; p++) {
-        const char *row = v + p * ldv * size;
+        const char *row = attn_row(t, v, ldv, p);
         vf x[8];
         if (rm == 1) {
             __builtin_prefetch(row + AHEAD);
@@ -172,8 +180,8 @@ QSI_INLINE void pv_block(qsi_type t, bool tail, int rm, int rv, int wb, int64_t 
         }
 #pragma GCC unroll 8
         for (int j = 0; j < rv; j++)
-            x[j] = tail ? attn_load_tail(t, m[j], row + j * W * size)
-                        : attn_load(t, row + j * W * size);
+            x[j] = tail ? attn_load_tail(t, m[j], row + j * W * size, p)
+                        : attn_load(t, row + j * W * size, p);
 #pragma GCC unroll 8
         for (int r = 0; r < rm; r++)
 #pragma GCC unroll 8

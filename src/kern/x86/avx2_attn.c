@@ -8,14 +8,16 @@
 QSI_INLINE vf attn_f16(const char *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
-QSI_INLINE vf attn_i8(const char *p) {
-    return _mm256_cvtepi32_ps(
-        _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+/* Byte r of words. */
+QSI_INLINE vf attn_byte(__m256i x, int r) {
+    x = _mm256_sll_epi32(x, _mm_cvtsi32_si128(24 - 8 * r));
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(x, 24));
 }
-QSI_INLINE vf attn_i8_tail(vm m, const char *p) {
-    char t[W] = {0};
-    memcpy(t, p, (size_t)m.n);
-    return attn_i8(t);
+QSI_INLINE vf attn_i8(const char *p, int r) {
+    return attn_byte(_mm256_loadu_si256((const __m256i *)(const void *)p), r);
+}
+QSI_INLINE vf attn_i8_tail(vm m, const char *p, int r) {
+    return attn_byte(_mm256_castps_si256(ld(m, (const float *)(const void *)p)), r);
 }
 QSI_INLINE void attn_transpose(vf r[W]) {
     __m256i t[W];

@@ -8,12 +8,14 @@
 QSI_INLINE vf attn_f16(const char *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
-QSI_INLINE vf attn_i8(const char *p) {
-    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)p);
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
+/* Byte r of words. */
+QSI_INLINE vf attn_byte(__m512i x, int r) {
+    x = _mm512_sll_epi32(x, _mm_cvtsi32_si128(24 - 8 * r));
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(x, 24));
 }
-QSI_INLINE vf attn_i8_tail(vm m, const char *p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, p)));
+QSI_INLINE vf attn_i8(const char *p, int r) { return attn_byte(_mm512_loadu_si512(p), r); }
+QSI_INLINE vf attn_i8_tail(vm m, const char *p, int r) {
+    return attn_byte(_mm512_maskz_loadu_epi32(m, p), r);
 }
 QSI_INLINE void attn_transpose(vf r[W]) {
     __m512i t[16];

@@ -29,18 +29,14 @@ QSI_INLINE __m512i pair_order(void) {
 
 /* Sixteen elements as floats. */
 QSI_INLINE vf load(qsi_type t, vm m, const char *p) {
-    if (t == QSI_F32) return ld(m, (const float *)(const void *)p);
-    if (t == QSI_F16) return ld_f16(m, (const uint16_t *)(const void *)p);
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, p)));
+    return t == QSI_F32 ? ld(m, (const float *)(const void *)p)
+                        : ld_f16(m, (const uint16_t *)(const void *)p);
 }
 
-QSI_INLINE int64_t size_of(qsi_type t) { return t == QSI_F32 ? 4 : t == QSI_F16 ? 2 : 1; }
+QSI_INLINE int64_t size_of(qsi_type t) { return t == QSI_F32 ? 4 : 2; }
 
-/* Words of a (low) and b (high). Bytes are bfloat16 as they are. */
-QSI_INLINE __m512i words(qsi_type t, vf a, vf b, __m512i order) {
-    if (t == QSI_Q8_0)
-        return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(a), 16),
-                               _mm512_castps_si512(b));
+/* Words of a (low) and b (high). */
+QSI_INLINE __m512i words(vf a, vf b, __m512i order) {
     return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(b, a));
 }
 
@@ -61,29 +57,54 @@ QSI_INLINE void pair(qsi_type t, int64_t n, int64_t d, const char *x, int64_t ld
             vm m = lanes(d - c);
             vf lo = load(t, m, a + c * size), hi = zero();
             if (more) hi = load(t, m, b + c * size);
-            _mm512_storeu_si512(y + 2 * c, words(t, lo, hi, order));
+            _mm512_storeu_si512(y + 2 * c, words(lo, hi, order));
         }
     }
 }
 
-static void attn16_pair(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx, uint16_t *y,
-                        int64_t ldy) {
+/* Bytes of position r of four, as floats times their scale. */
+QSI_INLINE vf scaled(vi x, int r, const uint16_t *scale) {
+    x = r < 3 ? sar(shl(x, 24 - 8 * r), 24) : sar(x, 24);
+    return vmul(to_float(x), _mm512_cvtph_ps(_mm256_set1_epi16((short)scale[r])));
+}
+
+/* Columns [c, c + 16) of four positions of bytes, `left` of these there. */
+QSI_INLINE void pair_bytes(vi x, int64_t left, const uint16_t *scale, uint16_t *y, int64_t ldy,
+                           __m512i order) {
+    vf r[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) r[j] = j < left ? scaled(x, j, scale) : zero();
+    _mm512_storeu_si512(y, words(r[0], r[1], order));
+    if (left > 2) _mm512_storeu_si512(y + 2 * ldy, words(r[2], r[3], order));
+}
+
+static void pairs_of_bytes(int64_t n, int64_t d, const char *x, int64_t ldx, const uint16_t *scale,
+                           uint16_t *y, int64_t ldy) {
+    const __m512i order = pair_order();
+    for (int64_t r = 0; r < n; r += 4, y += 4 * ldy)
+        for (int64_t c = 0; c < d; c += W) {
+            vi v = _mm512_maskz_loadu_epi32(lanes(d - c), x + (r / 4 * ldx + c) * 4);
+            const uint16_t *s = scale + c / 32 * TILE + r;
+            if (n - r >= 4)
+                pair_bytes(v, 4, s, y + 2 * c, ldy, order);
+            else
+                pair_bytes(v, n - r, s, y + 2 * c, ldy, order);
+        }
+}
+
+static void attn16_pair(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx,
+                        const uint16_t *scale, uint16_t *y, int64_t ldy) {
     if (t == QSI_F32)
         pair(QSI_F32, n, d, x, ldx, y, ldy);
     else if (t == QSI_F16)
         pair(QSI_F16, n, d, x, ldx, y, ldy);
     else
-        pair(QSI_Q8_0, n, d, x, ldx, y, ldy);
+        pairs_of_bytes(n, d, x, ldx, scale, y, ldy);
 }
 
-/* Elements [i, i + 32) of one position. scale: that of the block. */
-QSI_INLINE __m512i row32(qsi_type t, int64_t left, const char *p, const uint16_t *scale) {
+/* Elements [i, i + 32) of one position. */
+QSI_INLINE __m512i row32(qsi_type t, int64_t left, const char *p) {
     vf a = load(t, lanes(left), p), b = load(t, lanes(left - W), p + W * size_of(t));
-    if (t == QSI_Q8_0) {
-        vf s = _mm512_cvtph_ps(_mm256_set1_epi16((short)*scale));
-        a = vmul(a, s);
-        b = vmul(b, s);
-    }
     return (__m512i)_mm512_cvtne2ps_pbh(b, a);
 }
 
@@ -98,7 +119,7 @@ QSI_INLINE void put_values(uint16_t *v, int64_t left, __m512i a, __m512i b) {
 }
 
 QSI_INLINE void turn(qsi_type t, int64_t n, int64_t d, int64_t dv, const char *k, int64_t ldk,
-                     const uint16_t *scale, uint16_t *kt, uint16_t *v, int64_t ldv) {
+                     uint16_t *kt, uint16_t *v, int64_t ldv) {
     const int64_t size = size_of(t), pairs = (d + 1) / 2;
     for (int64_t p = 0; p < n; p += W)
         for (int64_t i = 0; i < d; i += 32) {
@@ -106,9 +127,7 @@ QSI_INLINE void turn(qsi_type t, int64_t n, int64_t d, int64_t dv, const char *k
 #pragma GCC unroll 16
             for (int j = 0; j < W; j++) {
                 r[j] = _mm512_setzero_si512();
-                if (p + j < n)
-                    r[j] = row32(t, d - i, k + ((p + j) * ldk + i) * size,
-                                 t == QSI_Q8_0 ? scale + i / 32 * TILE + p + j : scale);
+                if (p + j < n) r[j] = row32(t, d - i, k + ((p + j) * ldk + i) * size);
             }
             if (v && i < dv)
                 for (int j = 0; j < W; j += 2)
@@ -121,13 +140,11 @@ QSI_INLINE void turn(qsi_type t, int64_t n, int64_t d, int64_t dv, const char *k
 }
 
 static void attn16_turn(qsi_type t, int64_t n, int64_t d, int64_t dv, const void *k, int64_t ldk,
-                        const uint16_t *scale, uint16_t *kt, uint16_t *v, int64_t ldv) {
+                        uint16_t *kt, uint16_t *v, int64_t ldv) {
     if (t == QSI_F32)
-        turn(QSI_F32, n, d, dv, k, ldk, scale, kt, v, ldv);
-    else if (t == QSI_F16)
-        turn(QSI_F16, n, d, dv, k, ldk, scale, kt, v, ldv);
+        turn(QSI_F32, n, d, dv, k, ldk, kt, v, ldv);
     else
-        turn(QSI_Q8_0, n, d, dv, k, ldk, scale, kt, v, ldv);
+        turn(QSI_F16, n, d, dv, k, ldk, kt, v, ldv);
 }
 
 /* ---- scores ---- */
@@ -136,62 +153,49 @@ static void attn16_turn(qsi_type t, int64_t n, int64_t d, int64_t dv, const void
 QSI_INLINE __m512i word_at(qsi_type t, vm m, const char *p, int64_t next, bool more,
                            __m512i order) {
     if (t == QSI_BF16) return _mm512_maskz_loadu_epi32(m, p);
-    return words(t, load(t, m, p), more ? load(t, m, p + next) : zero(), order);
+    return words(load(t, m, p), more ? load(t, m, p + next) : zero(), order);
 }
 
 /* rm rows against rv vectors of positions. pf: lines to ask for, `step` bytes a step of the loop. */
 QSI_INLINE void qk_block(qsi_type t, int rm, int rv, int64_t d, const uint16_t *q, int64_t ldq,
-                         const char *kt, const uint16_t *scale, float *s, int64_t lds,
-                         const char *pf, int64_t step) {
+                         const char *kt, float *s, int64_t lds, const char *pf, int64_t step) {
     const int64_t row = TILE * (t == QSI_BF16 ? 2 : size_of(t)), size = row / TILE;
-    const int64_t run = scale ? 32 : d;
     const int64_t lane = t == QSI_BF16 ? 4 * W : W * size; /* bytes of a vector's words */
     const __m512i order = pair_order();
-    for (int64_t b = 0; b < d; b += run) {
-        int64_t e = b + run < d ? b + run : d;
-        vf c[6][4];
+    vf c[6][4];
 #pragma GCC unroll 6
-        for (int r = 0; r < rm; r++)
+    for (int r = 0; r < rm; r++)
 #pragma GCC unroll 4
-            for (int v = 0; v < rv; v++) c[r][v] = zero();
-        for (int64_t i = b; i < e; i += 2) {
-            const char *at = kt + i * row;
-            __m512i x[4];
-            if (t != QSI_BF16) {
+        for (int v = 0; v < rv; v++) c[r][v] = zero();
+    for (int64_t i = 0; i < d; i += 2) {
+        const char *at = kt + i * row;
+        __m512i x[4];
+        if (t != QSI_BF16) {
 #pragma GCC unroll 4
-                for (int l = 0; l < 2 * row; l += 64) __builtin_prefetch(at + AHEAD + l);
-            } else {
+            for (int l = 0; l < 2 * row; l += 64) __builtin_prefetch(at + AHEAD + l);
+        } else {
 #pragma GCC unroll 2
-                for (int l = 0; l < LINES; l++) __builtin_prefetch(pf + l * 64, 0, 2);
-                pf += step;
-            }
-#pragma GCC unroll 4
-            for (int v = 0; v < rv; v++)
-                x[v] = word_at(t, 0xffff, at + v * lane, row, i + 1 < d, order);
-#pragma GCC unroll 6
-            for (int r = 0; r < rm; r++) {
-                __m512i a = _mm512_set1_epi32(word((const char *)(q + r * ldq + i)));
-#pragma GCC unroll 4
-                for (int v = 0; v < rv; v++) c[r][v] = dot2(c[r][v], a, x[v]);
-            }
+            for (int l = 0; l < LINES; l++) __builtin_prefetch(pf + l * 64, 0, 2);
+            pf += step;
         }
-#pragma GCC unroll 6
-        for (int r = 0; r < rm; r++)
 #pragma GCC unroll 4
-            for (int v = 0; v < rv; v++) {
-                float *to = s + r * lds + v * W;
-                if (scale) {
-                    vf k = ld_f16(0xffff, scale + b / 32 * TILE + v * W);
-                    c[r][v] = vfma(k, c[r][v], b ? ldu(to) : zero());
-                }
-                stu(to, c[r][v]);
-            }
+        for (int v = 0; v < rv; v++)
+            x[v] = word_at(t, 0xffff, at + v * lane, row, i + 1 < d, order);
+#pragma GCC unroll 6
+        for (int r = 0; r < rm; r++) {
+            __m512i a = _mm512_set1_epi32(word((const char *)(q + r * ldq + i)));
+#pragma GCC unroll 4
+            for (int v = 0; v < rv; v++) c[r][v] = dot2(c[r][v], a, x[v]);
+        }
     }
+#pragma GCC unroll 6
+    for (int r = 0; r < rm; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < rv; v++) stu(s + r * lds + v * W, c[r][v]);
 }
 
 QSI_INLINE void qk(qsi_type t, int rm, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,
-                   const char *kt, const uint16_t *scale, float *s, int64_t lds,
-                   qsi_ahead *ahead) {
+                   const char *kt, float *s, int64_t lds, qsi_ahead *ahead) {
     const char *pf = (const char *)q;
     int64_t step = 0;
     if (t == QSI_BF16 && ahead && ahead->at < ahead->end) {
@@ -200,16 +204,15 @@ QSI_INLINE void qk(qsi_type t, int rm, int64_t n, int64_t d, const uint16_t *q, 
         ahead->at += (d + 1) / 2 * step;
     }
     if (t == QSI_BF16 && n <= 2 * W)
-        qk_block(t, rm, 2, d, q, ldq, kt, scale, s, lds, pf, step);
+        qk_block(t, rm, 2, d, q, ldq, kt, s, lds, pf, step);
     else
-        qk_block(t, rm, 4, d, q, ldq, kt, scale, s, lds, pf, step);
+        qk_block(t, rm, 4, d, q, ldq, kt, s, lds, pf, step);
 }
 
-/* Up to ROWS rows; scale is a constant NULL for those who have none. */
+/* Up to ROWS rows. */
 QSI_INLINE void qk_rows(int64_t rm, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,
-                        const char *kt, const uint16_t *scale, float *s, int64_t lds,
-                        qsi_ahead *ahead) {
-#define CASE(R) case R: qk(QSI_BF16, R, n, d, q, ldq, kt, scale, s, lds, ahead); break;
+                        const char *kt, float *s, int64_t lds, qsi_ahead *ahead) {
+#define CASE(R) case R: qk(QSI_BF16, R, n, d, q, ldq, kt, s, lds, ahead); break;
     switch (rm) {
         CASE(1) CASE(2)
 #if ROWS > 2
@@ -221,40 +224,34 @@ QSI_INLINE void qk_rows(int64_t rm, int64_t n, int64_t d, const uint16_t *q, int
 }
 
 /* Up to FEW rows on the cache's own tile. */
-QSI_INLINE void qk_few(qsi_type t, int64_t rm, int64_t n, int64_t d, const uint16_t *q,
-                       int64_t ldq, const char *kt, const uint16_t *scale, float *s, int64_t lds) {
+QSI_INLINE void qk_few(int64_t rm, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,
+                       const char *kt, float *s, int64_t lds) {
     if (rm == 1)
-        qk(t, 1, n, d, q, ldq, kt, scale, s, lds, NULL);
+        qk(QSI_F16, 1, n, d, q, ldq, kt, s, lds, NULL);
     else if (rm == 2)
-        qk(t, 2, n, d, q, ldq, kt, scale, s, lds, NULL);
+        qk(QSI_F16, 2, n, d, q, ldq, kt, s, lds, NULL);
     else
-        qk(t, 3, n, d, q, ldq, kt, scale, s, lds, NULL);
+        qk(QSI_F16, 3, n, d, q, ldq, kt, s, lds, NULL);
 }
 
 static void attn16_qk(qsi_type t, int64_t m, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,
-                      const void *kt, const uint16_t *scale, float *s, int64_t lds,
-                      qsi_ahead *ahead) {
+                      const void *kt, float *s, int64_t lds, qsi_ahead *ahead) {
     int64_t most = t == QSI_BF16 ? ROWS : FEW;
     for (int64_t i = 0; i < m; i += most, q += most * ldq, s += most * lds) {
         int64_t rm = m - i < most ? m - i : most;
         if (t == QSI_F16)
-            qk_few(QSI_F16, rm, n, d, q, ldq, kt, NULL, s, lds);
-        else if (t == QSI_Q8_0)
-            qk_few(QSI_Q8_0, rm, n, d, q, ldq, kt, scale, s, lds);
-        else if (scale)
-            qk_rows(rm, n, d, q, ldq, kt, scale, s, lds, ahead);
+            qk_few(rm, n, d, q, ldq, kt, s, lds);
         else
-            qk_rows(rm, n, d, q, ldq, kt, NULL, s, lds, ahead);
+            qk_rows(rm, n, d, q, ldq, kt, s, lds, ahead);
     }
 }
 
 /* ---- values ---- */
 
-/* rm rows, rv vectors of columns, `left` of them there. Rows of weights: TILE apart for each block of
- * 32 columns where they are scaled, ldw from row to row. */
-QSI_INLINE void pv_block(qsi_type t, bool tail, bool scaled, int rm, int rv, int64_t n,
-                         int64_t left, const uint16_t *w, int64_t ldw, const char *v, int64_t ldv,
-                         float *o, int64_t ldo, const char *pf, int64_t step) {
+/* rm rows, rv vectors of columns, `left` of them there. Rows of weights are TILE apart. */
+QSI_INLINE void pv_block(qsi_type t, bool tail, int rm, int rv, int64_t n, int64_t left,
+                         const uint16_t *w, const char *v, int64_t ldv, float *o, int64_t ldo,
+                         const char *pf, int64_t step) {
     const int64_t row = ldv * (t == QSI_BF16 ? 2 : size_of(t));
     const int64_t lane = t == QSI_BF16 ? 4 * W : W * size_of(t);
     const __m512i order = pair_order();
@@ -284,12 +281,11 @@ QSI_INLINE void pv_block(qsi_type t, bool tail, bool scaled, int rm, int rv, int
         for (int j = 0; j < rv; j++)
             x[j] = word_at(t, m[j], at + j * lane, row, p + 1 < n, order);
 #pragma GCC unroll 6
-        for (int r = 0; r < rm; r++)
+        for (int r = 0; r < rm; r++) {
+            __m512i a = _mm512_set1_epi32(word((const char *)(w + r * TILE + p)));
 #pragma GCC unroll 8
-            for (int j = 0; j < rv; j++) {
-                const uint16_t *wj = w + r * ldw + (scaled ? j / 2 * TILE : 0) + p;
-                c[r][j] = dot2(c[r][j], _mm512_set1_epi32(word((const char *)wj)), x[j]);
-            }
+            for (int j = 0; j < rv; j++) c[r][j] = dot2(c[r][j], a, x[j]);
+        }
     }
 #pragma GCC unroll 6
     for (int r = 0; r < rm; r++)
@@ -297,15 +293,10 @@ QSI_INLINE void pv_block(qsi_type t, bool tail, bool scaled, int rm, int rv, int
         for (int j = 0; j < rv; j++) st(m[j], o + r * ldo + j * W, c[r][j]);
 }
 
-/* Weights of n positions in bfloat16, zero up to 64, times a scale a position where there is one. */
-QSI_INLINE void weights16(int64_t n, const float *w, const uint16_t *scale, uint16_t *to) {
+/* Weights of n positions in bfloat16, zero up to 64. */
+QSI_INLINE void weights16(int64_t n, const float *w, uint16_t *to) {
     for (int64_t p = 0; p < TILE; p += 32) {
-        vm m0 = lanes(n - p), m1 = lanes(n - p - W);
-        vf a = ld(m0, w + p), b = ld(m1, w + p + W);
-        if (scale) {
-            a = vmul(a, ld_f16(m0, scale + p));
-            b = vmul(b, ld_f16(m1, scale + p + W));
-        }
+        vf a = ld(lanes(n - p), w + p), b = ld(lanes(n - p - W), w + p + W);
         _mm512_storeu_si512(to + p, (__m512i)_mm512_cvtne2ps_pbh(b, a));
     }
 }
@@ -314,42 +305,32 @@ enum { COLS = 4 * W }; /* columns of a strip */
 
 /* All columns of rm rows, strip by strip. One row leaves registers for twice as wide a strip, which
  * reads a cache's tile of 128 columns from front to back. */
-QSI_INLINE void pv(qsi_type t, bool scaled, int rm, int64_t n, int64_t d, const float *w,
-                   int64_t ldw, const char *v, int64_t ldv, const uint16_t *scale, float *o,
-                   int64_t ldo, qsi_ahead *ahead) {
-    const int64_t size = t == QSI_BF16 ? 4 : size_of(t), blocks = scaled ? 2 * COLS / 32 : 1;
-    uint16_t w16[6 * 2 * COLS / 32 * TILE];
-    for (int r = 0; r < rm && !scaled; r++) weights16(n, w + r * ldw, NULL, w16 + r * TILE);
+QSI_INLINE void pv(qsi_type t, int rm, int64_t n, int64_t d, const float *w, int64_t ldw,
+                   const char *v, int64_t ldv, float *o, int64_t ldo, qsi_ahead *ahead) {
+    const int64_t size = t == QSI_BF16 ? 4 : size_of(t);
+    uint16_t w16[6 * TILE];
+    for (int r = 0; r < rm; r++) weights16(n, w + r * ldw, w16 + r * TILE);
     for (int64_t c = 0, cols; c < d; c += cols) {
         int64_t left = d - c, step = 0;
-        const char *pf = (const char *)w16;
+        const char *pf = (const char *)w16, *at = v + c * size;
         cols = rm == 1 && left >= 2 * COLS ? 2 * COLS : COLS;
-        for (int r = 0; r < rm && scaled; r++)
-            for (int64_t b = 0; 32 * b < cols && 32 * b < left; b++)
-                weights16(n, w + r * ldw, scale + (c / 32 + b) * TILE,
-                          w16 + (r * blocks + b) * TILE);
         if (t == QSI_BF16 && ahead && ahead->at < ahead->end) {
             pf = ahead->at;
             step = LINES * 64;
             ahead->at += (n + 1) / 2 * step;
         }
-        const char *at = v + c * size;
         if (rm == 1 && cols > COLS)
-            pv_block(t, false, scaled, rm, 8, n, left, w16, blocks * TILE, at, ldv, o + c, ldo, pf,
-                     step);
+            pv_block(t, false, rm, 8, n, left, w16, at, ldv, o + c, ldo, pf, step);
         else if (left >= COLS)
-            pv_block(t, false, scaled, rm, 4, n, left, w16, blocks * TILE, at, ldv, o + c, ldo, pf,
-                     step);
+            pv_block(t, false, rm, 4, n, left, w16, at, ldv, o + c, ldo, pf, step);
         else
-            pv_block(t, true, scaled, rm, 4, n, left, w16, blocks * TILE, at, ldv, o + c, ldo, pf,
-                     step);
+            pv_block(t, true, rm, 4, n, left, w16, at, ldv, o + c, ldo, pf, step);
     }
 }
 
-static void pv_scaled(int64_t rm, int64_t n, int64_t d, const float *w, int64_t ldw,
-                      const char *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo,
-                      qsi_ahead *ahead) {
-#define CASE(R) case R: pv(QSI_BF16, true, R, n, d, w, ldw, v, ldv, scale, o, ldo, ahead); break;
+QSI_INLINE void pv_rows(int64_t rm, int64_t n, int64_t d, const float *w, int64_t ldw,
+                        const char *v, int64_t ldv, float *o, int64_t ldo, qsi_ahead *ahead) {
+#define CASE(R) case R: pv(QSI_BF16, R, n, d, w, ldw, v, ldv, o, ldo, ahead); break;
     switch (rm) {
         CASE(1) CASE(2)
 #if ROWS > 2
@@ -360,44 +341,25 @@ static void pv_scaled(int64_t rm, int64_t n, int64_t d, const float *w, int64_t 
 #undef CASE
 }
 
-static void pv_plain(int64_t rm, int64_t n, int64_t d, const float *w, int64_t ldw, const char *v,
-                     int64_t ldv, float *o, int64_t ldo, qsi_ahead *ahead) {
-#define CASE(R) case R: pv(QSI_BF16, false, R, n, d, w, ldw, v, ldv, NULL, o, ldo, ahead); break;
-    switch (rm) {
-        CASE(1) CASE(2)
-#if ROWS > 2
-        CASE(3) CASE(4) CASE(5) CASE(6)
-#endif
-    default: break;
-    }
-#undef CASE
-}
-
-QSI_INLINE void pv_few(qsi_type t, int64_t rm, int64_t n, int64_t d, const float *w, int64_t ldw,
-                       const char *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo) {
-    const bool scaled = t == QSI_Q8_0;
+QSI_INLINE void pv_few(int64_t rm, int64_t n, int64_t d, const float *w, int64_t ldw,
+                       const char *v, int64_t ldv, float *o, int64_t ldo) {
     if (rm == 1)
-        pv(t, scaled, 1, n, d, w, ldw, v, ldv, scale, o, ldo, NULL);
+        pv(QSI_F16, 1, n, d, w, ldw, v, ldv, o, ldo, NULL);
     else if (rm == 2)
-        pv(t, scaled, 2, n, d, w, ldw, v, ldv, scale, o, ldo, NULL);
+        pv(QSI_F16, 2, n, d, w, ldw, v, ldv, o, ldo, NULL);
     else
-        pv(t, scaled, 3, n, d, w, ldw, v, ldv, scale, o, ldo, NULL);
+        pv(QSI_F16, 3, n, d, w, ldw, v, ldv, o, ldo, NULL);
 }
 
 static void attn16_pv(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
-                      const void *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo,
-                      qsi_ahead *ahead) {
+                      const void *v, int64_t ldv, float *o, int64_t ldo, qsi_ahead *ahead) {
     int64_t most = t == QSI_BF16 ? ROWS : FEW;
     for (int64_t i = 0; i < m; i += most, w += most * ldw, o += most * ldo) {
         int64_t rm = m - i < most ? m - i : most;
         if (t == QSI_F16)
-            pv_few(QSI_F16, rm, n, d, w, ldw, v, ldv, NULL, o, ldo);
-        else if (t == QSI_Q8_0)
-            pv_few(QSI_Q8_0, rm, n, d, w, ldw, v, ldv, scale, o, ldo);
-        else if (scale)
-            pv_scaled(rm, n, d, w, ldw, v, ldv, scale, o, ldo, ahead);
+            pv_few(rm, n, d, w, ldw, v, ldv, o, ldo);
         else
-            pv_plain(rm, n, d, w, ldw, v, ldv, o, ldo, ahead);
+            pv_rows(rm, n, d, w, ldw, v, ldv, o, ldo, ahead);
     }
 }
 
