@@ -166,8 +166,9 @@ typedef struct qsi_kern {
     /* The same over tiles of QSI_ATTN_TILE positions of one head, for m rows at once. Types F32, F16
      * and Q8_0. Keys are turned, [d][64], values [64][ldv]. A Q8_0 tile is int8, four neighbouring
      * rows' bytes of a column side by side, [rows / 4][columns][4], and, apart, a scale (half) for every
-     * block of 32 along d and every position, [ceil(d/32)][64]; else scale is NULL. Sums run over their index ascending, a fused multiply-add a term (ref: rounded twice),
-     * whatever m and n are: a row's bits are its own. */
+     * block of 32 along d and every position, [ceil(d/32)][64]; else scale is NULL. Sums run over
+     * their index ascending, a fused multiply-add a term (ref: rounded twice), whatever m and n are: a
+     * row's bits are its own. */
     /* s[i*lds + p] = q_i . k_p, p < n; s is written (with anything) up to n rounded up to 64, kt and
      * scale read as far. With scales: sums of 32 as they come, times their scale, added up. */
     void (*attn_qk)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *q, int64_t ldq,
@@ -195,7 +196,8 @@ typedef struct qsi_kern {
     void (*attn16_turn)(qsi_type t, int64_t n, int64_t d, int64_t dv, const void *k, int64_t ldk,
                         uint16_t *kt, uint16_t *v, int64_t ldv);
     /* attn_qk and attn_pv. t: BF16 for words (ldv: words of a row), or F16, the cache's tile.
-     * q: bfloat16, one zero more where d is odd. ahead: NULL, or what to fetch meanwhile (words only). */
+     * q: bfloat16, one zero more where d is odd. ahead: NULL, or what to fetch meanwhile (words
+     * only). */
     void (*attn16_qk)(qsi_type t, int64_t m, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,
                       const void *kt, float *s, int64_t lds, qsi_ahead *ahead);
     void (*attn16_pv)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
@@ -207,9 +209,9 @@ typedef struct qsi_kern {
     void (*attn8_qk)(int64_t m, int64_t n, int64_t d, const qsi_act8 *q, int64_t ldq, const void *kt,
                      const uint16_t *scale, float *s, int64_t lds, qsi_ahead *ahead);
     /* attn_pv of a Q8_0 tile, weights w >= 0. For every row and block of 32 columns: x[p] = w[p] *
-     * scale[p], u[p] = x[p] * (65535 / top) to the nearest integer, top the largest x; o[c] += top / 65535
-     * times the exact integer sum of u[p] v[p][c], fused. top below QSI_ATTN_LEAST counts as zero; where
-     * it is not finite, the block's columns become NaN. */
+     * scale[p], u[p] = x[p] * (65535 / top) to the nearest integer, top the largest x; o[c] +=
+     * top / 65535 times the exact integer sum of u[p] v[p][c], fused. top below QSI_ATTN_LEAST counts
+     * as zero; where it is not finite, the block's columns become NaN. */
     void (*attn8_pv)(int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw, const void *v,
                      int64_t ldv, const uint16_t *scale, float *o, int64_t ldo);
     /* Bytes of natural keys [n / 4][ldk][4], turned: [ceil(d/4)][64][4], written for p < n rounded up to

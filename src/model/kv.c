@@ -230,7 +230,8 @@ qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer,
     bf16 = bf16 && qsi_kv_narrow(kv) && (!q8 || (bytes && p->s.v_in_k));
     return (qsi_kv_view){.type = kv->type, .hd_k = p->s.hd_k, .hd_v = p->s.hd_v,
                          .v_in_k = p->s.v_in_k, .turned = !p->s.v_in_k,
-                         .bf16 = bf16, .bytes = bytes, .k_off = p->k_off, .v_off = p->v_off, .k_tile = p->k_tile, .v_tile = p->v_tile,
+                         .bf16 = bf16, .bytes = bytes, .k_off = p->k_off, .v_off = p->v_off,
+                         .k_tile = p->k_tile, .v_tile = p->v_tile,
                          .page_mem = kv->mem, .pages = t->pages};
 }
 

@@ -301,7 +301,8 @@ void qsi_attend_run(qsi_op *o, const qsi_fwd *f, const qsi_attend_set *a);
 int64_t qsi_attend_parts(const qsi_config *c);
 
 /* ---- KV pages ---- */
-/* Layer l of a table's pages. bf16, bytes: products in bfloat16, in integers, if the cache's type allows. */
+/* Layer l of a table's pages. bf16, bytes: products in bfloat16, in integers, if the cache's type
+ * allows. */
 qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer, bool bf16, bool bytes);
 bool qsi_kv_narrow(const qsi_kv *kv); /* not F32 */
 /* Stores one position's keys [n_head, hd_k] and values [n_head, hd_v] (not read with v_in_k). */

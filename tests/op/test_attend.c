@@ -86,7 +86,8 @@ static void put(const deep *d, char *tile, int64_t hd, int64_t p, bool turned, f
     for (int64_t i = 0; i < hd; i++) {
         int64_t at = turned ? i * QSI_ATTEND_TILE + slot : slot * hd + i;
         if (d->z.type == QSI_Q8_0) /* four rows' bytes side by side */
-            at = turned ? (i / 4 * QSI_ATTEND_TILE + slot) * 4 + i % 4 : (slot / 4 * hd + i) * 4 + slot % 4;
+            at = turned ? (i / 4 * QSI_ATTEND_TILE + slot) * 4 + i % 4
+                        : (slot / 4 * hd + i) * 4 + slot % 4;
         if (d->z.type == QSI_F32) ((float *)(void *)at0)[at] = x[i];
         if (d->z.type == QSI_F16) {
             ((uint16_t *)(void *)at0)[at] = qsi_f32_to_f16(x[i]);
