@@ -11,8 +11,8 @@
  * Where the view asks for bfloat16, both products are taken in it (kern.h: attn16_*), the softmax and
  * the sums between spans stay float32. A tile becomes words once for all rows of a pass, or, where a
  * pass has few rows and the cache its keys turned, on the way. Where it asks for bytes, they are taken
- * in integers (attn8_*) from the cache's own tile. Values that are prefixes of the keys have another scale
- * every 32 columns for all heads of the group: there only scores are, and values become words.
+ * in integers (attn8_*) from the cache's own tile. Values that are prefixes of the keys have another
+ * scale every 32 columns for all heads of the group: there only scores are, and values become words.
  * Backward: with p = exp(s - lse), dp = dout vT, D = dout . out,
  *     ds = scale p (dp - D), dq = ds k, dk = dsT q, dv = pT dout.
  * Rows are taken in blocks; sums over rows run in their order. */
