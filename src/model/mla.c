@@ -83,7 +83,8 @@ size_t qsi_mla_scratch(const qsi_config *c, int64_t rows) {
 
 static naive naive_init(const qsi_op *o, const sizes *z, unsigned form, int64_t states) {
     qsi_bump b = {o->scratch, o->scratch_bytes};
-    naive w = {.c = {.k = z->r, .ld = qsi_round_up(z->r, 32)}};
+    naive w = {.c = {.k = z->r, .ld = qsi_round_up(z->r, 32), .ldk = z->r / 256}};
+    w.c.ld8 = w.c.ld / 32;
     size_t n = (size_t)(SPAN * w.c.ld);
     if (form & QSI_ACT_F32) w.c.f32 = qsi_bump_take(&b, n * sizeof(float));
     if (form & QSI_ACT_BF16) w.c.bf16 = qsi_bump_take(&b, n * sizeof(uint16_t));

@@ -75,10 +75,11 @@ void *qsi_bump_take(qsi_bump *b, size_t n);
 enum { QSI_ACT_F32 = 1, QSI_ACT_BF16 = 2, QSI_ACT_Q8 = 4, QSI_ACT_K8 = 8 };
 typedef struct qsi_act {
     int64_t k, ld;
+    int64_t ld8, ldk; /* blocks from one row to the next, in q8 and in k8; at least ld / 32, k / 256 */
     float *f32;
     uint16_t *bf16;
-    qsi_act8 *q8; /* ld / 32 a row */
-    qsi_actk *k8; /* k / 256 a row */
+    qsi_act8 *q8;
+    qsi_actk *k8;
 } qsi_act;
 /* The form that products of this kind read. */
 unsigned qsi_act_form(qsi_mm kind);
