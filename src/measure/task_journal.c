@@ -14,6 +14,8 @@ static const char *difference(const char *key) {
     static const char *const words[][2] = {
         { "task", "of another task" },
         { "model", "of another model, or of this one opened in another way" },
+        { "against", "against another model, or against none" },
+        { "text", "of another text" },
         { "files", "of other files, or these (or --limit) have changed" },
         { "examples", "with other examples (--shots, --dev)" },
         { "version", "by another version of the program" },

@@ -450,11 +450,8 @@ static qs_status put_part(qsi_str *out, const qsi_task_report *r, const qsi_task
     qs_status st = QS_OK;
     QS_TRY(qsi_str_printf(out, "\"items\":%lld,\"cut\":%lld", (long long)p->n, (long long)p->n_cut));
     for (int k = 0; k < r->n_metrics; k++) {
-        QS_TRY(qsi_str_printf(out, ",\"%s\":{\"value\":%.17g,\"se\":", r->metric[k],
-                              p->score[k].mean));
-        QS_TRY(isnan(p->score[k].se) ? qsi_str_puts(out, "null")
-                                     : qsi_str_printf(out, "%.17g", p->score[k].se));
-        QS_TRY(qsi_str_putc(out, '}'));
+        QS_TRY(qsi_str_printf(out, ",\"%s\":", r->metric[k]));
+        QS_TRY(qsi_mean_json(out, &p->score[k]));
     }
 done:
     return st;
