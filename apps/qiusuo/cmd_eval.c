@@ -9,8 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "commands.h"
 #include "gen_args.h"
 #include "model_store.h"
@@ -39,36 +37,6 @@ typedef struct args {
 
 /* ---- texts ------------------------------------------------------------------------------------ */
 
-static json_t *number(qs_estimate e) {
-    return json_pack("{s:f, s:o}", "value", e.value, "se", isnan(e.se) ? json_null() : json_real(e.se));
-}
-
-static int print_json(const args *a, const char *model, const qs_eval_text_report *r) {
-    json_t *all = json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:f}", "model", model, "tokens",
-                            (json_int_t)r->n_tokens, "bytes", (json_int_t)r->n_bytes, "window",
-                            (json_int_t)r->ctx, "stride", (json_int_t)r->stride, "nll",
-                            number(r->nll), "perplexity", number(r->ppl), "bits_per_byte",
-                            r->bits_per_byte);
-    if (all != NULL && a->against != NULL) {
-        json_t *kl = number(r->kl);
-        json_object_set_new(kl, "median", json_real(r->kl_median));
-        json_object_set_new(kl, "p99", json_real(r->kl_p99));
-        json_object_set_new(kl, "max", json_real(r->kl_max));
-        json_object_set_new(all, "against",
-                            json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "model", a->against, "nll",
-                                      number(r->base_nll), "perplexity", number(r->base_ppl),
-                                      "nll_difference", number(r->diff), "kl", kl, "same_top",
-                                      number(r->agree)));
-    }
-    char *text = all != NULL ? json_dumps(all, JSON_COMPACT) : NULL;
-    if (text != NULL) puts(text);
-    else qsa_say("out of memory");
-    int rc = text != NULL ? QSA_EXIT_OK : QSA_EXIT_FAILED;
-    json_decref(all);
-    free(text);
-    return rc;
-}
-
 static void row(const char *what, qs_estimate e) {
     printf("%-28s %14.6f +- ", what, e.value);
     if (isnan(e.se)) puts("n/a");
@@ -92,7 +60,15 @@ static void print_table(const args *a, const qs_eval_text_report *r) {
     row("same likeliest token", r->agree);
 }
 
-static int evaluate(const args *a, const char *file, qs_model *m, qs_session *s, qs_session *base) {
+/* An evaluation that failed; one that was interrupted can go on. */
+static int failed(const args *a, qs_status st, const qs_err *err) {
+    int rc = qsa_fail(st, err);
+    if (rc == QSA_EXIT_INTERRUPTED && a->output != NULL)
+        qsa_say("stopped; the same command with --resume goes on");
+    return rc;
+}
+
+static int evaluate(const args *a, const char *file, qs_session *s, qs_session *base) {
     qs_err err = { 0 };
     qs_eval_opts o;
     qs_eval_text_report r;
@@ -105,6 +81,8 @@ static int evaluate(const args *a, const char *file, qs_model *m, qs_session *s,
         qs_eval_opts_init(&o, sizeof o);
         o.ctx = a->window;
         o.stride = a->stride;
+        o.output = a->output;
+        o.resume = a->resume;
         o.progress = qsa_on_progress;
         o.user = &progress;
         qsa_progress_begin(&progress, "evaluating", "tokens", 0);
@@ -114,9 +92,11 @@ static int evaluate(const args *a, const char *file, qs_model *m, qs_session *s,
         qsa_progress_end(&progress);
     }
     free(text);
-    if (st != QS_OK) return qsa_fail(st, &err);
-    if (a->json) return print_json(a, qs_model_path(m), &r);
-    print_table(a, &r);
+    if (st != QS_OK) return failed(a, st, &err);
+    if (r.n_resumed > 0)
+        qsa_say("resumed: %" PRId64 " of %" PRId64 " tokens were done before", r.n_resumed, r.n_tokens);
+    if (a->json) puts(r.json);
+    else print_table(a, &r);
     return QSA_EXIT_OK;
 }
 
@@ -227,12 +207,7 @@ static int evaluate_tasks(const qsa_cmd *cmd, args *a, char **files, int n, qs_s
     qs_status st = qs_eval_task(s, &o, &r, &err);
     qsa_cancel_on_interrupt(s, false);
     qsa_progress_end(&progress);
-    if (st != QS_OK) {
-        rc = qsa_fail(st, &err);
-        if (rc == QSA_EXIT_INTERRUPTED && a->output != NULL)
-            qsa_say("stopped; the same command with --resume goes on");
-        return rc;
-    }
+    if (st != QS_OK) return failed(a, st, &err);
     if (r->n_resumed > 0)
         qsa_say("resumed: %" PRId64 " of %" PRId64 " items were done before", r->n_resumed,
                 r->all.n_items);
@@ -290,9 +265,9 @@ static int find_kind(const qsa_cmd *cmd, const args *a, const qsa_pos *pos, bool
     if (*tasks && (a->against != NULL || a->window > 0 || a->stride > 0))
         return qsa_usage(cmd, "--against, --window and --stride are for texts; '%s' is a benchmark "
                          "(--task text reads it as a text)", pos->v[0]);
-    if (!*tasks && (a->labels || a->dev || a->output || a->shots >= 0 || a->limit > 0))
-        return qsa_usage(cmd, "'%s' is read as a text: --labels, --dev, --shots, --limit and --output "
-                         "are for benchmarks (--task names one)", pos->v[0]);
+    if (!*tasks && (a->labels || a->dev || a->shots >= 0 || a->limit > 0))
+        return qsa_usage(cmd, "'%s' is read as a text: --labels, --dev, --shots and --limit are for "
+                         "benchmarks (--task names one)", pos->v[0]);
     if (!*tasks && pos->n > 1) return qsa_usage(cmd, "one text at a time");
     bool code = *tasks && strcmp(task, "humaneval") == 0;
     bool written = code || (*tasks && strcmp(task, "gsm8k") == 0);
@@ -333,7 +308,7 @@ int cmd_eval(int argc, char **argv) {
         QSA_OPT_INT(0, "limit", "N", &a.limit, 0, INT64_MAX,
                     "the first N items of each file (0: all)"),
         QSA_OPT_STR('o', "output", "FILE", &a.output,
-                    "write the report there, and FILE.journal with a line for every item"),
+                    "write the report there, and FILE.journal with a line for every item or window"),
         QSA_OPT_FLAG(0, "resume", &a.resume, "go on where FILE.journal ends"),
         QSA_OPT_CHOICE(0, "chat", "auto|on|off", &a.chat,
                        "generated answers: ask in a conversation (auto: if the model has a template)"),
@@ -365,6 +340,7 @@ int cmd_eval(int argc, char **argv) {
                  "lm-evaluation-harness asks them.\n",
         .examples = "  qiusuo eval -m model.gguf text.txt\n"
                     "  qiusuo eval -m model-q4_0.gguf --against model-f16.gguf text.txt --json\n"
+                    "  qiusuo eval -m model.gguf long.txt --output long.json --resume\n"
                     "  qiusuo eval -m model.gguf hellaswag_val.jsonl\n"
                     "  qiusuo eval -m model.gguf gsm8k_test.jsonl --dev gsm8k_train.jsonl\n"
                     "  qiusuo eval -m model.gguf HumanEval.jsonl --run-code\n"
@@ -389,7 +365,7 @@ int cmd_eval(int argc, char **argv) {
         rc = qsa_open(&second, &other, &base);
     }
     if (rc == QSA_GO && tasks) rc = evaluate_tasks(&cmd, &a, pos.v, pos.n, s);
-    else if (rc == QSA_GO) rc = evaluate(&a, pos.v[0], m, s, base);
+    else if (rc == QSA_GO) rc = evaluate(&a, pos.v[0], s, base);
     for (size_t i = 0; i < a.stops.n; i++) free(a.stop_text[i]);
     qs_session_free(base);
     qs_session_free(s);

@@ -158,9 +158,11 @@ typedef struct qs_eval_opts {
     int64_t ctx, stride; /* tokens of a window, and how far the next begins; 0: the context, at most
                             2048, and half of it. At least ctx - stride tokens stand before every
                             scored one, but at the beginning of the text */
-    /* Tokens done; a return other than 0 cancels. May be NULL. */
+    /* Tokens done and to be done by this call; a return other than 0 cancels. May be NULL. */
     int (*progress)(void *user, int64_t done, int64_t of);
     void *user;
+    const char *output;  /* these two as in qs_eval_task_opts; the journal has a line for each window */
+    int32_t resume;
 } qs_eval_opts;
 QS_API void qs_eval_opts_init(qs_eval_opts *o, size_t size);
 
@@ -178,10 +180,14 @@ typedef struct qs_eval_text_report {
     qs_estimate base_nll, base_ppl, diff, kl;
     double kl_median, kl_p99, kl_max;
     qs_estimate agree;
+    int64_t n_resumed;         /* tokens that the journal had */
+    const char *json;          /* all of this as one JSON object, with the paths of the models; the
+                                  session's, valid until its next evaluation of a text */
 } qs_eval_text_report;
 /* Text that is written control tokens counts as plain text. base: NULL, or a session of a model with
  * the same vocabulary (QS_E_ARG names the first token that differs). The sessions' own sequences stay
- * as they are. Thread: their owner; qs_session_cancel on s ends the call. */
+ * as they are. QS_E_NUMERIC: the model gave no number. Thread: their owner; qs_session_cancel on s ends
+ * the call. */
 QS_API qs_status qs_eval_text(struct qs_session *s, struct qs_session *base, const char *text,
                               size_t n, const qs_eval_opts *o, qs_eval_text_report *out,
                               qs_err *err) QS_MUST_CHECK;
@@ -268,7 +274,8 @@ typedef struct qs_imatrix_report {
 /* Importance matrix of a text: for every matrix of the model the mean square of what enters each of
  * its columns, per expert, written to the file `out` in llama.cpp's GGUF form (qs_convert_opts.imatrix
  * takes it). name: what to call the text in it. The log's notes list experts that no token was sent
- * to. o->ctx: tokens of a window (0: the session's, at most 512); o->stride is not used. */
+ * to. o->ctx: tokens of a window (0: the session's, at most 512); o->stride and o->output are not
+ * used. */
 QS_API qs_status qs_imatrix(struct qs_session *s, const char *text, size_t n, const char *name,
                             const qs_eval_opts *o, const char *out, qs_imatrix_report *report,
                             qs_err *err) QS_MUST_CHECK;

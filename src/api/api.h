@@ -57,6 +57,7 @@ struct qs_session {
     qsi_rng rng;
     atomic_int cancel;
     qsi_str text;                      /* of the last generation */
+    qsi_str report;                    /* of the last evaluation of a text */
     qsi_api_turn *turns;
     size_t n_turns, cap_turns;
     qsi_str *tools;                    /* a JSON object each */
@@ -89,6 +90,12 @@ void qsi_api_drop_turns(qs_session *s, size_t from);
 /* Gives a turn one more call. */
 qs_status qsi_api_add_call(qsi_api_turn *t, const char *name, size_t n_name, const char *args,
                            size_t n_args, qs_err *err) QS_MUST_CHECK;
+/* Of evaluations: whether a report can be written to path, asked before hours of work for it; writes
+ * one; appends as JSON what of a session decides the results (a fingerprint of the model as it was
+ * opened, and the context). */
+qs_status qsi_api_check_output(const char *path, qs_err *err) QS_MUST_CHECK;
+qs_status qsi_api_write_report(const char *path, const qsi_str *json, qs_err *err) QS_MUST_CHECK;
+qs_status qsi_api_describe(qs_session *s, qsi_str *out, qs_err *err) QS_MUST_CHECK;
 /* "system", "user", ...; the role of such a word, or -1. */
 const char *qsi_api_role_name(qs_role role);
 int qsi_api_role_of(const char *name);

@@ -58,6 +58,7 @@ qs_status qs_imatrix(qs_session *s, const char *text, size_t n, const char *name
     if (o.ctx == 0) o.ctx = qs_session_n_ctx(s) < CHUNK ? qs_session_n_ctx(s) : CHUNK;
     if (o.ctx < 3) QS_FAIL(err, QS_E_ARG, "windows of %lld tokens are too short", (long long)o.ctx);
     o.stride = o.ctx - 1; /* BOS is one of ctx: no overlap */
+    o.output = NULL;      /* a journal would skip what is to be watched */
     QS_TRY(qsi_importance_create(&x, s->model->model, err));
     qsi_model_watch(s->model->model, x);
     st = qs_eval_text(s, NULL, text, n, &o, &r.text, err);

@@ -64,6 +64,7 @@ void qs_session_free(qs_session *s) {
     qsi_api_drop_tools(s);
     qsi_free(s->turns);
     qsi_str_release(&s->text);
+    qsi_str_release(&s->report);
     qsi_sampler_free(s->sampler);
     qsi_seq_release(&s->seq);
     qsi_engine_free(s->engine);

@@ -86,7 +86,7 @@ done:
     return st;
 }
 
-static qs_status describe(qs_session *s, qsi_str *out, qs_err *err) {
+qs_status qsi_api_describe(qs_session *s, qsi_str *out, qs_err *err) {
     qs_status st = QS_OK;
     uint64_t h = 0;
     QS_TRY(fingerprint(s, &h, err));
@@ -123,7 +123,7 @@ done:
     return st;
 }
 
-static qs_status write_report(const char *path, const qsi_str *json, qs_err *err) {
+qs_status qsi_api_write_report(const char *path, const qsi_str *json, qs_err *err) {
     qs_status st = QS_OK;
     qsi_writer *w = NULL;
     QS_TRY(qsi_writer_open(&w, path, err));
@@ -135,8 +135,7 @@ done:
     return st;
 }
 
-/* Whether a report can be written, asked before hours of work for it. */
-static qs_status check_output(const char *path, qs_err *err) {
+qs_status qsi_api_check_output(const char *path, qs_err *err) {
     qsi_writer *w = NULL;
     qs_status st = qsi_writer_open(&w, path, err);
     qsi_writer_abort(&w);
@@ -191,12 +190,12 @@ qs_status qs_eval_task(qs_session *s, const qs_eval_task_opts *opts, qs_eval_tas
         QS_FAIL(err, QS_E_ARG, "the questions are asked as texts to be continued, in which there is no "
                 "reasoning to turn on or off: leave --think out, or ask in a conversation (--chat on)");
     QS_TRY(find_task(o.task, &in.task, err));
-    if (o.output) QS_TRY(check_output(o.output, err));
-    QS_TRY(describe(s, &model, err));
+    if (o.output) QS_TRY(qsi_api_check_output(o.output, err));
+    QS_TRY(qsi_api_describe(s, &model, err));
     in.model = model.data;
     QS_TRY(qsi_task_run(s->engine, s->model->tok.vocab, &in, &r->in, err));
     QS_TRY(publish(r, s->model->name, err));
-    if (o.output) QS_TRY(write_report(o.output, &r->json, err));
+    if (o.output) QS_TRY(qsi_api_write_report(o.output, &r->json, err));
     *out = &r->pub;
     r = NULL;
 done:

@@ -14,7 +14,7 @@
 #include "base/str.h"
 #include "infer/engine.h"
 
-/* Divergences that a line of a journal may hold: with a base and a journal a window is at most so long. */
+/* Divergences that a line of a journal may hold: with a base and a journal no window is longer. */
 #define QSI_EVAL_LINE_TOKENS ((int64_t)1 << 19)
 
 typedef struct qsi_eval_text_opts {

@@ -1,5 +1,6 @@
-/* The journal of an evaluation: a line of JSON for what is evaluated, then one for each item (of a
- * benchmark) or window (of a text) that is done. A run that was killed goes on after its last whole line; half a line at the end is dropped.
+/* The journal of an evaluation: a line of JSON for what is evaluated, then one for each item of a
+ * benchmark, or window of a text, that is done. A run that was killed goes on after its last whole
+ * line; half a line at the end is dropped.
  *
  * One process has it at a time. Lines are written as items end and are on the disk a few seconds later
  * at the latest. A journal that says something else at its head than the run that wants to go on is

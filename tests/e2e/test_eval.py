@@ -489,6 +489,75 @@ class Eval(unittest.TestCase):
         write("else.json.journal", "hello\n")
         self.fails("line 1: bad JSON", name, "-o", out, "--resume")
 
+    def text_args(self, lines=60):
+        """A text for two models, of some windows."""
+        text = write("long.txt", "".join("%d 路漫漫其修远兮 and so on, line %d.\n" % (i, i * i)
+                                         for i in range(lines)))
+        return [text, "--against", model("moe", "f32", "2"), "--window", "64", "--stride", "50"]
+
+    def same_report(self, a, b):
+        for end in ("", ".journal"):
+            with open(a + end, "rb") as f, open(b + end, "rb") as g:
+                self.assertEqual(f.read(), g.read(), end)
+
+    def test_text_goes_on_after_any_window(self):
+        args, whole, out = self.text_args(), path("text_whole.json"), path("text_parts.json")
+        plain = self.ok(*args, "--json")
+        self.assertEqual(self.ok(*args, "--json", "-o", whole), plain)
+        with open(whole, encoding="utf-8") as f:
+            self.assertEqual(f.read(), plain)
+        with open(whole + ".journal", "rb") as f:
+            lines = f.read().splitlines(keepends=True)
+        n = len(lines) - 1
+        self.assertGreater(n, 20)
+        scored = [json.loads(line)["tokens"] for line in lines[1:]]
+        self.assertEqual(sum(scored), json.loads(plain)["tokens"])
+        for k in (0, 1, 7, n - 1, n):
+            with open(out + ".journal", "wb") as f:
+                f.write(b"".join(lines[:k + 1]) + (lines[k + 1][:30] if k < n else b""))
+            rc, got, err = run("eval", "-m", self.m.name, *args, "-o", out, "--resume", "--json")
+            self.assertEqual((rc, got.decode()), (0, plain), err)
+            if k > 0:
+                self.assertIn(b"resumed: %d of %d tokens" % (sum(scored[:k]), sum(scored)), err)
+            self.same_report(whole, out)
+            os.remove(out)
+
+    def test_killed_text_goes_on(self):
+        args, whole, out = self.text_args(400), path("text_whole2.json"), path("text_killed.json")
+        self.ok(*args, "-o", whole)
+        n = self.killed(args, out).count(b"\n") - 1
+        with open(whole + ".journal", "rb") as f:
+            self.assertTrue(0 < n < f.read().count(b"\n") - 1, n)
+        self.fails("--resume goes on with it", *args, "-o", out)
+        rc, _, err = run("eval", "-m", self.m.name, *args, "-o", out, "--resume")
+        self.assertEqual((rc, b"resumed: " in err), (0, True), err)
+        self.same_report(whole, out)
+
+    def test_text_journal_of_something_else(self):
+        args, out = self.text_args(20), path("text_else.json")
+        self.ok(*args, "-o", out)
+        text, against, more = args[0], args[1:3], ["-o", out, "--resume"]
+        self.fails("setting of 'window'", text, *against, "--window", "65", "--stride", "50", *more)
+        self.fails("setting of 'stride'", text, *against, "--window", "64", "--stride", "49", *more)
+        self.fails("against another model, or against none", text, *args[3:], *more)
+        self.fails("against another model", text, "--against", self.m.name, *args[3:], *more)
+        self.fails("of another model", *args, *more, "--kv", "q8_0")
+        self.fails("of another task", mmlu("text_else.csv", LETTERS), *more)
+        with open(out + ".journal", "rb") as f:
+            lines = f.read().splitlines(keepends=True)
+        line = json.loads(lines[1])
+        for change in ({"window": 1}, {"tokens": 5}, {"kl": [1]}, {"kl_of_tokens": [0.1]},
+                       {"kl_of_tokens": [-1] * line["tokens"]}, {"nll": "1"}):
+            with open(out + ".journal", "wb") as f:
+                f.write(lines[0] + json.dumps({**line, **change}).encode() + b"\n")
+            self.fails("text_else.json.journal' line 2: ", *args, *more)
+        with open(out + ".journal", "wb") as f:
+            f.write(b"".join(lines) + lines[-1])
+        self.fails("not the next window of this run", *args, *more)
+        with open(text, "a", encoding="utf-8") as f:
+            f.write("more")
+        self.fails("of another text", *args, *more)
+
     def test_progress_and_interrupt(self):
         name = mmlu("progress_test.csv", [("%d %s" % (i, q), c, a) for i in range(2000)
                                           for q, c, a in LETTERS])
