@@ -64,16 +64,30 @@ done:
     return rc;
 }
 
-static int write_model(const args *a, const char *imatrix) {
+static qs_convert_opts options(const args *a, const char *imatrix) {
     qs_convert_opts o;
-    qs_err err = {0};
-    qsa_progress bar;
     qs_convert_opts_init(&o, sizeof o);
     o.type = a->type;
     o.threads = (int32_t)a->threads;
     o.tensor_types = a->rules.v;
     o.n_tensor_types = (int32_t)a->rules.n;
     o.imatrix = imatrix;
+    return o;
+}
+
+/* Whether the model can be written, before a text is read for it. */
+static int check_model(const args *a) {
+    qs_convert_opts o = options(a, a->save);
+    qs_err err = {0};
+    o.check = 1;
+    qs_status st = qs_convert(&o, a->src, a->dst, &err);
+    return st == QS_OK ? QSA_GO : qsa_fail(st, &err);
+}
+
+static int write_model(const args *a, const char *imatrix) {
+    qs_convert_opts o = options(a, imatrix);
+    qs_err err = {0};
+    qsa_progress bar;
     o.progress = qsa_on_progress;
     o.user = &bar;
     qsa_progress_begin(&bar, a->dst, "B", 0);
@@ -99,7 +113,8 @@ static int run(const qsa_cmd *cmd, args *a) {
         if (k < 0 || (size_t)k >= sizeof beside) return qsa_usage(cmd, "the name is too long");
         a->save = beside;
     }
-    int rc = collect(a);
+    int rc = a->dst != NULL ? check_model(a) : QSA_GO;
+    if (rc == QSA_GO) rc = collect(a);
     return rc == QSA_GO && a->dst != NULL ? write_model(a, a->save) : rc == QSA_GO ? QSA_EXIT_OK : rc;
 }
 

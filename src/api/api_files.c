@@ -103,6 +103,7 @@ static qs_status to_folder(const qs_convert_opts *o, const qsi_mix *mix, const c
     QS_TRY(qsi_files_open_model(src, &g, err));
     if (qsi_gguf_n_tensors(g) == 0)
         QS_FAIL(err, QS_E_UNSUPPORTED, "'%s' is a vocabulary without weights", src);
+    if (o->check != 0) goto done;
     st = qsi_hf_export(g, dst, &x, err);
     if (st != QS_OK) qsi_err_prefix(err, "cannot convert '%s'", src);
 done:
@@ -114,7 +115,8 @@ qs_status qs_convert(const qs_convert_opts *opts, const char *src, const char *d
     qs_status st = QS_OK;
     qs_convert_opts o = {0};
     memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
-    qsi_convert_opts x = {.threads = o.threads, .progress = o.progress, .user = o.user};
+    qsi_convert_opts x = {.threads = o.threads, .check = o.check != 0, .progress = o.progress,
+                          .user = o.user};
     qsi_type_rules *rules = NULL;
     qsi_imatrix *imatrix = NULL;
     if (o.threads < 0) QS_FAIL(err, QS_E_ARG, "%d threads: 0 (all) or a number", (int)o.threads);
@@ -125,7 +127,7 @@ qs_status qs_convert(const qs_convert_opts *opts, const char *src, const char *d
     }
     if (o.n_tensor_types > 0)
         QS_TRY(qsi_type_rules_create(&rules, o.tensor_types, (size_t)o.n_tensor_types, err));
-    if (o.imatrix != NULL) QS_TRY(qsi_imatrix_open(&imatrix, o.imatrix, err));
+    if (o.imatrix != NULL && o.check == 0) QS_TRY(qsi_imatrix_open(&imatrix, o.imatrix, err));
     x.rules = rules;
     x.imatrix = imatrix;
     QS_TRY(qsi_convert(src, dst, &x, err));

@@ -88,14 +88,43 @@ done:
     return st;
 }
 
+/* A model without some of its tensors would become another that nobody can use. Only an output matrix
+ * may be missing: it is the embedding's twin then. */
+static qs_status check_whole(const converting *x, qs_err *err) {
+    enum { NAMED = 3 };
+    qs_status st = QS_OK;
+    size_t missing = 0, n = qsi_msource_n_tensors(x->src);
+    qsi_str names = {0};
+    for (size_t i = 0; i < qsi_config_n_tensors(&x->config); i++) {
+        qsi_tensor_spec spec;
+        qsi_config_tensor(&x->config, i, &spec);
+        if (qsi_msource_find(x->src, spec.name) < n || strcmp(spec.name, "output.weight") == 0) continue;
+        if (missing++ < NAMED)
+            QS_TRY(qsi_str_printf(&names, "%s%s", names.len > 0 ? ", " : "", spec.name));
+    }
+    if (missing == 1)
+        QS_FAIL(err, QS_E_FORMAT, "tensor %s is missing: the file is not whole", names.data);
+    if (missing > 1)
+        QS_FAIL(err, QS_E_FORMAT, "%zu tensors are missing: %s%s: the file is not whole", missing,
+                names.data, missing > NAMED ? ", ..." : "");
+done:
+    qsi_str_release(&names);
+    return st;
+}
+
 /* Types of the tensors that the configuration names, by the mix. */
 static qs_status choose_types(converting *x, qs_err *err) {
     qs_status st = QS_OK;
+    qs_err why = {0};
     int64_t other = 0, again = 0;
     for (size_t i = 0; i < qsi_msource_n_tensors(x->src); i++)
         x->types[i] = qsi_msource_tensor(x->src, i)->type;
-    if (x->o->mix == NULL && x->o->rules == NULL) goto done;
-    QS_TRY(qsi_msource_config(x->src, &x->config, err));
+    bool plain = x->o->mix == NULL && x->o->rules == NULL;
+    st = qsi_msource_config(x->src, &x->config, &why);
+    if (st == QS_E_UNSUPPORTED && plain) return QS_OK; /* of another architecture: copied as it is */
+    if (st != QS_OK) QS_FAIL(err, st, "%s", why.text);
+    QS_TRY(check_whole(x, err));
+    if (plain) goto done;
     QS_TRY(check_rules(x, err));
     for (size_t i = 0; i < qsi_config_n_tensors(&x->config); i++) {
         qsi_tensor_spec spec;
@@ -118,6 +147,7 @@ static qs_status choose_types(converting *x, qs_err *err) {
             QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s has type %s, which cannot be read here: take "
                     "the original weights", t->name, ti->name);
     }
+    if (x->o->check) goto done; /* notes are for those who write */
     if (other > 0)
         qsi_log(QSI_LOG_NOTE, "rows of %" PRId64 " tensors are no multiple of their type's block: "
                 "they are stored in the next larger type", other);
@@ -330,6 +360,7 @@ qs_status qsi_convert(const char *src, const char *dst, const qsi_convert_opts *
         qsi_err_prefix(err, "cannot convert '%s'", src);
         goto done;
     }
+    if (o->check) goto done;
     qsi_origin origin = {.source = qsi_msource_stamp(x.src),
                          .options = o->imatrix != NULL ? qsi_imatrix_digest(o->imatrix) : 0};
     QS_TRY(qsi_gguf_writer_open_part(&x.w, dst, origin, err));

@@ -11,6 +11,7 @@ typedef struct qsi_convert_opts {
     const qsi_mix *mix; /* types of matrices, as in init; NULL: every tensor keeps its type */
     const qsi_type_rules *rules; /* before the mix, by name; may be NULL */
     const qsi_imatrix *imatrix;  /* what columns matter to the encoders; may be NULL */
+    bool check;         /* only whether it can be done: nothing is written */
     int threads;        /* 0: all physical cores */
     /* bytes read of the source; non-zero cancels. May be NULL */
     int (*progress)(void *user, int64_t done, int64_t of);
@@ -21,6 +22,8 @@ typedef struct qsi_convert_opts {
  * be src. Keys are kept but those of splitting and, with a mix, of the file's type. Rules and mix say
  * what matrices become; vectors and routers stay F32. Tensors that the
  * architecture does not name keep their type. QS_E_ARG: a rule for which there is no tensor;
+ * QS_E_FORMAT: tensors that the architecture names are missing (of one that is not known here, what
+ * there is is copied where no type changes);
  * QS_E_UNSUPPORTED: a type that is not decoded here, a file without weights; QS_E_IO: no room. Notes of
  * the log say what is stored in another type than asked for, and that a source was quantised already. */
 qs_status qsi_convert(const char *src, const char *dst, const qsi_convert_opts *o, qs_err *err)

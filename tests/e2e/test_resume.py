@@ -138,6 +138,20 @@ class Resume(unittest.TestCase):
             self.finish(want, *args, says=says)
             os.remove(self.dst)
 
+    def test_what_cannot_be_is_said_before_the_text_is_read(self):
+        matrix = os.path.join(self.dir, "early")
+        text = os.path.join(self.dir, "early.txt")
+        with open(text, "w", encoding="utf-8") as f:
+            f.write("which columns matter? " * 40)
+        for dst, more, says in ((self.dst, ["--tensor-type", "no_such_tensor=Q8_0"], b"no tensor has a name"),
+                                (self.dst, ["--tensor-type", "attn=Q99"], b"Q99"),
+                                (self.dst, ["--tensor-type", "attn_(=Q8_0"], b"attn_("),
+                                (self.dir + "/", [], b"is a folder")):
+            rc, _, err = run("quantize", self.source, dst, "--type", "Q4_0", "--imatrix", text,
+                             "--save-imatrix", matrix, *more)
+            self.assertEqual((rc, says in err), (1, True), err)
+            self.assertFalse(os.path.exists(matrix), more)
+
     def test_damaged_part(self):
         args = ("quantize", self.source, "--type", "Q8_0")
         want = self.whole(*args)

@@ -156,6 +156,66 @@ static void split_files_become_one(void **state) {
     remove(DST);
 }
 
+/* SRC, but for `n` tensors from `from` on, as DST; of another architecture, if one is named. */
+static void make_without(size_t from, size_t n, const char *arch) {
+    qs_err err = {0};
+    qsi_gguf *g = NULL;
+    qsi_gguf_writer *w = NULL;
+    assert_int_equal(qsi_gguf_open(&g, SRC, &err), QS_OK);
+    assert_int_equal(qsi_gguf_writer_open(&w, DST, &err), QS_OK);
+    for (size_t i = 0; i < qsi_gguf_n_kv(g); i++) {
+        const qsi_gguf_kv *kv = qsi_gguf_kv_at(g, i);
+        if (arch != NULL && strcmp(kv->key, "general.architecture") == 0)
+            assert_int_equal(qsi_gguf_put_str(w, kv->key, arch, strlen(arch)), QS_OK);
+        else assert_int_equal(qsi_gguf_put_copy(w, kv), QS_OK);
+    }
+    for (int write = 0; write < 2; write++)
+        for (size_t i = 0; i < qsi_gguf_n_tensors(g); i++) {
+            const qsi_gguf_tensor *t = qsi_gguf_tensor_at(g, i);
+            if (i >= from && i < from + n) continue;
+            qs_status st = write ? qsi_gguf_write(w, t->data, t->bytes, &err)
+                                 : qsi_gguf_declare(w, t->name, t->type, t->n_dims, t->ne, &err);
+            assert_int_equal(st, QS_OK);
+        }
+    assert_int_equal(qsi_gguf_finish(&w, &err), QS_OK);
+    qsi_gguf_close(&g);
+}
+
+static void incomplete_is_refused(void **state) {
+    static const char *const types[] = {NULL, "Q8_0"};
+    qs_err err = {0};
+    make(SRC, "F16");
+    for (size_t i = 0; i < QSI_COUNT(types); i++) {
+        make_without(4, 1, NULL);
+        assert_int_equal(convert(DST, WANT, types[i], &err), QS_E_FORMAT);
+        assert_non_null(strstr(err.text, " is missing: the file is not whole"));
+        make_without(4, 5, NULL);
+        assert_int_equal(convert(DST, WANT, types[i], &err), QS_E_FORMAT);
+        assert_non_null(strstr(err.text, "5 tensors are missing: blk."));
+        assert_non_null(strstr(err.text, ", ...: the file"));
+        assert_false(qsi_path_exists(WANT));
+    }
+    make_without(4, 1, "another"); /* nobody here knows what belongs to it */
+    assert_int_equal(convert(DST, WANT, NULL, &err), QS_OK);
+    same_file(DST, WANT);
+    remove(SRC);
+    remove(DST);
+    remove(WANT);
+}
+
+static void check_writes_nothing(void **state) {
+    qs_err err = {0};
+    qsi_convert_opts o = {.threads = 1, .check = true};
+    make(SRC, "F16");
+    assert_int_equal(qsi_mix_find(&o.mix, "Q8_0", &err), QS_OK);
+    assert_int_equal(qsi_convert(SRC, WANT, &o, &err), QS_OK);
+    assert_false(qsi_path_exists(WANT) || qsi_path_exists(WANT ".part"));
+    make_without(4, 1, NULL);
+    assert_int_equal(qsi_convert(DST, WANT, &o, &err), QS_E_FORMAT);
+    remove(SRC);
+    remove(DST);
+}
+
 static int cancel(void *user, int64_t done, int64_t of) { return done > of / 2; }
 
 static void nonsense_is_refused(void **state) {
@@ -174,6 +234,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(quantised_as_init_does),
         cmocka_unit_test(split_files_become_one),
+        cmocka_unit_test(incomplete_is_refused),
+        cmocka_unit_test(check_writes_nothing),
         cmocka_unit_test(nonsense_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
