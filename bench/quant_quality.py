@@ -2,7 +2,8 @@
 """How good each type's encoder is: `qiusuo quantize` beside llama.cpp's quantiser, both from one F16 file.
 
     bench/quant_quality.py build/qiusuo --text TEXT [--text TEXT] [--model FILE] [--types A,B]
-                           [--no-kl] [--stride N] [--folder DIR] [--wrap COMMAND] [--csv FILE]
+                           [--no-kl] [--stride N] [--orders N] [--folder DIR] [--wrap COMMAND]
+                           [--csv FILE]
 
 For every type two files, all matrices in that type (the other program's `pure`), are evaluated on the
 texts: perplexity, and the Kullback-Leibler divergence from F16. The last columns are the difference of
@@ -10,13 +11,21 @@ the mean negative log-likelihoods, ours less theirs, on every text and on all to
 errors (token by token): 0 or below is no worse. Needs llama-cpp-python; without it exits 77. --no-kl
 leaves the divergences out, two thirds of the work. --wrap runs every evaluation under COMMAND. Prints a
 Markdown table; the exit code is 1 when a type is worse by more than two standard errors.
+
+--orders N asks how much of a difference is the chance of rounding: the channels of the residual stream
+are put into N orders drawn at random. That is the same model, but other weights share a block, so every
+order is rounded anew, by both. Prints mean and standard deviation over the orders, without divergences;
+the exit code is then 1 when a type's mean is worse by more than two standard errors of the mean. For
+models with plain attention (llama, deepseek). Needs numpy and gguf.
 """
 import argparse
 import csv
 import json
 import math
 import os
+import re
 import shlex
+import statistics
 import subprocess
 import sys
 
@@ -26,6 +35,10 @@ DEFAULT = os.path.join(HERE, "..", "models", "default", "qiusuo-default.gguf")
 TYPES = {"Q8_0": (7, 8), "Q6_K": (18, 14), "Q5_K": (16, 13), "Q5_1": (9, 7), "Q5_0": (8, 6), "Q4_K": (14, 12),
          "IQ4_NL": (25, 20), "IQ4_XS": (30, 23), "Q4_1": (3, 3), "Q4_0": (2, 2), "Q3_K": (11, 11),
          "Q2_K": (10, 10), "MXFP4": (38, 39)}
+# matrices whose rows are channels of the residual stream, and tensors whose columns are
+WRITES = re.compile(r"attn_output\.|ffn_down(_exps|_shexp)?\.")
+READS = re.compile(r"token_embd\.|output\.|(output|attn|ffn)_norm\.|attn_[qkv]\."
+                   r"|ffn_(gate|up)(_inp|_exps|_shexp)?\.")
 OTHER = """
 import ctypes, sys, llama_cpp
 src, dst, file_type, kind = sys.argv[1:]
@@ -48,6 +61,23 @@ def tensor_types(path):
     return {t.name: t.tensor_type.name for t in GGUFReader(path).tensors}
 
 
+def reorder(path, seed):
+    """Puts the channels of an F16 file's residual stream into the seed's order, in place."""
+    import numpy as np
+    from gguf import GGUFReader
+    tensors = GGUFReader(path, "r+").tensors
+    width = next(t for t in tensors if t.name == "token_embd.weight").data.shape[-1]
+    order = np.random.default_rng(seed).permutation(width)
+    for t in tensors:
+        name = t.name.split(".", 2)[2] if t.name.startswith("blk.") else t.name
+        if WRITES.match(name):
+            t.data[:] = t.data[..., order, :]
+        elif READS.match(name):
+            t.data[:] = t.data[..., order]
+        else:
+            raise RuntimeError(f"{t.name}: unknown whether it has to follow the channels' order")
+
+
 def pooled(parts, key):
     """Mean and standard error over several texts: [(tokens, {key: {"value", "se"}})]."""
     total = sum(n for n, _ in parts)
@@ -67,6 +97,7 @@ def arguments():
     a.add_argument("--types", default=",".join(TYPES))
     a.add_argument("--no-kl", action="store_true")
     a.add_argument("--stride", default="0")
+    a.add_argument("--orders", type=int, default=0)
     a.add_argument("--folder", default="/tmp")
     a.add_argument("--wrap", default="")
     a.add_argument("--csv")
@@ -130,6 +161,54 @@ def print_row(fields):
     print("| " + " | ".join(fields) + " |", flush=True)
 
 
+def print_head(fields):
+    print_row(fields)
+    print("|" + "---|" * len(fields), flush=True)
+
+
+def one_by_one(o, judge, files):
+    """Prints the table of all types; their rows."""
+    head = ["type", "perplexity, ours", "theirs"]
+    head += [] if o.no_kl else ["KL from F16, ours", "theirs"]
+    head += ["nats, " + name_of(t) for t in o.text] * (len(o.text) > 1) + ["nats, ours less theirs"]
+    print_head(head)
+    rows = []
+    for t in o.types.split(","):
+        rows.append(compare(o, judge, *files, t))
+        print_row(cells(o, rows[-1]))
+    return rows
+
+
+def over_orders(o, judge, plain, files):
+    """Prints every type's losses over --orders; (rows, is a type's mean worse). plain: nats of F16."""
+    rows = []
+    for seed in range(1, o.orders + 1):
+        run(o.program, "quantize", o.model, files[0], "--type", "F16")
+        reorder(files[0], seed)
+        for t in o.types.split(","):
+            rows.append({"order": seed, **compare(o, judge, *files, t)})
+            print(f"order {seed}, {t}: {rows[-1]['difference']:+.4f}", file=sys.stderr, flush=True)
+    print_head(["type", "nats above F16, ours", "theirs", "ours less theirs, each order",
+                "mean", "deviation"])
+    worse = False
+    for t in o.types.split(","):
+        of_type = [r for r in rows if r["type"] == t]
+        ours, theirs = ([math.log(r[k]) - plain for r in of_type] for k in ("ppl_ours", "ppl_theirs"))
+        delta = [r["difference"] for r in of_type]
+        spread = statistics.stdev(delta) if len(delta) > 1 else 0.0
+        mean = statistics.mean(delta), spread / math.sqrt(len(delta))
+        worse = worse or mean[0] > 2 * mean[1]
+        print_row([t, spread_of(ours), spread_of(theirs), " ".join("%+.4f" % d for d in delta),
+                   pair(mean), "%.4f" % spread])
+    return rows, worse
+
+
+def spread_of(numbers):
+    """Mean and standard deviation, in words."""
+    return "%+.4f, deviation %.4f" % (statistics.mean(numbers),
+                                      statistics.stdev(numbers) if len(numbers) > 1 else 0.0)
+
+
 def main():
     o = arguments()
     try:
@@ -138,21 +217,19 @@ def main():
         print("skipped: llama-cpp-python is not installed")
         return 77
     base, ours, theirs = (os.path.join(o.folder, f"quality-{n}.gguf") for n in ("f16", "ours", "theirs"))
-    judge, rows = Judge(o), []
+    judge = Judge(o)
     try:
         run(o.program, "quantize", o.model, base, "--type", "F16")
         plain = judge.report(base)
         each = ", ".join(f"{name_of(t)} {math.exp(r['nll']['value']):.2f} of {n}"
                          for t, (n, r) in zip(o.text, plain))
         print(f"F16: perplexity {judge.perplexity(plain):.2f} (of so many tokens: {each})\n")
-        head = ["type", "perplexity, ours", "theirs"]
-        head += [] if o.no_kl else ["KL from F16, ours", "theirs"]
-        head += ["nats, " + name_of(t) for t in o.text] * (len(o.text) > 1) + ["nats, ours less theirs"]
-        print_row(head)
-        print("|" + "---|" * len(head), flush=True)
-        for t in o.types.split(","):
-            rows.append(compare(o, judge, base, ours, theirs, t))
-            print_row(cells(o, rows[-1]))
+        if o.orders:
+            o.no_kl = True
+            rows, worse = over_orders(o, judge, pooled(plain, "nll")[0], (base, ours, theirs))
+        else:
+            rows = one_by_one(o, judge, (base, ours, theirs))
+            worse = any(r["difference"] > 2 * r["se"] for r in rows)
     finally:
         for path in (base, ours, theirs):
             if os.path.exists(path):
@@ -162,7 +239,7 @@ def main():
             w = csv.DictWriter(f, rows[0])
             w.writeheader()
             w.writerows(rows)
-    return 1 if any(r["difference"] > 2 * r["se"] for r in rows) else 0
+    return 1 if worse else 0
 
 
 if __name__ == "__main__":
