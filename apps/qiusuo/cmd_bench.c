@@ -34,6 +34,9 @@ static json_t *run_json(const qs_bench_run *r) {
                           (int)r->n, "depth", (int)r->depth, "batch", (int)r->batch, "tok_s",
                           r->tok_s, "limit_tok_s", r->limit_tok_s, "share", r->share, "read_gb_s",
                           r->read_gb_s, "drift", r->drift);
+    if (r->bytes_ms > 0)
+        json_object_update_new(o, json_pack("{s:f, s:f}", "limit_bytes_ms", r->bytes_ms,
+                                            "limit_ops_ms", r->ops_ms));
     if (r->disk_gb_s > 0)
         json_object_update_new(
             o, json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "disk_gb_s", r->disk_gb_s,
@@ -119,6 +122,9 @@ static void print_text(const qs_bench_report *r) {
                x->share * 100);
         if (x->read_gb_s > 0) printf("   (memory %.1f GB/s)", x->read_gb_s);
         putchar('\n');
+        if (x->bytes_ms > 0)
+            printf("  limit   the longer of %.3f ms for a step's bytes, %.3f ms for its multiply-adds\n",
+                   x->bytes_ms, x->ops_ms);
         if (x->disk_gb_s > 0) print_disk(x);
     }
 }

@@ -62,6 +62,9 @@ typedef struct qs_bench_run {
                                          disk_read_gb_s leaves them out */
     double disk_wait, disk_busy;      /* share of the time that steps waited for the disk; that
                                          something was being read or packed */
+    /* Decode, of weights in memory: milliseconds that a step's bytes take at the rate of memory, and its
+     * multiply-adds at their peaks. The longer one makes limit_tok_s. 0 otherwise. */
+    double bytes_ms, ops_ms;
 } qs_bench_run;
 
 #define QS_BENCH_RUNS 4

@@ -50,7 +50,9 @@ static void publish(const qsi_bench_report *r, const qsi_limits *l, qs_bench_rep
                                       x->disk.away_bytes, x->disk.cached, x->disk.hits,
                                       x->disk.fixed_hits, x->disk.foreseen,
                                       x->disk.guess_hits, x->disk.wasted_bytes, x->disk.wait,
-                                      x->disk.busy};
+                                      x->disk.busy, x->allowed.bytes_s * 1e3,
+                                      x->allowed.ops_s * 1e3};
+        if (x->disk.on) out->runs[i].bytes_ms = out->runs[i].ops_ms = 0; /* the disk decides */
     }
 }
 

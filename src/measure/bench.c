@@ -2,6 +2,7 @@
  * routing is as wide as in use; every test runs once unmeasured and then `repeats` times. */
 #include "measure/bench.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -458,8 +459,13 @@ qs_status qsi_bench_limits(const qsi_bench_opts *o, const qsi_gguf *g, const qsi
         if (strcmp(r->test, "prefill") == 0) {
             s = r->batch * qsi_limit_prefill(&cost, &around, r->n, r->depth);
         } else if (strcmp(r->test, "decode") == 0) {
-            for (int32_t t = 0; t < r->n; t++)
-                s += qsi_limit_decode(&cost, &around, r->batch, r->depth + t);
+            r->allowed = (qsi_decode_times){0};
+            for (int32_t t = 0; t < r->n; t++) {
+                qsi_decode_times x = qsi_decode_times_of(&cost, &around, r->batch, r->depth + t);
+                s += fmax(x.bytes_s, x.ops_s);
+                r->allowed.bytes_s += x.bytes_s / r->n;
+                r->allowed.ops_s += x.ops_s / r->n;
+            }
         } else {
             s = r->n * qsi_limit_train(&train_cost, l, TRAIN_DOC);
         }

@@ -24,6 +24,12 @@ typedef struct qsi_bench_opts {
     const char *packed_path;
 } qsi_bench_opts;
 
+/* The two times that a step of decode takes at least, in seconds: its bytes at the rate of memory, its
+ * multiply-adds at their peaks. They can go on at once, so the longer one is the limit. */
+typedef struct qsi_decode_times {
+    double bytes_s, ops_s;
+} qsi_decode_times;
+
 /* Of a run whose weights come from disk (memory_bytes). */
 typedef struct qsi_bench_disk {
     bool on;
@@ -44,6 +50,7 @@ typedef struct qsi_bench_run {
     double tok_s, best_tok_s, limit_tok_s, share;
     double read_gb_s, drift; /* what memory gave just around it, and how much that moved; 0: not
                                 measured there */
+    qsi_decode_times allowed; /* of a step of decode, on average; 0 of other tests */
     qsi_bench_disk disk;
 } qsi_bench_run;
 
@@ -89,6 +96,8 @@ void qsi_cost_exact(qsi_cost *c);
  * documents of n_pos positions. */
 double qsi_limit_prefill(const qsi_cost *c, const qsi_limits *l, int64_t n, int64_t depth);
 double qsi_limit_decode(const qsi_cost *c, const qsi_limits *l, int64_t batch, int64_t depth);
+qsi_decode_times qsi_decode_times_of(const qsi_cost *c, const qsi_limits *l, int64_t batch,
+                                     int64_t depth);
 double qsi_limit_train(const qsi_cost *c, const qsi_limits *l, int64_t n_pos);
 
 /* Fills runs of the model (g NULL: none) and of training, with speeds; limits come later by

@@ -100,7 +100,8 @@ static double touched(const qsi_cost *c, double batch) {
     return 1 - pow(1 - c->experts_used / c->experts, batch);
 }
 
-double qsi_limit_decode(const qsi_cost *c, const qsi_limits *l, int64_t batch, int64_t depth) {
+qsi_decode_times qsi_decode_times_of(const qsi_cost *c, const qsi_limits *l, int64_t batch,
+                                     int64_t depth) {
     double b = (double)batch, pos = (double)depth + 1, scored = 0;
     if (c->attn_most > 0 && c->attn_most < pos) {
         scored = pos;
@@ -111,7 +112,12 @@ double qsi_limit_decode(const qsi_cost *c, const qsi_limits *l, int64_t batch, i
     double ops = b * (seconds(c->layer_ops, l) + seconds(c->head_ops, l) +
                       c->index_ops * scored / l->fp32_gflop_s * 1e-9 +
                       attn_seconds(c, c->attn_decode_ops * pos, l));
-    return fmax(bytes / (l->read_gb_s * 1e9), ops);
+    return (qsi_decode_times){.bytes_s = bytes / (l->read_gb_s * 1e9), .ops_s = ops};
+}
+
+double qsi_limit_decode(const qsi_cost *c, const qsi_limits *l, int64_t batch, int64_t depth) {
+    qsi_decode_times t = qsi_decode_times_of(c, l, batch, depth);
+    return fmax(t.bytes_s, t.ops_s);
 }
 
 double qsi_limit_train(const qsi_cost *c, const qsi_limits *l, int64_t n_pos) {

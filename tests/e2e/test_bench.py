@@ -31,6 +31,10 @@ class Bench(unittest.TestCase):
             self.assertGreater(r["tok_s"], 0)
             self.assertAlmostEqual(r["share"], r["tok_s"] / r["limit_tok_s"],
                                    delta=2e-5 * r["share"])
+        decode = o["runs"][1]  # two sequences a step
+        self.assertAlmostEqual(2000 / decode["limit_tok_s"],
+                               max(decode["limit_bytes_ms"], decode["limit_ops_ms"]), delta=1e-3)
+        self.assertNotIn("limit_ops_ms", o["runs"][0])
 
     def test_csv(self):
         out = self.ok(model("moe", "f32"), "-p", "8", "-n", "2", "-t", "1", "--no-train", "-r",

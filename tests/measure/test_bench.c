@@ -53,7 +53,13 @@ static void test_rows(void **state) {
         assert_true(r.runs[i].tok_s > 0 && r.runs[i].best_tok_s >= r.runs[i].tok_s);
         assert_true(r.runs[i].limit_tok_s > 0);
         assert_float_equal(r.runs[i].share, r.runs[i].tok_s / r.runs[i].limit_tok_s, 1e-12);
+        const qsi_decode_times *t = &r.runs[i].allowed;
+        if (i != 1) assert_true(t->bytes_s == 0 && t->ops_s == 0);
     }
+    const qsi_decode_times *t = &r.runs[1].allowed; /* of a step of three sequences */
+    assert_true(t->bytes_s > 0 && t->ops_s > 0);
+    double longer = t->bytes_s > t->ops_s ? t->bytes_s : t->ops_s;
+    assert_float_equal(3 / r.runs[1].limit_tok_s, longer, 1e-3 * longer);
     assert_string_equal(r.model_arch, "deepseek");
     assert_true(r.n_params > r.n_active && r.n_active > 0);
     assert_true(r.weight_bytes > 0 && r.weight_bytes < (int64_t)qsi_gguf_size(g));

@@ -116,6 +116,12 @@ static void test_limits(void **state) {
     /* a thousand are bound by arithmetic */
     want = 1000 * ((layers + head) / 200e9 + c.attn_ops / 100e9);
     assert_float_equal(qsi_limit_decode(&c, &l, 1000, 0), want, want * 1e-12);
+    /* both times, whichever is the limit */
+    qsi_decode_times t = qsi_decode_times_of(&c, &l, 1000, 0);
+    assert_float_equal(t.ops_s, want, want * 1e-12);
+    want = (c.shared_bytes + c.expert_bytes + c.cache_bytes * 1000) / 10e9;
+    assert_float_equal(t.bytes_s, want, want * 1e-6); /* all but (3/4)^1000 of the experts */
+    assert_true(t.bytes_s < t.ops_s);
     /* 6 a weight, 12 * heads * head_dim * half the positions a layer */
     want = (3 * (layers + head) + 3 * 12.0 * 4 * 16 * 40) / 200e9;
     assert_float_equal(qsi_limit_train(&c, &l, 80), want, want * 1e-12);
