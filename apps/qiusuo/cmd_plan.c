@@ -1,4 +1,5 @@
 /* plan: what of a model will fit this machine, and how fast it will be. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -37,6 +38,10 @@ static int print_json(const qs_plan_report *r) {
         (json_int_t)r->scratch_bytes, "available_bytes", (json_int_t)r->available_bytes, "caches",
         caches, "speed", "prefill_tok_s", speed(r->prefill_tok_s), "decode_tok_s",
         speed(r->decode_tok_s), "deep_tok_s", speed(r->deep_tok_s));
+    if (all != NULL && r->from_disk)
+        json_object_set_new(all, "disk", json_pack("{s:f, s:f, s:f}", "read_gb_s", r->disk_gb_s,
+                                                   "token_bytes", r->disk_token_bytes, "away_bytes",
+                                                   r->disk_away_bytes));
     char *text = all != NULL ? json_dumps(all, JSON_REAL_PRECISION(6) | JSON_COMPACT) : NULL;
     if (text != NULL) puts(text);
     else qsa_say("out of memory");
@@ -44,6 +49,27 @@ static int print_json(const qs_plan_report *r) {
     int rc = text != NULL ? QSA_EXIT_OK : QSA_EXIT_FAILED;
     free(text);
     return rc;
+}
+
+/* Tokens a second: two places where there is less than ten. */
+static const char *tok_s(char *buf, size_t n, double x) {
+    snprintf(buf, n, x < 10 ? "%.2f" : "%.1f", x);
+    return buf;
+}
+
+static void print_fit(const qs_plan_report *r) {
+    char a[32], b[32];
+    if (r->fits) printf("          fits\n");
+    else if (r->from_disk)
+        printf("          does not fit: --memory %.1fG reads the rest from disk\n",
+               floor((double)r->available_bytes / (1 << 30) * 10) / 10);
+    else if (r->caches[0].n_ctx > 0)
+        printf("          does not fit with this context: a smaller one does (-c), see below\n");
+    else printf("          does not fit: --memory SIZE runs it from disk, more slowly\n");
+    if (r->from_disk)
+        printf("disk      %.2f GB/s: a token reads %s; %s of weights do not stay in memory\n",
+               r->disk_gb_s, qsa_format_size(a, sizeof a, (uint64_t)r->disk_token_bytes),
+               qsa_format_size(b, sizeof b, (uint64_t)r->disk_away_bytes));
 }
 
 static void print_text(const qs_plan_report *r) {
@@ -56,10 +82,7 @@ static void print_text(const qs_plan_report *r) {
            qsa_format_size(b, sizeof b, r->cache_bytes), (long long)r->n_ctx,
            qsa_format_size(c, sizeof c, r->scratch_bytes),
            qsa_format_size(d, sizeof d, r->available_bytes));
-    if (r->fits) printf("          fits\n");
-    else if (r->caches[0].n_ctx > 0)
-        printf("          does not fit with this context: a smaller one does (-c), see below\n");
-    else printf("          does not fit: --memory SIZE runs it from disk, more slowly\n");
+    print_fit(r);
     for (const qs_plan_cache *x = r->caches; x->type != NULL; x++)
         printf("context   %-5s cache: %lld tokens fit%s\n", x->type, (long long)x->n_ctx,
                x->n_ctx > r->n_ctx_train ? ", more than the model was trained on" : "");
@@ -70,9 +93,11 @@ static void print_text(const qs_plan_report *r) {
         printf("speed     not tried: too little memory for a few layers\n");
         return;
     }
-    printf("speed     prefill about %.1f tokens/s, decode about %.1f, %.1f with the context full%s\n",
-           r->prefill_tok_s, r->decode_tok_s, r->deep_tok_s,
-           r->fits || r->caches[0].n_ctx > 0 ? "" : " (if it were in memory)");
+    printf("speed     prefill about %s tokens/s, decode about %s, %s with the context full%s\n",
+           tok_s(a, sizeof a, r->prefill_tok_s), tok_s(b, sizeof b, r->decode_tok_s),
+           tok_s(c, sizeof c, r->deep_tok_s),
+           r->from_disk ? ", from disk" : r->fits || r->caches[0].n_ctx > 0 ? "" :
+           " (if it were in memory)");
 }
 
 int cmd_plan(int argc, char **argv) {

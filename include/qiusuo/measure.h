@@ -126,6 +126,11 @@ typedef struct qs_plan_report {
     uint64_t weight_bytes, cache_bytes, scratch_bytes; /* cache: of n_ctx positions */
     uint64_t available_bytes;     /* what this process may use, or opts.memory_bytes if less */
     int32_t fits;                 /* non-zero: all of it at once */
+    /* Non-zero: weights do not fit and would be read from disk (qs_model_opts.memory_bytes); the speeds
+     * below are those. The disk's rate now; bytes that a generated token reads, experts used evenly;
+     * bytes of weights that do not stay in memory. */
+    int32_t from_disk;
+    double disk_gb_s, disk_token_bytes, disk_away_bytes;
     qs_plan_cache caches[QS_PLAN_CACHES];
     int32_t threads;
     const char *isa;              /* static */

@@ -48,6 +48,10 @@ static qs_status publish(const qsi_gguf *g, const qsi_forecast *f, qs_plan_repor
     out->scratch_bytes = f->scratch_bytes;
     out->available_bytes = f->available;
     out->fits = f->fits;
+    out->from_disk = f->from_disk;
+    out->disk_gb_s = f->disk_gb_s;
+    out->disk_token_bytes = f->disk_token_bytes;
+    out->disk_away_bytes = f->disk_away_bytes;
     for (size_t i = 0; i < QSI_COUNT(caches); i++) {
         qsi_type t = QSI_F16;
         QS_TRY(qsi_api_kv_type(caches[i].type, &t, err));

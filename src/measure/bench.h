@@ -91,6 +91,8 @@ enum { QSI_PEAK_FP32, QSI_PEAK_BF16, QSI_PEAK_INT8 };
 void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double cache);
 /* The same when quantised weights meet float activations: their operations are float ones. */
 void qsi_cost_exact(qsi_cost *c);
+/* Share of all experts that `batch` tokens touch, each choosing evenly at random; 0: no experts. */
+double qsi_cost_touched(const qsi_cost *c, double batch);
 /* Seconds that the limits leave for n prompt tokens of one sequence after `depth` positions, logits
  * of the last only; for one decode step of `batch` sequences at `depth`; for a training token in
  * documents of n_pos positions. */

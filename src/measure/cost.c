@@ -95,7 +95,7 @@ double qsi_limit_prefill(const qsi_cost *c, const qsi_limits *l, int64_t n, int6
 }
 
 /* Of E experts, B tokens that choose `used` each evenly at random touch E (1 - (1 - used/E)^B). */
-static double touched(const qsi_cost *c, double batch) {
+double qsi_cost_touched(const qsi_cost *c, double batch) {
     if (c->experts <= 0) return 0;
     return 1 - pow(1 - c->experts_used / c->experts, batch);
 }
@@ -107,8 +107,8 @@ qsi_decode_times qsi_decode_times_of(const qsi_cost *c, const qsi_limits *l, int
         scored = pos;
         pos = c->attn_most;
     }
-    double bytes = c->shared_bytes + c->expert_bytes * touched(c, b) + c->cache_bytes * pos * b +
-                   c->index_bytes * scored * b;
+    double bytes = c->shared_bytes + c->expert_bytes * qsi_cost_touched(c, b) +
+                   c->cache_bytes * pos * b + c->index_bytes * scored * b;
     double ops = b * (seconds(c->layer_ops, l) + seconds(c->head_ops, l) +
                       c->index_ops * scored / l->fp32_gflop_s * 1e-9 +
                       attn_seconds(c, c->attn_decode_ops * pos, l));

@@ -7,7 +7,11 @@
  *
  * So nothing is assumed of kernels, levels or threads, and what they gain is seen at once. The rate of
  * memory of each test enters its own limit. A model of few bytes is built whole: there the caches
- * decide, and near is not needed. */
+ * decide, and near is not needed.
+ *
+ * Weights that do not fit are read from disk: the model itself says what its plan would be, the disk is
+ * measured, and a step takes as long as the slower of computing and reading, but for experts: which
+ * ones, is known when their layer computes. */
 #include "measure/forecast.h"
 
 #include <math.h>
@@ -20,12 +24,18 @@
 
 #define PROMPT 512
 #define GEN 64
-#define DEEP 512              /* positions, for the cost of looking back */
+/* Positions, for the cost of looking back: with fewer the cache is a few hundredths of what a step of
+ * few layers reads, and what memory's rate moves is taken for it (of a MoE at 4096 the forecast from 512
+ * was off by 30 %). */
+#define DEEP_LEAST 512
+#define DEEP_MOST 2048
 #define REPEATS 2             /* calm ones; a disturbed one is tried again */
 #define PROBE_S 0.03
 #define FAR_BYTES (256 << 20) /* of weights at least: far beyond the caches */
 #define FAR_LAYERS 2
 #define FEW_IDS 8192          /* of the vocabulary: the head costs as a layer does */
+#define DISK_BYTES ((uint64_t)3 << 29) /* read for measuring the disk */
+#define USUAL_CONTEXT 4096    /* whose cache is kept free where none is asked for */
 #define SAME_RATE 0.1         /* memory's rates that differ by no more are one state of the machine */
 #define CHUNK 65537           /* blocks of made-up weights, repeated; odd, so that rows differ */
 #define CHUNK_VALUES (1 << 20)
@@ -167,6 +177,10 @@ static int32_t far_layers(const qsi_config *c, double layer_bytes) {
 
 /* ---- measuring ---- */
 
+static int64_t deep_of(int64_t n_ctx) {
+    return n_ctx < DEEP_LEAST ? DEEP_LEAST : n_ctx > DEEP_MOST ? DEEP_MOST : n_ctx;
+}
+
 static double element_bytes(qsi_type t) {
     const qsi_type_info *ti = qsi_type_get((int32_t)t);
     return (double)ti->bytes / ti->block;
@@ -203,8 +217,8 @@ done:
 }
 
 static qs_status measure(const qsi_forecast_opts *o, const qsi_gguf *g, const qsi_config *whole,
-                         int32_t layers, qsi_pool *pool, qsi_isa isa, const qsi_limits *l, bool deep,
-                         point *out, qs_err *err) {
+                         int32_t layers, qsi_pool *pool, qsi_isa isa, const qsi_limits *l,
+                         int32_t deep, point *out, qs_err *err) {
     qs_status st = QS_OK;
     qsi_gguf *small = NULL;
     qsi_config c;
@@ -214,7 +228,7 @@ static qs_status measure(const qsi_forecast_opts *o, const qsi_gguf *g, const qs
     small_config(whole, layers, &c);
     qsi_cost_of(&out->cost, &c, small, element_bytes(o->kv_type));
     QS_TRY(tests(o, small, pool, isa, l, 0, &out->prefill, &out->decode, err));
-    if (deep) QS_TRY(tests(o, small, pool, isa, l, DEEP, NULL, &out->deep, err));
+    if (deep > 0) QS_TRY(tests(o, small, pool, isa, l, deep, NULL, &out->deep, err));
 done:
     qsi_gguf_close(&small);
     return st;
@@ -276,23 +290,84 @@ static void sizes(const qsi_forecast_opts *o, const qsi_gguf *g, const qsi_confi
     f->fits = f->weight_bytes + f->cache_bytes + f->scratch_bytes <= f->available;
 }
 
+/* ---- a model larger than memory ---- */
+
+/* What a token, or a prompt, reads: streamed weights, and of the experts it meets those that are not in
+ * their cache, which holds as many of each when they are used evenly. */
+static void put_reads(const qsi_cost *whole, const qsi_model_io *io, qsi_forecast *f) {
+    double missing = io->experts > 0 ? 1 - (double)io->slots / (double)io->experts : 0;
+    double stream = (double)io->stream_bytes, experts = missing * whole->expert_bytes;
+    f->disk_token_bytes = stream + experts * qsi_cost_touched(whole, 1);
+    f->disk_prompt_bytes = stream + experts * qsi_cost_touched(whole, PROMPT);
+    f->disk_away_bytes = (double)io->away_bytes;
+}
+
+/* Asks the model what it would keep, and measures the disk. No plan (a folder, too little memory, a
+ * cache too large beside the weights) is no error here: the sizes say it. */
+static qs_status plan_disk(const qsi_forecast_opts *o, const qsi_gguf *g, const qsi_config *c,
+                           const qsi_cost *whole, qsi_pool *pool, qsi_isa isa, qsi_forecast *f,
+                           qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_model *m = NULL;
+    qsi_model_io io;
+    qs_err why;
+    double rate = 0;
+    int64_t n = o->n_ctx > 0 ? o->n_ctx : c->n_ctx < USUAL_CONTEXT ? c->n_ctx : USUAL_CONTEXT;
+    qsi_model_opts mo = {.pool = pool, .isa = isa, .memory_bytes = f->available, .n_ctx = o->n_ctx,
+                         .cache_yields = o->n_ctx == 0, .plan_only = true};
+    QS_TRY(qsi_kv_need(c, o->kv_type, (n + QSI_KV_PAGE - 1) / QSI_KV_PAGE, &mo.cache_bytes, err));
+    if (f->weight_bytes + f->scratch_bytes + mo.cache_bytes < 0.75 * (double)f->available) goto done;
+    qs_status opened = qsi_model_open(&m, g, &mo, &why);
+    if (opened == QS_E_LIMIT || opened == QS_E_UNSUPPORTED) goto done;
+    if (opened != QS_OK) {
+        if (err) *err = why;
+        st = opened;
+        goto done;
+    }
+    qsi_model_io_stats(m, &io, false);
+    if (!io.on) goto done; /* all in memory after all: the embedding stays in the file */
+    if (o->progress != NULL && o->progress(o->user, "rate of the disk") != 0)
+        QS_FAIL(err, QS_E_CANCELLED, "cancelled");
+    QS_TRY(qsi_model_disk_rate(m, DISK_BYTES, &rate, err));
+    f->from_disk = true;
+    f->disk_gb_s = rate * 1e-9;
+    put_reads(whole, &io, f);
+done:
+    qsi_model_close(&m);
+    return st;
+}
+
+/* Seconds of a generated token that takes `here` in memory. Streamed weights are read ahead; experts
+ * are asked for when their layer is there. */
+static double token_from_disk(const qsi_cost *whole, const qsi_forecast *f, double here) {
+    if (!f->from_disk) return here;
+    double read = f->disk_token_bytes / (f->disk_gb_s * 1e9);
+    return whole->experts > 0 ? here + read : fmax(here, read);
+}
+
+/* The same of a prompt: all experts of a layer are read ahead. */
+static double prompt_from_disk(const qsi_forecast *f, double here) {
+    return f->from_disk ? fmax(here, f->disk_prompt_bytes / (f->disk_gb_s * 1e9)) : here;
+}
+
 static void speeds(const qsi_cost *whole, const point *pf, const point *pn, bool all,
                    qsi_forecast *f) {
     const qsi_limits *l = &f->limits;
     const qsi_cost *far = &pf->cost, *near = &pn->cost;
 #define PRE(c) (qsi_limit_prefill(c, l, PROMPT, 0) / PROMPT)
 #define DEC(c, at) qsi_limit_decode(c, l, 1, at)
-    int64_t mid = GEN / 2, deep = DEEP + GEN / 2;
-    f->prefill_tok_s = 1 / extend(pn->prefill, pf->prefill, PRE(whole), PRE(far), PRE(near), all);
+    int64_t mid = GEN / 2, from = deep_of(f->n_ctx), deep = from + GEN / 2;
+    double prefill = extend(pn->prefill, pf->prefill, PRE(whole), PRE(far), PRE(near), all);
+    f->prefill_tok_s = PROMPT / prompt_from_disk(f, prefill * PROMPT);
     double t0 = extend(pn->decode, pf->decode, DEC(whole, mid), DEC(far, mid), DEC(near, mid), all);
     /* looking back costs every layer the same */
     double back = pf->deep.s / pf->deep.limit * DEC(far, deep) -
                   pf->decode.s / pf->decode.limit * DEC(far, mid);
-    back *= whole->cache_bytes / far->cache_bytes / DEEP;
+    back *= whole->cache_bytes / far->cache_bytes / (double)from;
 #undef PRE
 #undef DEC
-    f->decode_tok_s = 1 / t0;
-    f->deep_tok_s = 1 / (t0 + fmax(back, 0) * (double)f->n_ctx);
+    f->decode_tok_s = 1 / token_from_disk(whole, f, t0);
+    f->deep_tok_s = 1 / token_from_disk(whole, f, t0 + fmax(back, 0) * (double)f->n_ctx);
 }
 
 qs_status qsi_forecast_make(const qsi_forecast_opts *o, const qsi_gguf *g, qsi_pool *pool, qsi_isa isa,
@@ -305,6 +380,7 @@ qs_status qsi_forecast_make(const qsi_forecast_opts *o, const qsi_gguf *g, qsi_p
     QS_TRY(qsi_config_from_gguf(&c, g, err));
     sizes(o, g, &c, pool, &f);
     qsi_cost_of(&whole, &c, g, element_bytes(o->kv_type));
+    QS_TRY(plan_disk(o, g, &c, &whole, pool, isa, &f, err));
     double layer = (whole.shared_bytes + whole.expert_bytes) / c.n_layer;
     int32_t n_far = far_layers(&c, layer), n_near = n_far / 2 > 0 ? n_far / 2 : 1;
     bool all = n_far == c.n_layer && c.n_vocab <= FEW_IDS;
@@ -313,8 +389,9 @@ qs_status qsi_forecast_make(const qsi_forecast_opts *o, const qsi_gguf *g, qsi_p
     QS_TRY(qsi_probe(pool, isa, &f.limits, err));
     /* The file of the small model and the copy that is prepared from it, both in memory. */
     if (2.2 * n_far * layer < (double)qsi_mem_available()) {
-        QS_TRY(measure(o, g, &c, n_far, pool, isa, &f.limits, true, &far, err));
-        if (!all) QS_TRY(measure(o, g, &c, n_near, pool, isa, &f.limits, false, &near, err));
+        int32_t deep = (int32_t)deep_of(f.n_ctx);
+        QS_TRY(measure(o, g, &c, n_far, pool, isa, &f.limits, deep, &far, err));
+        if (!all) QS_TRY(measure(o, g, &c, n_near, pool, isa, &f.limits, 0, &near, err));
         if (far.decode.read > 0) f.limits.read_gb_s = far.decode.read;
         speeds(&whole, &far, all ? &far : &near, all, &f);
     }

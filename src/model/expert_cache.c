@@ -315,7 +315,7 @@ qs_status qsi_res_disk_rate(qsi_res *r, const qsi_gguf *g, uint64_t bytes, doubl
     qs_status st = QS_OK;
     qsi_direct d = {.fd = -1};
     if (qsi_gguf_fd(g) < 0) QS_FAIL(err, QS_E_UNSUPPORTED, "a model in memory has no disk");
-    if (r) qsi_res_settle(r);
+    if (r && r->crew) qsi_res_settle(r);
     QS_TRY(qsi_direct_open(&d, qsi_gguf_fd(g), qsi_gguf_path(g), err));
     *rate = 0;
     for (size_t i = 0; i < QSI_COUNT(ways); i++) {

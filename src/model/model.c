@@ -732,7 +732,8 @@ static qs_status load(qsi_model *m, qs_err *err) {
         if (m->o.packed_path)
             qsi_log(QSI_LOG_NOTE, "no repacked copy is used: the weights do not fit the memory allowed "
                     "and are read from the model's file");
-        QS_TRY(qsi_res_start(m->res, room, m->o.max_rows, &m->o, err));
+        QS_TRY(m->o.plan_only ? qsi_res_plan(m->res, room, m->o.max_rows, err)
+                              : qsi_res_start(m->res, room, m->o.max_rows, &m->o, err));
         m->f.res = m->res;
         goto done;
     }
@@ -741,7 +742,7 @@ static qs_status load(qsi_model *m, qs_err *err) {
     m->res = NULL;
     qsi_weights_release(&m->w, &m->c);
     qsi_slabs_release(&m->mem);
-    QS_TRY(bind_here(m, &head_form, err));
+    if (!m->o.plan_only) QS_TRY(bind_here(m, &head_form, err));
 done:
     return st;
 }
@@ -987,6 +988,7 @@ done:
 
 qs_status qsi_model_step(qsi_model *m, const qsi_step *s, qs_err *err) {
     qs_status st = QS_OK;
+    if (m->o.plan_only) QS_FAIL(err, QS_E_STATE, "the model was planned, its weights were not read");
     QS_TRY(take_rows(m, s, err));
     bound_embedding(m, s->n_rows);
     begin_step(m, s);

@@ -181,6 +181,8 @@ typedef struct qsi_model_opts {
     double rope_factor;
     int64_t n_ctx;
     uint64_t weight_room;    /* instead of memory_bytes: bytes for weights alone; 0: computed */
+    bool plan_only;          /* with either: what would stay in memory is planned and no weight is read.
+                                qsi_model_io_stats says the plan; steps are QS_E_STATE */
     bool exact;              /* quantised weights meet float activations, not int8 ones */
     bool mtp;                /* the layer that predicts further is wanted too. Where the file has
                                 none, or weights do not all fit, a note says so (qsi_model_has_mtp) */

@@ -440,6 +440,15 @@ done:
     return st;
 }
 
+qs_status qsi_res_plan(qsi_res *r, uint64_t room, int64_t rows, qs_err *err) {
+    qs_status st = QS_OK;
+    plan p = {0};
+    QS_TRY(make_plan(r, room, rows, &p, err));
+    QS_TRY(list_stream(r, err));
+done:
+    return st;
+}
+
 qs_status qsi_res_start(qsi_res *r, uint64_t room, int64_t rows, const qsi_model_opts *o,
                         qs_err *err) {
     qs_status st = QS_OK;

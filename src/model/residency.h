@@ -145,6 +145,8 @@ qs_status qsi_res_add(qsi_res *r, qsi_weight *w, const void *data, int32_t group
 uint64_t qsi_res_bytes(const qsi_res *r);
 /* The least room that qsi_res_start takes. */
 uint64_t qsi_res_least(qsi_res *r, int64_t rows);
+/* Plans for `room` bytes, as qsi_res_start does, and no more: qsi_res_io then says what would stay. */
+qs_status qsi_res_plan(qsi_res *r, uint64_t room, int64_t rows, qs_err *err) QS_MUST_CHECK;
 /* Plans for `room` bytes and steps of at most `rows` rows, loads what is resident and begins to read
  * ahead. QS_E_LIMIT, with the least that is needed, when room is too small. */
 qs_status qsi_res_start(qsi_res *r, uint64_t room, int64_t rows, const qsi_model_opts *o, qs_err *err)

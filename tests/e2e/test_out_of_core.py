@@ -2,6 +2,7 @@
 limit, caches that fit or are refused with what would fit, and disks that fail in use.
 
 Called with one argument more than others: the library that makes reads fail."""
+import json
 import os
 import re
 import subprocess
@@ -74,6 +75,30 @@ class OutOfCore(unittest.TestCase):
             rc, _, err = self.answer("dense-tiny", "--memory", str(LIMIT), "-c", str(n - 128),
                                      "--cache-type", kind, "--rope-scaling", "none")
             self.assertEqual(rc, 0, err)
+
+    def test_plan(self):
+        # what plan says will be read is what is read; how fast, is bench/check_plan.py's
+        for preset, path in self.paths.items():
+            rc, out, err = run("plan", path, "--memory", str(LIMIT), "-c", "64", "-t", "2", "--json")
+            self.assertEqual(rc, 0, err)
+            plan = json.loads(out)
+            rc, out, err = run("bench", "-m", path, "--memory", str(LIMIT), "-p", "0", "-n", "8", "-t",
+                               "2", "--no-train", "--json")
+            self.assertEqual(rc, 0, err)
+            bench = json.loads(out)["runs"][0]
+            self.assertIs(plan["memory"]["fits"], False)
+            self.assertGreater(plan["disk"]["read_gb_s"], 0)
+            self.assertGreater(plan["speed"]["decode_tok_s"], 0)
+            away = bench["disk_away_bytes"]
+            self.assertAlmostEqual(plan["disk"]["away_bytes"], away, delta=0.1 * away, msg=preset)
+            if preset == "dense-tiny":  # every token reads all of it, in whole blocks
+                self.assertAlmostEqual(plan["disk"]["token_bytes"], away, delta=0.1 * away)
+                self.assertLess(plan["disk"]["token_bytes"], 1.1 * bench["disk_token_bytes"])
+            else:
+                self.assertLess(plan["disk"]["token_bytes"], away)
+        rc, out, _ = run("plan", self.paths["dense-tiny"], "-t", "2", "--json")
+        self.assertEqual(rc, 0)
+        self.assertNotIn("disk", json.loads(out))
 
     def test_disk_that_fails(self):
         if not self.preload:

@@ -74,6 +74,48 @@ static void test_moe(void **state) {
         check(&(shape){.moe = true, .type = types[i]});
 }
 
+/* A plan alone is the plan of a run, and reads nothing. */
+static void test_plan_only(void **state) {
+    (void)state;
+    char path[64];
+    qs_err err = {0};
+    path_of(path, sizeof path);
+    for (int moe = 0; moe < 2; moe++) {
+        run r;
+        qsi_model *m = NULL;
+        qsi_model_io want, got;
+        qsi_config c = config_of(&(shape){.moe = moe});
+        write_model(&c, path, QSI_F32);
+        uint64_t room = weights(path) * 9 / 10;
+        if (run_open(&r, path, 1, room, &err) != QS_OK) fail_msg("%s", err.text);
+        qsi_model_opts o = {.pool = r.pool, .isa = qsi_cpu_isa(), .max_rows = ROWS,
+                            .weight_room = room, .plan_only = true};
+        if (qsi_model_open(&m, r.g, &o, &err) != QS_OK) fail_msg("%s", err.text);
+        qsi_model_io_stats(r.m, &want, false);
+        qsi_model_io_stats(m, &got, false);
+        assert_true(got.on && got.read_bytes == 0);
+        assert_true(got.away_bytes > 0 && got.away_bytes == want.away_bytes);
+        assert_true(got.stream_bytes == want.stream_bytes && got.resident_bytes == want.resident_bytes);
+        assert_true(got.slots == want.slots && got.experts == want.experts);
+        double rate = 0;
+        assert_int_equal(qsi_model_disk_rate(m, 1 << 22, &rate, &err), QS_OK);
+        assert_true(rate > 0);
+        qsi_model *planned = m, *loaded = r.m;
+        r.m = planned;
+        assert_int_equal(feed(&r, 0, 1, true, &err), QS_E_STATE);
+        r.m = loaded;
+        qsi_model_close(&m);
+        /* all of it fits */
+        o.weight_room = 2 * room;
+        if (qsi_model_open(&m, r.g, &o, &err) != QS_OK) fail_msg("%s", err.text);
+        qsi_model_io_stats(m, &got, false);
+        assert_false(got.on);
+        qsi_model_close(&m);
+        run_close(&r);
+    }
+    unlink(path);
+}
+
 static void test_too_little(void **state) {
     (void)state;
     char path[512];
@@ -145,7 +187,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_moe),
-        cmocka_unit_test(test_too_little),
+        cmocka_unit_test(test_plan_only), cmocka_unit_test(test_too_little),
         cmocka_unit_test(test_truncated),
 #ifdef QS_DEBUG
         cmocka_unit_test(test_disk_fails),
