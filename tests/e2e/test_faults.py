@@ -1,6 +1,7 @@
 """What the system refuses or takes away: threads, memory, a model's file, a disk. Each ends with a
 message and exit code 1, never with a signal."""
 import os
+import platform
 import resource
 import shutil
 import subprocess
@@ -47,6 +48,35 @@ class Faults(unittest.TestCase):
         rc, _, err = run(*args, "--isa", "neon9")
         self.assertEqual(rc, 1)
         self.assertIn(b"ref", err)
+
+    def test_level_above_the_cpu(self):
+        lacking = 0
+        for level in ("avx2", "avxvnni", "avx512", "vnni", "bf16", "amx", "neon", "dotprod", "i8mm"):
+            rc, out, err = run("score", "-m", model("moe", "f32"), "--ids", "1 2 3", "--isa", level)
+            if rc == 0:
+                continue
+            lacking += 1  # of another kind of CPU at least
+            self.assertEqual((rc, out), (1, b""), level)
+            self.assertIn(f"'{level}'".encode(), err)
+            self.assertRegex(err, b"this CPU has .*ref")
+        self.assertGreater(lacking, 0)
+
+    @unittest.skipUnless(shutil.which("qemu-x86_64") and platform.machine() == "x86_64",
+                         "no qemu-x86_64 (Debian: qemu-user)")
+    def test_plain_x86_64(self):
+        # the whole program on a CPU that has SSE2 and nothing later
+        def plain(*args):
+            p = subprocess.run(["qemu-x86_64", "-cpu", "qemu64", PROGRAM, *args], env=ENV, check=False,
+                               capture_output=True, timeout=10 * TIMEOUT, stdin=subprocess.DEVNULL)
+            return p.returncode, p.stdout, p.stderr
+        args = ("score", "-m", model("moe", "q8_0"), "--ids", "1 2 3", "--top", "2", "-t", "2")
+        if b"anitizer" in plain("--version")[2]:
+            self.skipTest("sanitizers do not run there")
+        rc, out, err = plain(*args)
+        self.assertEqual((rc, out), (0, run(*args, "--isa", "ref")[1]), err)
+        rc, out, err = plain(*args, "--isa", "avx2")
+        self.assertEqual((rc, out), (1, b""))
+        self.assertIn(b"this CPU has no level 'avx2': it has ref", err)
 
     def test_file_that_shrinks(self):
         path = os.path.join(FOLDER, "shrinks.gguf")

@@ -1,8 +1,9 @@
 /* Latent attention: log-probabilities equal to a float64 reference (tools/gen_golden_mla.py) in both
  * file layouts, with YaRN and without, on the path of prompts, on that of generated tokens and mixed;
  * both paths agree up to what their rounding allows, for every weight type; K turned over is the K of
- * the file. Tolerances: float32 against float64 2e-5 (3 layers, experts of weight up to 16; measured
- * 1.5e-5). Between the paths, in logits: see agree(). */
+ * the file; attention's products in bfloat16 are for quantised and BF16 weights alone. Tolerances:
+ * float32 against float64 2e-5 (3 layers, experts of weight up to 16; measured 1.5e-5). Between the
+ * paths, in logits: see agree(). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -104,6 +105,8 @@ static void fill(const qsi_config *c, const qsi_tensor_spec *t, uint64_t seed, f
     qsi_free(all);
 }
 
+static qsi_type attn_type = QSI_TYPE_NONE; /* of attention's matrices, if not that of all others */
+
 static void write_model(const qsi_config *c, qsi_type type, const char *path) {
     qs_err err = {0};
     qsi_gguf_writer *w = NULL;
@@ -114,7 +117,8 @@ static void write_model(const qsi_config *c, qsi_type type, const char *path) {
             qsi_tensor_spec t;
             qsi_config_tensor(c, i, &t);
             bool plain = t.role == QSI_ROLE_NORM || t.role == QSI_ROLE_ROUTER;
-            const qsi_type_info *ti = qsi_type_get(plain ? QSI_F32 : type);
+            bool attn = attn_type != QSI_TYPE_NONE && strstr(t.name, ".attn_") != NULL;
+            const qsi_type_info *ti = qsi_type_get(plain ? QSI_F32 : attn ? attn_type : type);
             if (t.ne[0] % ti->block) ti = qsi_type_get(QSI_BF16);
             if (pass == 0) {
                 assert_int_equal(qsi_gguf_declare(w, t.name, ti->type, t.n_dims, t.ne, &err), QS_OK);
@@ -190,11 +194,70 @@ static void test_paths_agree(void **s) {
     qsi_free(b);
 }
 
+/* ---- products of scores and values in bfloat16 ---- */
+
+/* Types of attention's matrices, and of all others. */
+typedef struct mixture {
+    qsi_type attn, rest;
+} mixture;
+
+/* Two levels of the CPU that differ in nothing but bfloat16. */
+static qsi_isa level_below, level_with;
+
+static void both_levels(const char *path, float *below, float *with) {
+    int32_t ids[MAX_N];
+    runner r;
+    for (int32_t i = 0; i < MAX_N; i++) ids[i] = (7 + 37 * i) % 64;
+    runner_open(&r, path, 1, level_below, QSI_F16, MAX_N);
+    run(&r, ids, MAX_N, MAX_N / 2, 1, below);
+    runner_close(&r);
+    runner_open(&r, path, 1, level_with, QSI_F16, MAX_N);
+    run(&r, ids, MAX_N, MAX_N / 2, 1, with);
+    runner_close(&r);
+}
+
+static bool same_bits(const qsi_config *c, mixture m) {
+    static float below[MAX_N * 64], with[MAX_N * 64];
+    char path[64];
+    path_of(path);
+    attn_type = m.attn;
+    write_model(c, m.rest, path);
+    attn_type = QSI_TYPE_NONE;
+    both_levels(path, below, with);
+    unlink(path);
+    return memcmp(below, with, sizeof below) == 0;
+}
+
+/* Weights of F32 and F16 are never met in bfloat16, prompt and generated tokens alike: with a cache of
+ * F16, a level that has bfloat16 gives the bits of the level below it. Where attention's weights are
+ * quantised it does not, which shows that this test would see it. */
+static void test_float_weights_stay_float(void **s) {
+    (void)s;
+    qs_err err;
+    if (qsi_isa_parse("vnni", &level_below, &err) != QS_OK ||
+        qsi_isa_parse("bf16", &level_with, &err) != QS_OK)
+        skip(); /* not of this CPU */
+    qsi_config latent = config(false), old = config(true), plain = config(false);
+    plain.arch = QSI_ARCH_DEEPSEEK;
+    plain.kv_rank = plain.d_rope = plain.d_value = 0;
+    plain.head_dim = 32;
+    const qsi_config *all[] = {&latent, &old, &plain};
+    for (size_t i = 0; i < QSI_COUNT(all); i++) {
+        assert_true(same_bits(all[i], (mixture){QSI_F32, QSI_F32}));
+        assert_true(same_bits(all[i], (mixture){QSI_F16, QSI_F16}));
+        assert_true(same_bits(all[i], (mixture){QSI_F16, QSI_Q8_0}));
+        assert_true(same_bits(all[i], (mixture){QSI_F32, QSI_Q8_0}));
+        assert_false(same_bits(all[i], (mixture){QSI_Q8_0, QSI_Q8_0}));
+        assert_false(same_bits(all[i], (mixture){QSI_Q8_0, QSI_F16}));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lite),
         cmocka_unit_test(test_v2_v3),
         cmocka_unit_test(test_paths_agree),
+        cmocka_unit_test(test_float_weights_stay_float),
     };
     return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }

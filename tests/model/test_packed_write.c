@@ -1,9 +1,11 @@
 /* Models with a repacked copy: the first opening writes it, the next takes it, with the same bits; a
- * changed model, a damaged copy, a full disk, a folder that cannot be, another writer. */
+ * changed model, a damaged copy, a full disk, a folder that cannot be, another writer, in this process
+ * or not; models in several files. */
 #include "from_disk.h"
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -17,12 +19,15 @@
 
 static char model[512], folder[512];
 static char notes[4096];
+static pthread_mutex_t notes_lock = PTHREAD_MUTEX_INITIALIZER; /* two models may write at once */
 
 static void keep_note(void *user, qsi_log_level level, const char *text) {
     (void)user;
     (void)level;
+    pthread_mutex_lock(&notes_lock);
     size_t n = strlen(notes);
     snprintf(notes + n, sizeof notes - n, "%s\n", text);
+    pthread_mutex_unlock(&notes_lock);
 }
 
 static void remove_all(void) { tmp_remove(folder); }
@@ -289,6 +294,133 @@ static void test_other_writers(void **state) {
     qsi_str_release(&copy);
 }
 
+/* ---- two at once in one process ---- */
+
+typedef struct opener {
+    pthread_t thread;
+    pthread_barrier_t *start;
+    const char *packed;
+    run r;
+    qs_status st;
+    qs_err err;
+} opener;
+
+/* Nothing here may end the test: that is the main thread's. */
+static void *open_and_answer(void *user) {
+    opener *o = user;
+    pthread_barrier_wait(o->start);
+    o->st = run_open_packed(&o->r, model, 1, 0, o->packed, &o->err);
+    if (o->st == QS_OK) o->st = feed(&o->r, 0, ROWS, true, &o->err);
+    if (o->st == QS_OK) o->st = feed(&o->r, ROWS, PROMPT - ROWS, true, &o->err);
+    return NULL;
+}
+
+static void copy_is_whole(const char *path) {
+    qs_err err = {0};
+    qsi_packed *p = NULL;
+    if (qsi_packed_open(&p, path, NULL, &err) != QS_OK) fail_msg("%s", err.text);
+    if (qsi_packed_verify(p, NULL, NULL, &err) != QS_OK) fail_msg("%s", err.text);
+    qsi_packed_close(&p);
+}
+
+/* Whoever comes second waits or goes on without; both answer as a model without a copy does, and one
+ * whole copy is left. */
+static void test_two_in_one_process(void **state) {
+    (void)state;
+    enum { TWO = 2, ROUNDS = 8 };
+    qsi_str copy = {0};
+    size_t n;
+    make_model(true, QSI_Q8_0);
+    copy_path(&copy);
+    float *want = answer(1, NULL, &n);
+    for (int round = 0; round < ROUNDS; round++) {
+        opener o[TWO] = {0};
+        pthread_barrier_t start;
+        pthread_barrier_init(&start, NULL, TWO);
+        for (int i = 0; i < TWO; i++) {
+            o[i].start = &start;
+            o[i].packed = copy.data;
+            assert_int_equal(pthread_create(&o[i].thread, NULL, open_and_answer, &o[i]), 0);
+        }
+        for (int i = 0; i < TWO; i++) pthread_join(o[i].thread, NULL);
+        for (int i = 0; i < TWO; i++) {
+            if (o[i].st != QS_OK) fail_msg("%s", o[i].err.text);
+            assert_memory_equal(o[i].r.z, want, n * sizeof *want);
+            run_close(&o[i].r);
+        }
+        pthread_barrier_destroy(&start);
+        assert_int_equal(count(".tmp"), 0);
+        copy_is_whole(copy.data);
+        same_as_without(copy.data);
+        unlink(copy.data);
+    }
+    qsi_free(want);
+    qsi_str_release(&copy);
+}
+
+/* ---- a model in two files ---- */
+
+/* Writes tensors [from, to) of g, with the keys of part `no` of two. */
+static void put_part(const qsi_gguf *g, const char *path, uint32_t no, size_t from, size_t to) {
+    qs_err err = {0};
+    qsi_gguf_writer *w = NULL;
+    qsi_config c;
+    assert_int_equal(qsi_config_from_gguf(&c, g, &err), QS_OK);
+    if (qsi_gguf_writer_open(&w, path, &err) != QS_OK) fail_msg("%s", err.text);
+    if (no == 0) assert_int_equal(qsi_config_put_gguf(&c, w), QS_OK);
+    assert_int_equal(qsi_gguf_put_u32(w, "split.no", no), QS_OK);
+    assert_int_equal(qsi_gguf_put_u32(w, "split.count", 2), QS_OK);
+    assert_int_equal(qsi_gguf_put_i32(w, "split.tensors.count", (int32_t)qsi_gguf_n_tensors(g)), QS_OK);
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = from; i < to; i++) {
+            const qsi_gguf_tensor *t = qsi_gguf_tensor_at(g, i);
+            if (pass == 0)
+                assert_int_equal(qsi_gguf_declare(w, t->name, t->type, t->n_dims, t->ne, &err), QS_OK);
+            else assert_int_equal(qsi_gguf_write(w, t->data, t->bytes, &err), QS_OK);
+        }
+    if (qsi_gguf_finish(&w, &err) != QS_OK) fail_msg("%s", err.text);
+}
+
+/* The copy has the weights of both files, and either file's change is noticed. */
+static void test_split(void **state) {
+    (void)state;
+    qs_err err = {0};
+    qsi_str copy = {0};
+    qsi_gguf *g = NULL;
+    char whole[64], second[80];
+    make_model(true, QSI_Q8_0);
+    memcpy(whole, model, sizeof whole);
+    snprintf(model, sizeof model, "/tmp/qsi_test_split_%ld-00001-of-00002.gguf", (long)getpid());
+    snprintf(second, sizeof second, "/tmp/qsi_test_split_%ld-00002-of-00002.gguf", (long)getpid());
+    assert_int_equal(qsi_gguf_open(&g, whole, &err), QS_OK);
+    size_t n = qsi_gguf_n_tensors(g), rows_n, split_n;
+    put_part(g, model, 0, 0, n / 2);
+    put_part(g, second, 1, n / 2, n);
+    qsi_gguf_close(&g);
+    copy_path(&copy);
+    same_as_without(copy.data); /* written */
+    copy_is_whole(copy.data);
+    struct stat first, later;
+    assert_int_equal(stat(copy.data, &first), 0);
+    float *split = answer(2, copy.data, &split_n); /* mapped */
+    assert_int_equal(stat(copy.data, &later), 0);
+    assert_int_equal(first.st_ino, later.st_ino);
+    assert_string_equal(notes, "");
+    const struct timespec old[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
+    assert_int_equal(utimensat(AT_FDCWD, second, old, 0), 0);
+    same_as_without(copy.data);
+    assert_non_null(strstr(notes, "the model changed"));
+    unlink(model);
+    unlink(second);
+    memcpy(model, whole, sizeof whole);
+    float *want = answer(1, NULL, &rows_n); /* of the same model in one file */
+    assert_int_equal(rows_n, split_n);
+    assert_memory_equal(split, want, rows_n * sizeof *want);
+    qsi_free(split);
+    qsi_free(want);
+    qsi_str_release(&copy);
+}
+
 static void test_out_of_core(void **state) {
     (void)state;
     qs_err err = {0};
@@ -350,7 +482,7 @@ int main(void) {
         TEST(test_written_then_taken), TEST(test_model_changed), TEST(test_damaged),
         TEST(test_other_weights),      TEST(test_full_disk),     TEST(test_no_folder),
         TEST(test_other_writers),      TEST(test_out_of_core),   TEST(test_names),
-        TEST(test_layout),
+        TEST(test_layout),             TEST(test_split),         TEST(test_two_in_one_process),
     };
     return cmocka_run_group_tests(tests, tmp_setup, tmp_teardown);
 }
