@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """A model of a published shape from nothing to text: init -> quantize -> eval -> run.
 
-    bench/end_to_end.py build/qiusuo [--preset deepseek-moe-16b] [--type Q4_K_M] [--vocab FILE]
-                        [--text FILE] [--bytes N] [--folder DIR] [--memory 24G] [--wrap COMMAND] [--keep]
+    bench/end_to_end.py build/qiusuo [--preset deepseek-moe-16b] [--original BF16] [--type Q4_K_M]
+                        [--vocab FILE] [--text FILE] [--bytes N] [--folder DIR] [--memory 24G]
+                        [--wrap COMMAND] [--keep]
 
 Each step is a program of its own, held to --memory by a control group where the system lets one be
-made (page cache included), with its time and the most that its own memory has been. The original in
-BF16 does not fit the memory of most machines, so `eval` reads it from disk with half of --memory; the
+made (page cache included), with its time and the most that its own memory has been. The original
+does not fit the memory of most machines, so `eval` reads it from disk with half of --memory; the
 difference between its perplexity and that of the quantised one is the sanity of the whole chain. Prints
 a table in Markdown; exits 1 when a step fails, needs more than --memory, or its result makes no sense.
-Needs the disk for both files (MoE 16B: 43 GB); --keep leaves them, and steps whose file is in --folder
-already are not done again."""
+Needs the disk for both files (MoE 16B: 43 GB; 28 GB with --original Q8_0); --keep leaves them, and steps
+whose file is in --folder already are not done again."""
 import argparse
 import json
 import math
@@ -76,7 +77,7 @@ def cut(path, n, to):
 
 def go(a, folder):
     chain = Chain(a.program, a.memory, a.wrap)
-    original = os.path.join(folder, f"{a.preset}-BF16.gguf")
+    original = os.path.join(folder, f"{a.preset}-{a.original}.gguf")
     small = os.path.join(folder, f"{a.preset}-{a.type}.gguf")
     sample = os.path.join(folder, f"sample-{os.getpid()}.txt")
     shape = ["--preset", a.preset, *(["--layers", str(a.layers)] if a.layers else [])]
@@ -85,8 +86,8 @@ def go(a, folder):
     print("| step | seconds | peak, GiB | result |\n|---|---|---|---|")
     try:
         if not os.path.exists(original):
-            chain.step("init, BF16", "init", *shape, "--type", "BF16", *vocab, "-o", original,
-                       result=lambda _: (0, f"{os.path.getsize(original) / GB:.1f} GB"))
+            chain.step(f"init, {a.original}", "init", *shape, "--type", a.original, *vocab, "-o",
+                       original, result=lambda _: (0, f"{os.path.getsize(original) / GB:.1f} GB"))
         if not os.path.exists(small):
             chain.step(f"quantize, {a.type}", "quantize", original, small, "--type", a.type,
                        result=lambda _: (0, f"{os.path.getsize(small) / GB:.1f} GB"))
@@ -112,7 +113,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("program")
     p.add_argument("--preset", default="deepseek-moe-16b")
-    p.add_argument("--type", default="Q4_K_M")
+    p.add_argument("--original", default="BF16", help="type that init writes")
+    p.add_argument("--type", default="Q4_K_M", help="type that quantize makes of it")
     p.add_argument("--layers", type=int, help="fewer than the preset's, to try this out")
     p.add_argument("--vocab", help="of init: a GGUF or tokenizer.json; without one, init's own")
     p.add_argument("--text", default=os.path.join(HERE, "..", "README.zh.md"))

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What the bounded cache of experts finds, beside the best fixed choice: bench/expert_cache.py
-build/qiusuo [MODEL-SHAPE...] prints a table in Markdown.
+build/qiusuo [MODEL-SHAPE...] prints a table in Markdown. BENCH_SKEWS=0.5,1 narrows the exponents.
 
 For each exponent S of `init --router-skew S` a model is made (in BENCH_DIR, default the system's
 temporary folder; 3 to 6 GB, one at a time, deleted afterwards) and decoded by `qiusuo bench --memory`
@@ -51,12 +51,14 @@ def decode(program, path, memory):
 def main():
     program = os.path.abspath(sys.argv[1])
     folder = os.environ.get("BENCH_DIR") or tempfile.gettempdir()
+    narrowed = os.environ.get("BENCH_SKEWS", "")
+    exponents = [float(s) for s in narrowed.split(",")] if narrowed else EXPONENTS
     path = os.path.join(folder, f"expert-cache-{os.getpid()}.gguf")
     print("| shape | S | experts in the cache | found there | best fixed choice, this run | by the law |")
     print("|---|---|---|---|---|---|")
     for preset in sys.argv[2:] or ["deepseek-moe-16b"]:
         layers, n, k, expert, shares = SHAPES[preset]
-        for s in EXPONENTS:
+        for s in exponents:
             try:
                 run(program, "init", "--preset", preset, "--layers", str(layers), "--type", "Q4_0",
                     "--router-skew", str(s), "-o", path)

@@ -29,8 +29,19 @@ class Group:
         return self
 
     def __exit__(self, *_):
-        if self.path:
-            os.rmdir(self.path)
+        if not self.path:
+            return
+        # what a program left running goes on outside
+        with open(os.path.join(self.path, "cgroup.procs"), encoding="ascii") as f:
+            left = f.read().split()
+        for pid in left:
+            try:
+                with open(os.path.join(os.path.dirname(self.path), "cgroup.procs"), "w",
+                          encoding="ascii") as f:
+                    f.write(pid)
+            except OSError:
+                pass  # it has ended
+        os.rmdir(self.path)
 
     def _enter(self):
         with open(os.path.join(self.path, "cgroup.procs"), "w", encoding="ascii") as f:
