@@ -218,7 +218,7 @@ static void both_levels(const char *path, float *below, float *with) {
 
 static bool same_bits(const qsi_config *c, mixture m) {
     static float below[MAX_N * 64], with[MAX_N * 64];
-    char path[64];
+    char path[512];
     path_of(path);
     attn_type = m.attn;
     write_model(c, m.rest, path);

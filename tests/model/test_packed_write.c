@@ -387,11 +387,11 @@ static void test_split(void **state) {
     qs_err err = {0};
     qsi_str copy = {0};
     qsi_gguf *g = NULL;
-    char whole[64], second[80];
+    char whole[sizeof model], second[512];
     make_model(true, QSI_Q8_0);
     memcpy(whole, model, sizeof whole);
-    snprintf(model, sizeof model, "/tmp/qsi_test_split_%ld-00001-of-00002.gguf", (long)getpid());
-    snprintf(second, sizeof second, "/tmp/qsi_test_split_%ld-00002-of-00002.gguf", (long)getpid());
+    snprintf(model, sizeof model, "%s", tmp_path("split-00001-of-00002.gguf"));
+    snprintf(second, sizeof second, "%s", tmp_path("split-00002-of-00002.gguf"));
     assert_int_equal(qsi_gguf_open(&g, whole, &err), QS_OK);
     size_t n = qsi_gguf_n_tensors(g), rows_n, split_n;
     put_part(g, model, 0, 0, n / 2);

@@ -77,7 +77,7 @@ static void test_moe(void **state) {
 /* A plan alone is the plan of a run, and reads nothing. */
 static void test_plan_only(void **state) {
     (void)state;
-    char path[64];
+    char path[512];
     qs_err err = {0};
     path_of(path, sizeof path);
     for (int moe = 0; moe < 2; moe++) {
