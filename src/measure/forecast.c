@@ -328,7 +328,13 @@ static qs_status plan_disk(const qsi_forecast_opts *o, const qsi_gguf *g, const 
     if (!io.on) goto done; /* all in memory after all: the embedding stays in the file */
     if (o->progress != NULL && o->progress(o->user, "rate of the disk") != 0)
         QS_FAIL(err, QS_E_CANCELLED, "cancelled");
-    QS_TRY(qsi_model_disk_rate(m, DISK_BYTES, &rate, err));
+    qs_status rated = qsi_model_disk_rate(m, DISK_BYTES, &rate, &why);
+    if (rated == QS_E_RANGE) goto done; /* a file of few bytes */
+    if (rated != QS_OK) {
+        if (err) *err = why;
+        st = rated;
+        goto done;
+    }
     f->from_disk = true;
     f->disk_gb_s = rate * 1e-9;
     put_reads(whole, &io, f);
