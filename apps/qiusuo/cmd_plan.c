@@ -1,5 +1,4 @@
 /* plan: what of a model will fit this machine, and how fast it will be. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -61,8 +60,8 @@ static void print_fit(const qs_plan_report *r) {
     char a[32], b[32];
     if (r->fits) printf("          fits\n");
     else if (r->from_disk)
-        printf("          does not fit: --memory %.1fG reads the rest from disk\n",
-               floor((double)r->available_bytes / (1 << 30) * 10) / 10);
+        printf("          does not fit: --memory %lluM reads the rest from disk\n",
+               (unsigned long long)(r->available_bytes >> 20));
     else if (r->caches[0].n_ctx > 0)
         printf("          does not fit with this context: a smaller one does (-c), see below\n");
     else printf("          does not fit: --memory SIZE runs it from disk, more slowly\n");

@@ -313,7 +313,8 @@ static qs_status plan_disk(const qsi_forecast_opts *o, const qsi_gguf *g, const 
     qs_err why;
     double rate = 0;
     int64_t n = o->n_ctx > 0 ? o->n_ctx : c->n_ctx < USUAL_CONTEXT ? c->n_ctx : USUAL_CONTEXT;
-    qsi_model_opts mo = {.pool = pool, .isa = isa, .memory_bytes = f->available, .n_ctx = o->n_ctx,
+    /* no n_ctx: how positions are stretched changes no size */
+    qsi_model_opts mo = {.pool = pool, .isa = isa, .memory_bytes = f->available,
                          .cache_yields = o->n_ctx == 0, .plan_only = true};
     QS_TRY(qsi_kv_need(c, o->kv_type, (n + QSI_KV_PAGE - 1) / QSI_KV_PAGE, &mo.cache_bytes, err));
     if (f->weight_bytes + f->scratch_bytes + mo.cache_bytes < 0.75 * (double)f->available) goto done;
