@@ -17,7 +17,7 @@ import math
 import os
 import sys
 
-from quant_quality import DEFAULT, OTHER, TYPES, pair, print_row, run
+from quant_quality import DEFAULT, OTHER, TYPES, pair, print_row, run, three_files
 
 
 class Err(C.Structure):
@@ -112,9 +112,8 @@ def main():
     o.library = o.library or os.path.join(os.path.dirname(os.path.abspath(o.program)), "libqiusuo.so")
     with open(o.chats, encoding="utf-8") as f:
         o.conversations = [json.loads(line) for line in f]
-    base, ours, theirs = (os.path.join(o.folder, f"answers-{n}.gguf") for n in ("f16", "ours", "theirs"))
     rows = []
-    try:
+    with three_files(o.folder, "answers") as (base, ours, theirs):
         run(o.program, "quantize", o.model, base, "--type", "F16")
         plain = answers(o, base)
         print("F16: perplexity %.3f of %d tokens in %d answers\n" % (
@@ -129,10 +128,6 @@ def main():
             d = [difference(*two) for two in ((x, plain), (y, plain), (x, y))]
             rows.append([t, perplexity(x), perplexity(y), *(v for two in d for v in two)])
             print_row([t, "%.3f" % perplexity(x), "%.3f" % perplexity(y), *map(pair, d)])
-    finally:
-        for path in (base, ours, theirs):
-            if os.path.exists(path):
-                os.unlink(path)
     if o.csv:
         with open(o.csv, "w", encoding="utf-8", newline="") as f:
             w = csv.writer(f)

@@ -19,6 +19,7 @@ the exit code is then 1 when a type's mean is worse by more than two standard er
 models with plain attention (llama, deepseek). Needs numpy and gguf.
 """
 import argparse
+import contextlib
 import csv
 import json
 import math
@@ -209,6 +210,18 @@ def spread_of(numbers):
                                       statistics.stdev(numbers) if len(numbers) > 1 else 0.0)
 
 
+@contextlib.contextmanager
+def three_files(folder, name):
+    """Paths of a F16 file, ours and theirs, which are removed at the end."""
+    paths = [os.path.join(folder, f"{name}-{n}.gguf") for n in ("f16", "ours", "theirs")]
+    try:
+        yield paths
+    finally:
+        for path in paths:
+            if os.path.exists(path):
+                os.unlink(path)
+
+
 def main():
     o = arguments()
     try:
@@ -216,9 +229,8 @@ def main():
     except ImportError:
         print("skipped: llama-cpp-python is not installed")
         return 77
-    base, ours, theirs = (os.path.join(o.folder, f"quality-{n}.gguf") for n in ("f16", "ours", "theirs"))
     judge = Judge(o)
-    try:
+    with three_files(o.folder, "quality") as (base, ours, theirs):
         run(o.program, "quantize", o.model, base, "--type", "F16")
         plain = judge.report(base)
         each = ", ".join(f"{name_of(t)} {math.exp(r['nll']['value']):.2f} of {n}"
@@ -230,10 +242,6 @@ def main():
         else:
             rows = one_by_one(o, judge, (base, ours, theirs))
             worse = any(r["difference"] > 2 * r["se"] for r in rows)
-    finally:
-        for path in (base, ours, theirs):
-            if os.path.exists(path):
-                os.unlink(path)
     if o.csv:
         with open(o.csv, "w", encoding="utf-8", newline="") as f:
             w = csv.DictWriter(f, rows[0])
