@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "files/hf_about.h"
+
 /* ,"key":x times n, in the fewest digits that, divided by n again, are the same float. A whole number
  * gets its ".0": classes of transformers 5 that want a float refuse 16 and take 16.0. */
 static qs_status put_times(qsi_str *out, const char *key, float x, int n) {
@@ -144,8 +146,8 @@ done:
     return st;
 }
 
-qs_status qsi_hf_put_config(const qsi_config *c, const qsi_vocab *v, bool tied, qsi_type type,
-                            qsi_str *out, qs_err *err) {
+qs_status qsi_hf_put_config(const qsi_config *c, const qsi_gguf *g, const qsi_vocab *v, bool tied,
+                            qsi_type type, qsi_str *out, qs_err *err) {
     qs_status st = QS_OK;
     const struct names *n = names_of(c);
     QS_TRY(qsi_str_printf(out, "{\"architectures\":[\"%s\"],\n\"model_type\":\"%s\","
@@ -166,6 +168,7 @@ qs_status qsi_hf_put_config(const qsi_config *c, const qsi_vocab *v, bool tied, 
         QS_TRY(qsi_str_printf(out, ",\n\"bos_token_id\":%d", (int)qsi_vocab_bos(v)));
     if (v != NULL && qsi_vocab_eos(v) >= 0)
         QS_TRY(qsi_str_printf(out, ",\n\"eos_token_id\":%d", (int)qsi_vocab_eos(v)));
+    QS_TRY(qsi_hf_put_about(g, out));
     QS_TRY(qsi_str_puts(out, "}\n"));
 done:
     return st;

@@ -6,9 +6,10 @@
 #include "model/model.h"
 #include "tok/tok.h"
 
-/* Appends a config.json. v may be NULL. QS_E_UNSUPPORTED: rope_freqs that no rule gives. */
-qs_status qsi_hf_put_config(const qsi_config *c, const qsi_vocab *v, bool tied, qsi_type type,
-                            qsi_str *out, qs_err *err) QS_MUST_CHECK;
+/* Appends a config.json of the shape c and of g's name and tasks (hf_about.h). v may be NULL.
+ * QS_E_UNSUPPORTED: rope_freqs that no rule gives. */
+qs_status qsi_hf_put_config(const qsi_config *c, const qsi_gguf *g, const qsi_vocab *v, bool tied,
+                            qsi_type type, qsi_str *out, qs_err *err) QS_MUST_CHECK;
 /* Appends a generation_config.json: ids of BOS and of all that ends an answer, and general.sampling.*
  * where g has them. */
 qs_status qsi_hf_put_generation(const qsi_gguf *g, const qsi_vocab *v, qsi_str *out) QS_MUST_CHECK;

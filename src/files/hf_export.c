@@ -444,7 +444,7 @@ static uint64_t written(const exporting *x) {
 static qs_status write_texts(exporting *x, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str config = {0}, generation = {0};
-    st = qsi_hf_put_config(&x->config, x->vocab, x->tied, x->matrices, &config, err);
+    st = qsi_hf_put_config(&x->config, x->g, x->vocab, x->tied, x->matrices, &config, err);
     if (st != QS_OK) goto done;
     QS_TRY(write_index(x, err));
     QS_TRY(write_vocab(x, err));
@@ -468,7 +468,7 @@ qs_status qsi_hf_export(const qsi_gguf *g, const char *folder, const qsi_hf_expo
     if (qsi_gguf_find(g, "tokenizer.ggml.tokens") != NULL)
         QS_TRY(qsi_vocab_load_gguf(&x.vocab, g, err));
     /* what cannot be said is known before gigabytes are written */
-    QS_TRY(qsi_hf_put_config(&x.config, x.vocab, x.tied, x.matrices, &config, err));
+    QS_TRY(qsi_hf_put_config(&x.config, g, x.vocab, x.tied, x.matrices, &config, err));
     QS_TRY(qsi_make_dirs(folder, err));
     uint64_t room = qsi_disk_free(folder) + written(&x);
     if (room < (uint64_t)x.of)

@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "files/hf_about.h"
 #include "files/hf_generation.h"
 #include "files/mix.h"
 #include "files/vocab_file.h"
@@ -65,6 +66,7 @@ static const struct layer_name {
 typedef qsi_hf importing;
 struct qsi_hf {
     char *folder; /* owned */
+    qsi_json *json; /* its config.json, owned */
     qsi_config config;
     qsi_st *st;
     qsi_vocab *vocab;
@@ -99,17 +101,15 @@ static qs_status check_fp8_blocks(const qsi_json *quantised, qs_err *err) {
 static qs_status read_config(importing *x, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str path = {0}, text = {0};
-    qsi_json *root = NULL;
     if (qsi_path_join(&path, x->folder, "config.json") != QS_OK) {
         QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", x->folder);
     }
     QS_TRY(qsi_file_read(path.data, QSI_JSON_SMALL_BYTES, &text, err));
     QS_TRY(qsi_config_from_hf(&x->config, text.data, text.len, err));
-    QS_TRY(qsi_json_parse(&root, text.data, text.len, QSI_JSON_SMALL, err));
-    (void)qsi_json_as_bool(qsi_json_get(root, "tie_word_embeddings"), &x->tied);
-    QS_TRY(check_fp8_blocks(qsi_json_get(root, "quantization_config"), err));
+    QS_TRY(qsi_json_parse(&x->json, text.data, text.len, QSI_JSON_SMALL, err));
+    (void)qsi_json_as_bool(qsi_json_get(x->json, "tie_word_embeddings"), &x->tied);
+    QS_TRY(check_fp8_blocks(qsi_json_get(x->json, "quantization_config"), err));
 done:
-    qsi_json_free(&root);
     qsi_str_release(&path);
     qsi_str_release(&text);
     return st;
@@ -396,7 +396,11 @@ done:
 
 /* ---- the folder as a whole ---- */
 
-static qs_status put_name(const importing *x, qsi_gguf_writer *w) {
+/* The name that config.json gives, otherwise the folder's; and the tasks. */
+static qs_status put_about(const importing *x, qsi_gguf_writer *w) {
+    bool named = false;
+    qs_status st = qsi_hf_take_about(x->json, w, &named);
+    if (st != QS_OK || named) return st;
     size_t n = strlen(x->folder);
     while (n > 1 && x->folder[n - 1] == '/') n--;
     size_t begin = n;
@@ -408,7 +412,7 @@ qs_status qsi_hf_put_keys(qsi_hf *x, qsi_gguf_writer *w, qs_err *err) {
     qs_status st = QS_OK;
     qs_err why = {0};
     QS_TRY(qsi_config_put_gguf(&x->config, w));
-    QS_TRY(put_name(x, w));
+    QS_TRY(put_about(x, w));
     QS_TRY(qsi_vocab_save_gguf(x->vocab, w, &why));
     QS_TRY(qsi_hf_put_sampling(x->folder, x->vocab, w, err));
 done:
@@ -475,6 +479,7 @@ void qsi_hf_close(qsi_hf **px) {
     qsi_hf *x = *px;
     *px = NULL;
     if (x == NULL) return;
+    qsi_json_free(&x->json);
     qsi_vocab_free(x->vocab);
     qsi_st_close(&x->st);
     qsi_arena_release(&x->arena);

@@ -32,7 +32,8 @@ with open(os.path.join(ROOT, "tests", "golden", "hf", "field_types.json"), encod
 # read before the class is built, or of no class
 OTHERS = {"architectures": list, "model_type": str, "torch_dtype": str, "rope_theta": float,
           "rope_scaling": (dict, type(None)), "moe_layer_freq": int, "scoring_func": str,
-          "topk_method": str, "num_nextn_predict_layers": int, "index_topk": int, "attention_bias": bool}
+          "topk_method": str, "num_nextn_predict_layers": int, "index_topk": int, "attention_bias": bool,
+          "qiusuo": dict}
 
 
 def export(name, source):

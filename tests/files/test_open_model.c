@@ -409,6 +409,105 @@ static void files_become_folders(void **state) {
     }
 }
 
+/* g again at `path` under another name, with tasks. */
+static void write_named(const qsi_gguf *g, const char *path, const char *name, const qsi_slice *tasks,
+                        size_t n_tasks) {
+    qs_err err = {0};
+    qsi_gguf_writer *w = NULL;
+    assert_int_equal(qsi_gguf_writer_open(&w, path, &err), QS_OK);
+    for (size_t i = 0; i < qsi_gguf_n_kv(g); i++) {
+        const qsi_gguf_kv *kv = qsi_gguf_kv_at(g, i);
+        if (strcmp(kv->key, "general.name") != 0) assert_int_equal(qsi_gguf_put_copy(w, kv), QS_OK);
+    }
+    assert_int_equal(qsi_gguf_put_str(w, "general.name", name, strlen(name)), QS_OK);
+    assert_int_equal(qsi_gguf_put_arr_str(w, "qiusuo.tasks", tasks, n_tasks), QS_OK);
+    for (size_t i = 0; i < qsi_gguf_n_tensors(g); i++) {
+        const qsi_gguf_tensor *t = qsi_gguf_tensor_at(g, i);
+        assert_int_equal(qsi_gguf_declare(w, t->name, t->type, t->n_dims, t->ne, &err), QS_OK);
+    }
+    for (size_t i = 0; i < qsi_gguf_n_tensors(g); i++) {
+        const qsi_gguf_tensor *t = qsi_gguf_tensor_at(g, i);
+        assert_int_equal(qsi_gguf_write(w, t->data, t->bytes, &err), QS_OK);
+    }
+    if (qsi_gguf_finish(&w, &err) != QS_OK) fail_msg("%s", err.text);
+}
+
+/* What a file says of itself comes back from a folder of another name; what JSON cannot hold is left
+ * out, and the folder opens under its own name. */
+static void names_and_tasks_come_back(void **state) {
+    static char long_name[1026];
+    const struct {
+        const char *name, *back;
+        qsi_slice tasks[2];
+        bool tasks_back;
+    } cases[] = {
+        {"求索 \"7B\" \\ chat", "求索 \"7B\" \\ chat", {{"poem", 4}, {"对联", 6}}, true},
+        {"two\nlines", FOLDER ".out", {{"poem", 4}, {"a\tb", 3}}, false},
+        {"\xff", FOLDER ".out", {{"\xc3", 1}, {"", 0}}, false},
+        {long_name + 1, long_name + 1, {{"poem", 4}, {"x", 1}}, true},
+        {long_name, FOLDER ".out", {{"poem", 4}, {long_name, 1025}}, false},
+    };
+    char folder[512];
+    qs_err err = {0};
+    qsi_gguf *plain = NULL;
+    memset(long_name, 'n', 1025);
+    golden_path(folder, sizeof folder, "dense", NULL);
+    assert_int_equal(qsi_files_open_model(folder, &plain, &err), QS_OK);
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        qsi_gguf *g = NULL, *h = NULL;
+        qsi_slice name = {0};
+        qsi_hf_export_opts x = {.type = QSI_TYPE_NONE};
+        write_named(plain, FOLDER ".gguf", cases[i].name, cases[i].tasks, 2);
+        assert_int_equal(qsi_gguf_open(&g, FOLDER ".gguf", &err), QS_OK);
+        if (qsi_hf_export(g, FOLDER ".out", &x, &err) != QS_OK) fail_msg("%s", err.text);
+        if (qsi_files_open_model(FOLDER ".out", &h, &err) != QS_OK) fail_msg("%s", err.text);
+        assert_int_equal(qsi_gguf_str(h, "general.name", &name, &err), QS_OK);
+        assert_int_equal(name.n, strlen(cases[i].back));
+        assert_memory_equal(name.p, cases[i].back, name.n);
+        const qsi_gguf_kv *kv = qsi_gguf_find(h, "qiusuo.tasks");
+        assert_int_equal(kv != NULL, cases[i].tasks_back);
+        for (size_t k = 0; kv != NULL && k < 2; k++) {
+            assert_true(kv->elem == QSI_GV_STR && kv->count == 2);
+            qsi_slice t = qsi_gguf_arr_str(kv, k);
+            assert_int_equal(t.n, cases[i].tasks[k].n);
+            assert_memory_equal(t.p, cases[i].tasks[k].p, t.n);
+        }
+        qsi_gguf_close(&g);
+        qsi_gguf_close(&h);
+        remove_folder(FOLDER ".out");
+    }
+    qsi_gguf_close(&plain);
+    remove(FOLDER ".gguf");
+}
+
+/* The key "qiusuo" of a stranger's config.json: what is of the wrong kind counts as not there. */
+static void foreign_names_are_not_trusted(void **state) {
+    static const char *const cases[] = {
+        "\"qiusuo\":7", "\"qiusuo\":[]", "\"qiusuo\":{\"name\":3,\"tasks\":\"poem\"}",
+        "\"qiusuo\":{\"name\":\"\",\"tasks\":[\"a\",4]}",
+        "\"qiusuo\":{\"name\":\"a\\u001bb\",\"tasks\":[\"\\u001b\"]}",
+        "\"_name_or_path\":\"someone/base-model\"",
+    };
+    static const char *const files[] = {"model.safetensors", "tokenizer.json"};
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        char to[256];
+        qs_err err = {0};
+        qsi_gguf *g = NULL;
+        qsi_slice name = {0};
+        clean();
+        assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
+        for (size_t k = 0; k < QSI_COUNT(files); k++) put_changed(files[k], NULL, NULL);
+        snprintf(to, sizeof to, "{%s,", cases[i]);
+        put_changed("config.json", "{", to);
+        if (qsi_files_open_model(FOLDER, &g, &err) != QS_OK) fail_msg("%s: %s", cases[i], err.text);
+        assert_int_equal(qsi_gguf_str(g, "general.name", &name, &err), QS_OK);
+        assert_true(name.n == strlen(FOLDER) && memcmp(name.p, FOLDER, name.n) == 0);
+        assert_null(qsi_gguf_find(g, "qiusuo.tasks"));
+        qsi_gguf_close(&g);
+    }
+    clean();
+}
+
 /* K and V of latent attention, apart in the file, are one matrix in the folder; quantised rows become
  * BF16. */
 static void latent_matrices_are_put_together(void **state) {
@@ -558,6 +657,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(folders_answer_as_their_classes),
         cmocka_unit_test(v2_and_v3_answer_as_their_equations),
         cmocka_unit_test(files_become_folders),
+        cmocka_unit_test(names_and_tasks_come_back),
+        cmocka_unit_test(foreign_names_are_not_trusted),
         cmocka_unit_test(generation_config_is_read),
         cmocka_unit_test(false_fp8_folders_are_refused),
         cmocka_unit_test(latent_matrices_are_put_together),
