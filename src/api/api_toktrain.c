@@ -7,6 +7,7 @@
 #include "fmt/gguf.h"
 #include "qiusuo/tokenizer.h"
 #include "sys/file.h"
+#include "sys/mapguard.h"
 #include "tok/tok.h"
 
 #define MAX_DEPTH 32 /* of folders in folders */
@@ -76,6 +77,8 @@ static qs_status add_file(reader *r, const char *path, qs_err *err) {
     text = m.data == NULL ? "" : (const char *)m.data;
     st = qsi_ends_with(path, ".jsonl") ? add_jsonl(r, text, m.size, err)
                                    : qsi_bpe_trainer_add(r->trainer, text, m.size, err);
+    qs_status whole = qsi_map_intact(m.data, err); /* says more than what zeros may have led to */
+    if (whole != QS_OK) st = whole;
     if (st != QS_OK) {
         qsi_err_prefix(err, "cannot learn from '%s'", path);
         goto done;

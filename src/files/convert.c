@@ -334,6 +334,7 @@ static qs_status write_all(converting *x, const char *dst, qs_err *err) {
         if (x->types[i] != qsi_msource_tensor(x->src, i)->type) QS_TRY(encode_tensor(x, i, err));
         else QS_TRY(qsi_msource_read(x->src, i, copy_bytes, x, err));
     }
+    if (x->o->imatrix != NULL) QS_TRY(qsi_imatrix_intact(x->o->imatrix, err));
     QS_TRY(qsi_gguf_finish(&x->w, err));
     if (x->o->imatrix != NULL && first == 0)
         qsi_log(QSI_LOG_NOTE, "%" PRId64 " tensors were encoded by the importance matrix, %" PRId64
@@ -342,9 +343,13 @@ done:
     return st;
 }
 
-/* What is kept for the next run, and what is not worth it: bytes of a source that is no good. */
+/* What is kept for the next run, and what is not worth it: bytes of a source that is no good, or that
+ * changed while they were read. */
 static void close_writer(converting *x, qs_status st) {
-    if (st == QS_E_CANCELLED || st == QS_E_IO || st == QS_E_NOMEM) qsi_gguf_writer_leave(&x->w);
+    bool lost = x->src != NULL && qsi_msource_intact(x->src, NULL) != QS_OK;
+    if (!lost && x->o->imatrix != NULL) lost = qsi_imatrix_intact(x->o->imatrix, NULL) != QS_OK;
+    if (lost) qsi_gguf_writer_abort(&x->w);
+    else if (st == QS_E_CANCELLED || st == QS_E_IO || st == QS_E_NOMEM) qsi_gguf_writer_leave(&x->w);
     else qsi_gguf_writer_abort(&x->w);
 }
 

@@ -286,7 +286,8 @@ static qs_status write_shard(exporting *x, const char *path, uint32_t shard, qs_
     QS_TRY(qsi_gguf_intact(x->g, err));
     QS_TRY(qsi_writer_commit(&w, err));
 done:
-    if (st == QS_E_CANCELLED || st == QS_E_IO || st == QS_E_NOMEM) qsi_writer_leave(&w);
+    bool lost = qsi_gguf_intact(x->g, NULL) != QS_OK; /* bytes of a file that changed: no good */
+    if (!lost && (st == QS_E_CANCELLED || st == QS_E_IO || st == QS_E_NOMEM)) qsi_writer_leave(&w);
     else qsi_writer_abort(&w);
     qsi_str_release(&header);
     return st;
@@ -449,6 +450,7 @@ static qs_status write_texts(exporting *x, qs_err *err) {
     QS_TRY(write_index(x, err));
     QS_TRY(write_vocab(x, err));
     QS_TRY(qsi_hf_put_generation(x->g, x->vocab, &generation));
+    QS_TRY(qsi_gguf_intact(x->g, err));
     QS_TRY(write_text(x, "generation_config.json", &generation, err));
     QS_TRY(write_text(x, "config.json", &config, err));
 done:

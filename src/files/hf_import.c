@@ -423,6 +423,7 @@ done:
 const qsi_config *qsi_hf_config(const qsi_hf *x) { return &x->config; }
 size_t qsi_hf_n_tensors(const qsi_hf *x) { return x->n_tensors; }
 const qsi_gguf_tensor *qsi_hf_tensor(const qsi_hf *x, size_t i) { return &x->tensors[i]; }
+qs_status qsi_hf_intact(const qsi_hf *x, qs_err *err) { return qsi_st_intact(x->st, err); }
 uint64_t qsi_hf_stamp(const qsi_hf *x) { return qsi_st_stamp(x->st); }
 
 qs_status qsi_hf_read(qsi_hf *x, size_t i, qsi_bytes_fn *sink, void *user, qs_err *err) {
@@ -432,6 +433,7 @@ qs_status qsi_hf_read(qsi_hf *x, size_t i, qsi_bytes_fn *sink, void *user, qs_er
     x->user = user;
     qsi_config_tensor(&x->config, i, &t);
     QS_TRY(read_tensor(x, &t, err));
+    QS_TRY(qsi_st_intact(x->st, err));
 done:
     return st;
 }
@@ -470,7 +472,6 @@ qs_status qsi_hf_open(qsi_hf **out, const char *folder, qs_err *err) {
     *out = x;
     x = NULL;
 done:
-    if (st != QS_OK) qsi_err_prefix(err, "cannot use '%s'", folder);
     qsi_hf_close(&x);
     return st;
 }

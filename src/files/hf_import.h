@@ -16,7 +16,8 @@ void qsi_hf_name(const qsi_tensor_spec *t, int expert, char *out, size_t cap);
  * with scales of 128 x 128 becomes BF16), norms and routers become F32, rows of q and k are permuted
  * for interleaved rotation (not with latent attention), experts are stacked, layers that predict
  * further tokens are left out. A tensor that is missing, has the wrong shape or belongs to no known
- * part is an error that names it. Thread: one owner. */
+ * part is an error that names it. The error's text is the reason alone: whoever asked says what for
+ * and of which folder. Thread: one owner. */
 typedef struct qsi_hf qsi_hf;
 qs_status qsi_hf_open(qsi_hf **h, const char *folder, qs_err *err) QS_MUST_CHECK;
 void qsi_hf_close(qsi_hf **h);
@@ -27,9 +28,11 @@ qs_status qsi_hf_put_keys(qsi_hf *h, qsi_gguf_writer *w, qs_err *err) QS_MUST_CH
 size_t qsi_hf_n_tensors(const qsi_hf *h);
 const qsi_gguf_tensor *qsi_hf_tensor(const qsi_hf *h, size_t i);
 /* Gives the bytes of tensor i to `sink` from first to last, in pieces of any size. Memory does not
- * grow with the tensor. */
+ * grow with the tensor. QS_E_IO when a file changed meanwhile: what was given is not to be used. */
 typedef qs_status qsi_bytes_fn(void *user, const void *p, size_t n, qs_err *err);
 qs_status qsi_hf_read(qsi_hf *h, size_t i, qsi_bytes_fn *sink, void *user, qs_err *err) QS_MUST_CHECK;
+/* QS_E_IO when a file of weights changed while it was open. */
+qs_status qsi_hf_intact(const qsi_hf *h, qs_err *err) QS_MUST_CHECK;
 /* Another value means that the weights' files may be others (qsi_map_stamp). */
 uint64_t qsi_hf_stamp(const qsi_hf *h);
 

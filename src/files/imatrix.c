@@ -184,6 +184,8 @@ void qsi_imatrix_close(qsi_imatrix **m) {
     *m = NULL;
 }
 
+qs_status qsi_imatrix_intact(const qsi_imatrix *m, qs_err *err) { return qsi_gguf_intact(m->g, err); }
+
 qsi_imatrix_stats qsi_imatrix_stat(const qsi_imatrix *m) { return m->stats; }
 
 uint64_t qsi_imatrix_digest(const qsi_imatrix *m) {

@@ -28,6 +28,8 @@ qs_status qsi_imatrix_weights(const qsi_imatrix *m, const char *name, int64_t k,
 typedef struct qsi_imatrix_stats {
     size_t tensors, matrices, unseen;
 } qsi_imatrix_stats;
+/* QS_E_IO when its file changed while it was open. */
+qs_status qsi_imatrix_intact(const qsi_imatrix *m, qs_err *err) QS_MUST_CHECK;
 qsi_imatrix_stats qsi_imatrix_stat(const qsi_imatrix *m);
 /* Hash of everything in it. */
 uint64_t qsi_imatrix_digest(const qsi_imatrix *m);

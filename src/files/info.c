@@ -185,11 +185,8 @@ static void compare_folder(qsi_info *x) {
     qsi_hf *h = NULL;
     if (!x->has_config || x->vocab == NULL || x->n_problems > 0) return;
     qs_status st = qsi_hf_open(&h, x->path, &why);
-    /* "cannot use 'FOLDER': " is said of a problem anyway */
-    size_t head = strlen("cannot use '': ") + strlen(x->path);
-    const char *text = strlen(why.text) > head ? why.text + head : why.text;
-    if (st == QS_E_UNSUPPORTED) set_unsupported(x, text);
-    else if (st != QS_OK) add_problem(x, "%s", text);
+    if (st == QS_E_UNSUPPORTED) set_unsupported(x, why.text);
+    else if (st != QS_OK) add_problem(x, "%s", why.text);
     qsi_hf_close(&h);
 }
 
@@ -298,6 +295,11 @@ typedef struct verifying {
     float *piece;
 } verifying;
 
+/* Zeros in place of pages that are gone are finite too. */
+static qs_status check_intact(const qsi_info *x, qs_err *err) {
+    return x->st != NULL ? qsi_st_intact(x->st, err) : qsi_gguf_intact(x->g, err);
+}
+
 static qs_status verify_tensor(verifying *v, const qsi_info_tensor *t, qs_err *err) {
     qs_status st = QS_OK;
     qsi_info_bad bad = {.name = t->name, .first = -1};
@@ -342,12 +344,14 @@ qs_status qsi_info_verify(qsi_info *x, int (*progress)(void *user, int64_t done,
         qsi_info_tensor t;
         qsi_info_tensor_at(x, i, &t);
         x->digests[i] = qsi_hash(t.data, t.bytes);
+        QS_TRY(check_intact(x, err));
         if (t.type == NULL || t.type->decode == NULL) {
             x->unchecked += t.values;
             v.done += (int64_t)t.bytes;
             continue;
         }
         QS_TRY(verify_tensor(&v, &t, err));
+        QS_TRY(check_intact(x, err));
         x->checked += t.values;
         if (x->st != NULL) qsi_st_drop(x->st, qsi_st_at(x->st, i));
         else qsi_gguf_drop(x->g, qsi_gguf_tensor_at(x->g, i));

@@ -17,8 +17,13 @@ qs_status qsi_msource_open(qsi_msource **out, const char *path, qs_err *err) {
     qs_status st = QS_OK;
     qsi_msource *s = qsi_calloc(1, sizeof *s);
     if (s == NULL) QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", path);
-    if (qsi_path_is_dir(path)) QS_TRY(qsi_hf_open(&s->hf, path, err));
-    else QS_TRY(qsi_gguf_open(&s->g, path, err));
+    if (qsi_path_is_dir(path)) {
+        st = qsi_hf_open(&s->hf, path, err);
+        if (st != QS_OK) qsi_err_prefix(err, "cannot use '%s'", path);
+    } else {
+        st = qsi_gguf_open(&s->g, path, err);
+    }
+    if (st != QS_OK) goto done;
     if (qsi_msource_n_tensors(s) == 0)
         QS_FAIL(err, QS_E_UNSUPPORTED, "'%s' is a vocabulary without weights", path);
     *out = s;
@@ -85,6 +90,10 @@ qs_status qsi_msource_read(qsi_msource *s, size_t i, qsi_bytes_fn *sink, void *u
     QS_TRY(qsi_gguf_intact(s->g, err));
 done:
     return st;
+}
+
+qs_status qsi_msource_intact(const qsi_msource *s, qs_err *err) {
+    return s->hf != NULL ? qsi_hf_intact(s->hf, err) : qsi_gguf_intact(s->g, err);
 }
 
 uint64_t qsi_msource_stamp(const qsi_msource *s) {

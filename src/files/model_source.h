@@ -28,6 +28,8 @@ size_t qsi_msource_find(const qsi_msource *s, const char *name);
  * memory back. QS_E_IO when a file changed meanwhile. */
 qs_status qsi_msource_read(qsi_msource *s, size_t i, qsi_bytes_fn *sink, void *user,
                            qs_err *err) QS_MUST_CHECK;
+/* QS_E_IO when a file of weights changed while it was open. */
+qs_status qsi_msource_intact(const qsi_msource *s, qs_err *err) QS_MUST_CHECK;
 /* Another value means that the weights may be others (qsi_map_stamp). */
 uint64_t qsi_msource_stamp(const qsi_msource *s);
 

@@ -74,7 +74,9 @@ done:
 static qs_status copy_folder(const char *folder, copying *c, qs_err *err) {
     qs_status st = QS_OK;
     qsi_hf *h = NULL;
-    QS_TRY(qsi_hf_open(&h, folder, err));
+    st = qsi_hf_open(&h, folder, err);
+    if (st != QS_OK) qsi_err_prefix(err, "cannot use '%s'", folder);
+    QS_TRY(st);
     QS_TRY(qsi_hf_put_keys(h, c->w, err));
     for (size_t i = 0; i < qsi_hf_n_tensors(h); i++) {
         const qsi_gguf_tensor *t = qsi_hf_tensor(h, i);

@@ -16,6 +16,7 @@
 #include "fmt/names.h"
 #include "fmt/torchzip.h"
 #include "sys/file.h"
+#include "sys/mapguard.h"
 
 /* What a folder may hold, best first. */
 static const struct layout {
@@ -489,6 +490,13 @@ uint64_t qsi_st_stamp(const qsi_st *s) {
     for (size_t i = 0; i < s->n_shards; i++)
         if (s->shards[i].mapped) stamp = qsi_map_stamp(&s->shards[i].map, stamp);
     return stamp;
+}
+
+qs_status qsi_st_intact(const qsi_st *s, qs_err *err) {
+    qs_status st = QS_OK;
+    for (size_t i = 0; i < s->n_shards && st == QS_OK; i++)
+        if (s->shards[i].mapped) st = qsi_map_intact(s->shards[i].map.data, err);
+    return st;
 }
 
 void qsi_st_drop(const qsi_st *s, const qsi_st_tensor *t) {

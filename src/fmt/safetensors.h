@@ -45,6 +45,8 @@ size_t qsi_st_n_shards(const qsi_st *s);
 uint64_t qsi_st_bytes(const qsi_st *s);
 /* Another value means that the files may be others (qsi_map_stamp); 0 for bytes in memory. */
 uint64_t qsi_st_stamp(const qsi_st *s);
+/* QS_E_IO when a file changed under its mapping (sys/mapguard.h). */
+qs_status qsi_st_intact(const qsi_st *s, qs_err *err) QS_MUST_CHECK;
 /* Gives the pages of a tensor back to the system after it was read. */
 void qsi_st_drop(const qsi_st *s, const qsi_st_tensor *t);
 

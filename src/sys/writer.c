@@ -341,10 +341,24 @@ static qs_status report(const qsi_writer *w, qs_err *err) {
     return w->st;
 }
 
+/* Mapped pages that cannot be had are EFAULT to a system call and no signal. Reading them here brings
+ * the signal, and with it what sys/mapguard.h does: zeros, and a mark that their owner will find. */
+static void touch(const uint8_t *p, size_t n) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (size_t i = 0; i < n; i += page) (void)*(const volatile uint8_t *)(p + i);
+    (void)*(const volatile uint8_t *)(p + n - 1);
+}
+
 static qs_status write_fully(qsi_writer *w, const uint8_t *p, size_t n) {
+    bool touched = false;
     while (n > 0) {
         ssize_t k = write(w->fd, p, n);
         if (k < 0 && errno == EINTR) continue;
+        if (k < 0 && errno == EFAULT && !touched) {
+            touch(p, n);
+            touched = true;
+            continue;
+        }
         if (k < 0) return give_up(w, errno);
         p += k;
         n -= (size_t)k;

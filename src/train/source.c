@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/str.h"
 #include "sys/file.h"
+#include "sys/mapguard.h"
 
 #define MAX_DEPTH 32    /* folders in folders */
 #define MAX_TURNS 4096  /* messages of one conversation */
@@ -201,6 +202,8 @@ qs_status qsi_source_each(const qsi_source_files *f, const qsi_source_opts *o, q
         QS_TRY(qsi_map_open(&m, f->v[i].path, err));
         st = qsi_source_parse(f->v[i].path, qsi_ends_with(f->v[i].path, ".jsonl"),
                               (const char *)m.data, m.size, f->v[i].source, o, fn, user, err);
+        qs_status whole = qsi_map_intact(m.data, err); /* says more than what zeros may have led to */
+        if (whole != QS_OK) st = whole;
         qsi_map_close(&m);
         if (st != QS_OK) goto done;
     }
@@ -221,7 +224,9 @@ static qs_status add_file(qsi_source_files *f, const char *path, uint32_t source
     f->hash = qsi_hash_seed(m.data != NULL ? m.data : (const uint8_t *)"", m.size,
                             f->hash * 31 + source * 2 + kind);
     f->bytes += (int64_t)m.size;
+    st = qsi_map_intact(m.data, err);
     qsi_map_close(&m);
+    QS_TRY(st);
     f->v[f->n++] = (qsi_source_file){copy, source};
     copy = NULL;
 done:

@@ -1,6 +1,7 @@
 /* Text sources: documents, cuts, conversations, and errors that name file and line. */
 #include "train_testing.h"
 
+#include "sys/mapguard.h"
 #include "train/source.h"
 
 typedef struct seen {
@@ -166,10 +167,38 @@ static void folders(void **state) {
     assert_int_equal(qsi_source_scan(&f, &paths, &err), QS_E_NOTFOUND);
 }
 
+static qs_status cut_the_file(void *user, const qsi_doc *d, qs_err *err) {
+    (void)d, (void)err;
+    assert_int_equal(truncate(user, 0), 0);
+    return QS_OK;
+}
+
+/* A text that becomes shorter while it is read would be learned from as zeros. */
+static void files_that_shrink(void **state) {
+    (void)state;
+    enum { BYTES = 1 << 17 };
+    qs_err err = {0};
+    qsi_source_files f;
+    const char *path = in_dir("shrinks.txt");
+    const qsi_strlist paths = {.v = &path, .n = 1};
+    const qsi_source_opts o = {.doc_bytes = 1000};
+    char *text = malloc(BYTES);
+    assert_non_null(text);
+    memset(text, 'a', BYTES);
+    put_file(path, text, BYTES);
+    free(text);
+    assert_int_equal(qsi_fault_catch(&err), QS_OK);
+    assert_int_equal(qsi_source_scan(&f, &paths, &err), QS_OK);
+    assert_int_equal(qsi_source_each(&f, &o, cut_the_file, (void *)(uintptr_t)path, &err), QS_E_IO);
+    assert_non_null(strstr(err.text, "shrinks.txt"));
+    assert_non_null(strstr(err.text, "changed while it was in use"));
+    qsi_source_files_release(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain), cmocka_unit_test(cuts), cmocka_unit_test(json_lines),
         cmocka_unit_test(errors_name_the_place), cmocka_unit_test(hashes),
-        cmocka_unit_test(folders)};
+        cmocka_unit_test(folders), cmocka_unit_test(files_that_shrink)};
     return cmocka_run_group_tests(tests, make_test_dir, drop_test_dir);
 }
