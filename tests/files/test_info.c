@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "base/hash.h"
+#include "files/hf_export.h"
 #include "files/info.h"
 #include "files/init.h"
 #include "files/presets.h"
@@ -358,6 +359,66 @@ static void contexts_are_powers_of_two(void **state) {
     }
 }
 
+/* Replaces `from` in config.json of the folder. */
+static void change_config(const char *folder, const char *from, const char *to) {
+    qs_err err = {0};
+    qsi_str path = {0}, text = {0};
+    assert_int_equal(qsi_path_join(&path, folder, "config.json"), QS_OK);
+    if (qsi_file_read(path.data, 1 << 16, &text, &err) != QS_OK) fail_msg("%s", err.text);
+    const char *at = strstr(text.data, from);
+    assert_non_null(at);
+    FILE *f = fopen(path.data, "wb");
+    assert_non_null(f);
+    assert_true(fprintf(f, "%.*s%s%s", (int)(at - text.data), text.data, to, at + strlen(from)) > 0);
+    assert_int_equal(fclose(f), 0);
+    qsi_str_release(&path);
+    qsi_str_release(&text);
+}
+
+/* What is wrong with a folder is told whole and alone, however long the folder's own name is. */
+static void folders_say_why(void **state) {
+    enum { PART = 200, PARTS = 3 };
+    static const char *const files[] = {"config.json", "generation_config.json", "model.safetensors",
+                                        "tokenizer.json", "tokenizer_config.json"};
+    char folder[1024] = "test_info.tmp.d";
+    size_t ends[PARTS + 1] = {strlen(folder)};
+    qsi_config c = tiny();
+    qs_err err = {0};
+    qsi_gguf *g = NULL;
+    qsi_info *x = NULL;
+    qsi_hf_export_opts o = {.type = QSI_TYPE_NONE};
+    for (int i = 1; i <= PARTS; i++) {
+        folder[ends[i - 1]] = '/';
+        memset(folder + ends[i - 1] + 1, 'a', PART);
+        ends[i] = ends[i - 1] + 1 + PART;
+    }
+    write_model(&c, QSI_F16);
+    if (qsi_gguf_open(&g, TEMP, &err) != QS_OK) fail_msg("%s", err.text);
+    if (qsi_hf_export(g, folder, &o, &err) != QS_OK) fail_msg("%s", err.text);
+    qsi_gguf_close(&g);
+    change_config(folder, "\"num_hidden_layers\":2", "\"num_hidden_layers\":3");
+    if (qsi_info_open(&x, folder, &err) != QS_OK) fail_msg("%s", err.text);
+    assert_int_equal(x->n_problems, 1);
+    assert_string_equal(x->problems[0], "tensor model.layers.2.input_layernorm.weight is missing");
+    qsi_info_close(&x);
+    change_config(folder, "\"num_hidden_layers\":3", "\"num_hidden_layers\":1");
+    if (qsi_info_open(&x, folder, &err) != QS_OK) fail_msg("%s", err.text);
+    assert_int_equal(x->n_problems, 0);
+    assert_true(strncmp(x->unsupported, "tensor model.layers.1.", 22) == 0);
+    assert_non_null(strstr(x->unsupported, "is not part of architecture deepseek"));
+    qsi_info_close(&x);
+    remove(TEMP);
+    for (size_t i = 0; i < QSI_COUNT(files); i++) {
+        char path[1100];
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        remove(path);
+    }
+    for (int i = PARTS; i >= 0; i--) {
+        folder[ends[i]] = '\0';
+        assert_int_equal(remove(folder), 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(contexts_are_powers_of_two),
@@ -365,6 +426,7 @@ int main(void) {
         cmocka_unit_test(rows_of_no_256),
         cmocka_unit_test(damaged_values_are_found),
         cmocka_unit_test(contradictions_are_named),
+        cmocka_unit_test(folders_say_why),
         cmocka_unit_test(vocabularies_and_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
