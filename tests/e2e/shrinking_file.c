@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -17,8 +18,9 @@ int madvise(void *p, size_t n, int advice) {
     madvise_fn *real = NULL;
     const char *path = getenv("SHRINK_PATH"), *at = getenv("SHRINK_AT"), *bytes = getenv("SHRINK_BYTES");
     *(void **)&real = dlsym(RTLD_NEXT, "madvise");
-    if (path && at && bytes && advice == MADV_DONTNEED &&
-        atomic_fetch_add(&seen, 1) == strtol(at, NULL, 10) && truncate(path, atol(bytes)) != 0)
-        abort();
+    if (path && at && bytes && advice == MADV_DONTNEED) {
+        bool now = atomic_fetch_add(&seen, 1) == strtol(at, NULL, 10);
+        if (now && truncate(path, strtol(bytes, NULL, 10)) != 0) abort();
+    }
     return real(p, n, advice);
 }
