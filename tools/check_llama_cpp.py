@@ -193,6 +193,12 @@ def check_scalings(report, o, llama_cpp):
                          "yarn_orig_ctx": trained}
                 report.difference(f"{preset}, scaling {name} {factor}", o.program, path, llama_cpp,
                                   ids, GGML_F32, TOLERANCE["F32"], ours, other)
+            # dynamic NTK is another base: 10000 (s L / L0 - (s - 1))^(d / (d - 2)), heads of 64
+            base = 10000 * (2 * 1024 / trained - 1) ** (64 / 62)
+            report.difference(f"{preset}, scaling dynamic 2", o.program, path, llama_cpp, ids, GGML_F32,
+                              TOLERANCE["F32"], ["-c", "1024", "--rope-scaling", "dynamic"],
+                              {"rope_scaling_type": llama_cpp.LLAMA_ROPE_SCALING_TYPE_NONE,
+                               "rope_freq_base": base})
 
 
 def check_shapes(report, o, llama_cpp):

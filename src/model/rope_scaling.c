@@ -6,8 +6,9 @@
  *               (1 + 0.1 ln s)^2                               (Peng et al. 2023, arXiv:2309.00071)
  *
  * with the factor s, the trained length L0 and the rotated width d. "dynamic" takes the longest
- * sequence L = s L0 for every sequence: a token's bits must depend neither on the length of what
- * follows nor on when its key was cached. It then is nothing but another theta. */
+ * sequence L that the context admits (s L0 where no context is named) for every sequence: a token's
+ * bits must depend neither on the length of what follows nor on when its key was cached. It then is
+ * nothing but another theta. */
 #include "model/rope_scaling.h"
 
 #include <math.h>
@@ -55,7 +56,8 @@ void qsi_config_rope_freqs(const qsi_config *c, float *out) {
     }
 }
 
-static void apply(qsi_config *c, qsi_stretch kind, double orig, double s) {
+/* `longest`: L / L0. */
+static void apply(qsi_config *c, qsi_stretch kind, double orig, double s, double longest) {
     double d = qsi_config_rope_dim(c);
     bool had = c->rope_scaling == QSI_ROPE_YARN;
     c->rope_scaling = QSI_ROPE_NONE;
@@ -66,7 +68,7 @@ static void apply(qsi_config *c, qsi_stretch kind, double orig, double s) {
         c->rope_factor = (float)s;
         break;
     case QSI_STRETCH_DYNAMIC:
-        c->rope_theta = (float)((double)c->rope_theta * pow(s * s - (s - 1), d / (d - 2)));
+        c->rope_theta = (float)((double)c->rope_theta * pow(s * longest - (s - 1), d / (d - 2)));
         break;
     case QSI_STRETCH_YARN:
         c->rope_scaling = QSI_ROPE_YARN;
@@ -105,8 +107,9 @@ qs_status qsi_config_stretch(qsi_config *c, qsi_stretch kind, double factor, int
     if (kind == QSI_STRETCH_DYNAMIC && qsi_config_rope_dim(c) < 4)
         QS_FAIL(err, QS_E_UNSUPPORTED, "dynamic scaling needs a rotated width of 4 or more");
     if (s == 0) s = (double)n_ctx / orig;
-    apply(c, kind, orig, s);
     double reach = kind == QSI_STRETCH_NONE ? orig : fmax(orig * s, (double)n_ctx);
+    if (kind == QSI_STRETCH_DYNAMIC && (double)n_ctx > orig) reach = (double)n_ctx;
+    apply(c, kind, orig, s, reach / orig);
     c->n_ctx = (int32_t)fmin(reach, (double)INT32_MAX);
     QS_TRY(qsi_config_check(c, err));
 done:

@@ -87,7 +87,7 @@ class LlamaCpp(unittest.TestCase):
         self.assertEqual(len(lines), 10)
 
     def test_rope_scalings(self):
-        self.assertEqual(len(self.check("--scalings")), 8)
+        self.assertEqual(len(self.check("--scalings")), 10)
 
     def test_ids_and_positions(self):
         lines = self.check("--model", write_model("moe-tiny", "Q8_0"),

@@ -85,6 +85,18 @@ static void dynamic_is_another_theta(void **state) {
     assert_true(c.rope_scaling == QSI_ROPE_NONE && c.n_ctx == 8192);
     /* theta (s L / L0 - (s - 1))^(d / (d - 2)) at s = 2, L = 2 L0: 3^(128/126) */
     assert_true(fabs(c.rope_theta - 10000 * pow(3, 128.0 / 126.0)) < 0.01);
+    /* factor and context apart: L is the context, shorter or longer than the factor reaches; a context
+     * within the trained one leaves the factor's */
+    const struct {
+        double factor;
+        int64_t n_ctx;
+        double base, reach;
+    } apart[] = {{2, 16384, 7, 16384}, {4, 8192, 5, 8192}, {2, 1024, 3, 8192}, {0, 8192, 3, 8192}};
+    for (size_t i = 0; i < QSI_COUNT(apart); i++) {
+        c = stretched(shape("deepseek-llm-7b"), QSI_STRETCH_DYNAMIC, apart[i].factor, apart[i].n_ctx);
+        assert_true(c.n_ctx == apart[i].reach);
+        assert_true(fabs(c.rope_theta / (10000 * pow(apart[i].base, 128.0 / 126.0)) - 1) < 1e-6);
+    }
 }
 
 static void nonsense_is_refused(void **state) {
