@@ -222,10 +222,12 @@ qs_status qsa_read_text(const char *path, size_t max, char **text, size_t *n, qs
 qs_status qsa_check_utf8(const char *text, size_t n, const char *what, qs_err *err) {
     int64_t bad = qs_utf8_check(text, n);
     if (bad < 0) return QS_OK;
+    bool gzip = n >= 2 && memcmp(text, "\x1F\x8B", 2) == 0;
     if (err != NULL) {
         *err = (qs_err){.code = QS_E_FORMAT, .offset = bad};
-        snprintf(err->text, sizeof(err->text), "%s is not UTF-8: byte 0x%02X at offset %lld", what,
-                 (unsigned)(unsigned char)text[bad], (long long)bad);
+        snprintf(err->text, sizeof(err->text), "%s is not UTF-8: byte 0x%02X at offset %lld%s", what,
+                 (unsigned)(unsigned char)text[bad], (long long)bad,
+                 gzip ? " (it is compressed: unpack it with gunzip)" : "");
     }
     return QS_E_FORMAT;
 }

@@ -378,6 +378,8 @@ static bool find_column(const qsi_csv *c, const char *name, size_t *at) {
 static qsi_task csv_form(const qsi_csv *c, columns *k, bool *header) {
     size_t at;
     *k = (columns){ .n = c->n_fields };
+    *header = find_column(c, "question", &k->question) && find_column(c, "AnswerKey", &k->answer);
+    if (*header) return k->has_answer = true, QSI_TASK_ARC;
     *header = find_column(c, "question", &k->question) && find_column(c, "A", &k->first);
     if (*header) {
         for (char name[2] = "A"; name[0] <= 'Z' && find_column(c, name, &at); name[0]++) {
@@ -398,6 +400,64 @@ static qsi_task csv_form(const qsi_csv *c, columns *k, bool *header) {
                                                                                   : QSI_TASK_NONE;
 }
 
+/* Where the choice of this letter or digit begins, "(A)" with a blank or an end on either side; NULL:
+ * nowhere. */
+static const char *find_label(const char *cell, const char *from, char label) {
+    for (const char *p = strchr(from, '('); p != NULL; p = strchr(p + 1, '('))
+        if (p[1] == label && p[2] == ')' && (p == cell || is_space(p[-1])) &&
+            (p[3] == '\0' || is_space(p[3])))
+            return p;
+    return NULL;
+}
+
+static qs_status keep_trimmed(qsi_task_file *f, const char *p, const char *end, const char **out,
+                              qs_err *err) {
+    while (p < end && is_space(*p)) p++;
+    while (end > p && is_space(end[-1])) end--;
+    return keep(f, p, (size_t)(end - p), out, err);
+}
+
+/* A question and its choices in one cell: "Which? (A) this (B) that", or with (1), (2). The last "(A)"
+ * that a "(B)" follows is the first choice: what stands before it is the question. */
+static qs_status split_cell(qsi_task_file *f, const char *cell, char first, qsi_task_item *it,
+                            qs_err *err) {
+    qs_status st = QS_OK;
+    const char *at = find_label(cell, cell, first), *again, *next;
+    if (at == NULL || find_label(cell, at, (char)(first + 1)) == NULL) goto done;
+    while ((again = find_label(cell, at + 1, first)) != NULL &&
+           find_label(cell, again, (char)(first + 1)) != NULL)
+        at = again;
+    QS_TRY(keep_trimmed(f, cell, at, &it->question, err));
+    for (; at != NULL; at = next) {
+        int32_t most = first == '1' ? 9 : QSI_TASK_MAX_CHOICES;
+        next = it->n_choices + 1 < most ? find_label(cell, at, (char)(first + it->n_choices + 1)) : NULL;
+        QS_TRY(keep_trimmed(f, at + 3, next ? next : at + strlen(at), &it->choices[it->n_choices], err));
+        it->n_choices++;
+    }
+done:
+    return st;
+}
+
+/* ARC's tables: labels are letters, or digits in some exams. */
+static qs_status read_arc_row(qsi_task_file *f, const qsi_csv *c, const columns *k, qsi_task_item *it,
+                              qs_err *err) {
+    qs_status st = QS_OK;
+    const char *cell = qsi_csv_field(c, k->question), *key = qsi_csv_field(c, k->answer);
+    char first = 'A';
+    QS_TRY(split_cell(f, cell, first, it, err));
+    if (it->n_choices == 0) QS_TRY(split_cell(f, cell, first = '1', it, err));
+    if (it->n_choices == 0)
+        QS_FAIL(err, QS_E_FORMAT, "line %lld: no choices (A), (B) or (1), (2) stand behind the question",
+                (long long)c->line);
+    if (key[0] != '\0' && key[1] == '\0' && key[0] >= first && key[0] - first < it->n_choices)
+        it->answer = key[0] - first;
+    else if (key[0] != '\0')
+        QS_FAIL(err, QS_E_FORMAT, "line %lld: the answer is '%.20s', wanted %c to %c",
+                (long long)c->line, key, first, (char)(first + it->n_choices - 1));
+done:
+    return st;
+}
+
 static qs_status read_row(qsi_task_file *f, const qsi_csv *c, const columns *k, qs_err *err) {
     qs_status st = QS_OK;
     qsi_task_item *it;
@@ -405,6 +465,10 @@ static qs_status read_row(qsi_task_file *f, const qsi_csv *c, const columns *k, 
         QS_FAIL(err, QS_E_FORMAT, "line %lld: %zu fields, where the first row has %zu",
                 (long long)c->line, c->n_fields, k->n);
     QS_TRY(new_item(f, c->line, &it, err));
+    if (f->task == QSI_TASK_ARC) {
+        QS_TRY(read_arc_row(f, c, k, it, err));
+        goto done;
+    }
     const char *z = qsi_csv_field(c, k->question);
     QS_TRY(keep(f, z, strlen(z), &it->question, err));
     for (size_t i = 0; i < k->n_choices; i++) {
@@ -481,6 +545,8 @@ static qs_status parse(qsi_task_file *f, const char *text, size_t n, qs_err *err
     size_t i = n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
     size_t start = i;
     f->unit = "line";
+    if (n >= 2 && memcmp(text, "\x1F\x8B", 2) == 0)
+        return qsi_err_set(err, QS_E_FORMAT, "it is compressed (gzip): unpack it with gunzip");
     if (all_space(text + i, n - i)) return qsi_err_set(err, QS_E_FORMAT, "the file is empty");
     while (i < n && is_space(text[i])) i++;
     if (i < n && text[i] == '[') return parse_array(&o, text + i, n - i, err);

@@ -6,7 +6,8 @@
  *   CMMLU      CSV with a header: (a number),Question,A,B,C,D,Answer; JSON the same
  *   HellaSwag  JSON "ctx_a", "ctx_b", "activity_label" (or "ctx"), "endings" [..], "label"
  *   ARC        JSON "question": {"stem", "choices": [{"text", "label"}]}, "answerKey", or
- *              "question", "choices": {"text": [..], "label": [..]}, "answerKey"
+ *              "question", "choices": {"text": [..], "label": [..]}, "answerKey"; CSV with a header:
+ *              AnswerKey, question with its choices in the same cell, "Which? (A) this (B) that"
  *   PIQA       JSON "goal", "sol1", "sol2", "label" or a file of labels, one a line
  *   GSM8K      JSON "question", "answer" with "#### n" at its end
  *   HumanEval  JSON "task_id", "prompt", "canonical_solution", "test", "entry_point"

@@ -123,6 +123,8 @@ static void utf8(void **state) {
     assert_int_equal(err.offset, 2);
     assert_string_equal(err.text, "the prompt is not UTF-8: byte 0xE4 at offset 2");
     assert_int_equal(qsa_check_utf8("\xFF", 1, "x", NULL), QS_E_FORMAT);
+    assert_int_equal(qsa_check_utf8("\x1F\x8B\x08", 3, "x.gz", &err), QS_E_FORMAT);
+    assert_non_null(strstr(err.text, "gunzip"));
 }
 
 /* Exit status of a child that does `what` and then sends itself SIGINT `times` times. */

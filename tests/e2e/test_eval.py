@@ -4,6 +4,7 @@ The samples are written for this test. Expected scores are computed here from th
 log-probabilities of ids (qiusuo score), which have tests of their own; prompts and rules are spelled
 out once more."""
 import csv
+import gzip
 import json
 import math
 import os
@@ -215,6 +216,12 @@ class Eval(unittest.TestCase):
                   "choices": {k: [c[k] for c in x["question"]["choices"]] for k in ("text", "label")}}
                  for x in ARC]
         self.check(want, write_jsonl("arc_hf.jsonl", other))
+        head = ("questionID originalQuestionID totalPossiblePoint AnswerKey isMultipleChoiceQuestion "
+                "includesDiagram examName schoolGrade year question subject category").split()
+        rows = [[x["id"], "1", "1", x["answerKey"], "1", "0", "Test", "5", "2007", " ".join(
+                    [x["question"]["stem"]] + ["(%(label)s) %(text)s" % c for c in x["question"]["choices"]]),
+                 "", "Test"] for x in ARC]
+        self.check(want, write_csv("ARC-Easy-Test.csv", [head] + rows))
 
     def test_piqa(self):
         want = [self.m.scores("Question: %s\nAnswer:" % x["goal"], [x["sol1"], x["sol2"]], right)
@@ -351,6 +358,11 @@ class Eval(unittest.TestCase):
         self.fails("line 2: not of the form of those before it (arc)",
                    write_jsonl("bad.jsonl", [ARC[0], PIQA[0]]))
         self.fails("is none of the choices' labels", write_jsonl("bad.jsonl", [dict(ARC[0], answerKey="X")]))
+        for name in ("HumanEval.jsonl", "HumanEval.jsonl.gz"):  # as it is published
+            os.makedirs(FOLDER, exist_ok=True)
+            with gzip.open(path(name), "wb") as f:
+                f.write(json.dumps(HUMANEVAL[0]).encode())
+            self.fails("unpack it with gunzip", path(name))
         self.fails("bad.csv': the file is empty\n", write("bad.csv", "\n"))
         self.fails("bad.json': it holds no item\n", write("bad.json", "[]"))
         self.fails("line 2: \"answer\" does not end with a line", write_jsonl(

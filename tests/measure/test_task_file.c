@@ -60,6 +60,40 @@ static void csv_with_header(void **state) {
     qsi_task_release(&f);
 }
 
+/* ARC's tables, a question and its choices in one cell. */
+static void arc_csv(void **state) {
+    static const char head[] =
+        "questionID,originalQuestionID,totalPossiblePoint,AnswerKey,isMultipleChoiceQuestion,"
+        "includesDiagram,examName,schoolGrade,year,question,subject,category\n";
+    static const char *const rows[] = {
+        "T_1,1,1,C,1,0,T,5,2007,\"Which, of \"\"all\"\"? (A) dry palms (B)  wet, cold (C) oil \",,Test\n",
+        "T_2,2,1,2,1,0,T,8,2007,Which? (1) one (2) f(2) (3) three (4) (x),,Test\n",
+        "T_3,3,1,A,1,0,T,8,2007,Label (A) of fig. (B) says (A) yes (B) no,,Test\n",
+        "T_4,4,1,,1,0,T,8,2007,Kept back? (A) x (B) y,,Test\n",
+    };
+    char text[2048];
+    qsi_task_file f;
+    int n = snprintf(text, sizeof text, "%s%s%s%s%s", head, rows[0], rows[1], rows[2], rows[3]);
+    assert_true(n > 0 && (size_t)n < sizeof text);
+    opens(&f, text, QSI_TASK_ARC, 4);
+    assert_string_equal(f.items[0].question, "Which, of \"all\"?");
+    assert_int_equal(f.items[0].n_choices, 3);
+    assert_string_equal(f.items[0].choices[1], "wet, cold");
+    assert_string_equal(f.items[0].choices[2], "oil");
+    assert_int_equal(f.items[0].answer, 2);
+    assert_string_equal(f.items[1].choices[1], "f(2)");
+    assert_string_equal(f.items[1].choices[3], "(x)");
+    assert_int_equal(f.items[1].answer, 1);
+    assert_string_equal(f.items[2].question, "Label (A) of fig. (B) says");
+    assert_int_equal(f.items[2].n_choices, 2);
+    assert_int_equal(f.items[3].answer, -1);
+    qsi_task_release(&f);
+    refuses("AnswerKey,question\nA,Why?\n", QS_E_FORMAT, "line 2: no choices (A), (B)");
+    refuses("AnswerKey,question\nA,Why? (A) only\n", QS_E_FORMAT, "line 2: no choices (A), (B)");
+    refuses("AnswerKey,question\n3,Why? (1) x (2) y\n", QS_E_FORMAT, "is '3', wanted 1 to 2");
+    refuses("AnswerKey,question\n1,Why? (A) x (B) y\n", QS_E_FORMAT, "is '1', wanted A to B");
+}
+
 static void json_forms(void **state) {
     qsi_task_file f;
     opens(&f, "{\"goal\":\"g\",\"sol1\":\"a\",\"sol2\":\"b\",\"label\":1}\n\n", QSI_TASK_PIQA, 1);
@@ -114,6 +148,7 @@ static void hellaswag_text(void **state) {
 static void refused(void **state) {
     refuses("", QS_E_FORMAT, "'x': the file is empty");
     refuses("\xEF\xBB\xBF \r\n\n", QS_E_FORMAT, "the file is empty");
+    refuses("\x1F\x8B\x08", QS_E_FORMAT, "'x': it is compressed (gzip): unpack it");
     refuses("id,question,A,B,C,D,answer\n", QS_E_FORMAT, "it holds no item");
     refuses("[]", QS_E_FORMAT, "it holds no item");
     refuses("[1,2]", QS_E_UNSUPPORTED, "element 1: of no known form");
@@ -206,7 +241,8 @@ static void names(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(csv_without_header), cmocka_unit_test(csv_with_header),
-        cmocka_unit_test(json_forms), cmocka_unit_test(hellaswag_text), cmocka_unit_test(refused),
+        cmocka_unit_test(arc_csv), cmocka_unit_test(json_forms), cmocka_unit_test(hellaswag_text),
+        cmocka_unit_test(refused),
         cmocka_unit_test(bounded), cmocka_unit_test(labels), cmocka_unit_test(names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
