@@ -26,7 +26,7 @@ static void about_text(char *buf, size_t cap) {
         "\n"
         "Presets:\n");
     for (int32_t i = 0; qs_preset_name(i) != NULL && n < cap; i++) {
-        n += (size_t)snprintf(buf + n, cap - n, "  %-21s %s\n", qs_preset_name(i),
+        n += (size_t)snprintf(buf + n, cap - n, "  %-22s %s\n", qs_preset_name(i),
                               qs_preset_about(i));
     }
     n += n < cap ? (size_t)snprintf(buf + n, cap - n, "\nTypes, the same for every matrix:\n ") : 0;
@@ -66,7 +66,7 @@ static int run(const qs_init_opts *given, const char *out) {
 }
 
 int cmd_init(int argc, char **argv) {
-    char choices[1024], about[6144];
+    char choices[2048], about[8192];
     const char *out = NULL;
     int64_t seed = 0, layers = 0;
     bool mtp = false;

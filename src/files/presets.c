@@ -13,12 +13,26 @@
     .arch = QSI_ARCH_DEEPSEEK, .rms_eps = 1e-6f, .rope_theta = 1e4f, .rope_factor = 1,             \
     .expert_scale = 1
 
-/* DeepSeek-V2: YaRN from 4096 to 163840 positions; 0.0707 is a tenth of mscale_all_dim. */
+/* DeepSeek-V2: YaRN from 4096 to 163840 positions. yarn_log_mul is a tenth of mscale_all_dim: 0.707 of
+ * V2 and both Lite models, 1 of V2.5 and Coder-V2 (the GGUF files of V2.5-1210 and Coder-V2 say
+ * 0.1; config_236B.json in DeepSeek-V3's repository leaves it at 1) and of all later ones. */
 #define MLA                                                                                        \
     .rms_eps = 1e-6f, .rope_theta = 1e4f, .rope_factor = 40,                                       \
     .rope_scaling = QSI_ROPE_YARN, .rope_orig_ctx = 4096, .yarn_beta_fast = 32,                    \
     .yarn_beta_slow = 1
 #define MLA2 MLA, .arch = QSI_ARCH_DEEPSEEK2
+#define LITE_SIZES                                                                                 \
+    .n_vocab = 102400, .n_layer = 27, .d_model = 2048, .n_head = 16, .n_kv_head = 16,              \
+    .head_dim = 192, .d_rope = 64, .d_value = 128, .kv_rank = 512, .d_ff = 10944,                  \
+    .n_ctx = 163840, .n_dense = 1, .n_expert = 64, .n_expert_used = 6, .n_shared = 2,              \
+    .d_expert = 1408, .expert_scale = 1, .gating = QSI_GATE_SOFTMAX, .n_group = 1,                 \
+    .n_group_used = 1, .yarn_log_mul = 0.0707f
+#define V2_SIZES                                                                                   \
+    .n_vocab = 102400, .n_layer = 60, .d_model = 5120, .n_head = 128, .n_kv_head = 128,            \
+    .head_dim = 192, .d_rope = 64, .d_value = 128, .q_rank = 1536, .kv_rank = 512,                 \
+    .d_ff = 12288, .n_ctx = 163840, .n_dense = 1, .n_expert = 160, .n_expert_used = 6,             \
+    .n_shared = 2, .d_expert = 1536, .expert_scale = 16, .gating = QSI_GATE_SOFTMAX,               \
+    .n_group = 8, .n_group_used = 3
 #define V3_SIZES                                                                                   \
     .n_vocab = 129280, .n_layer = 61, .d_model = 7168, .n_head = 128, .n_kv_head = 128,            \
     .head_dim = 192, .d_rope = 64, .d_value = 128, .q_rank = 1536, .kv_rank = 512,                 \
@@ -87,20 +101,27 @@ static const qsi_preset presets[] = {
       .n_expert_used = 12, .n_shared = 4, .d_expert = 1408}},
     {"deepseek-v2-lite",
      "DeepSeek-V2-Lite 16B: latent attention, 27 layers, 64 routed (6 used) and 2 shared experts",
-     {MLA2, .n_vocab = 102400, .n_layer = 27, .d_model = 2048, .n_head = 16, .n_kv_head = 16,
-      .head_dim = 192, .d_rope = 64, .d_value = 128, .kv_rank = 512, .d_ff = 10944,
-      .n_ctx = 163840, .n_dense = 1, .n_expert = 64, .n_expert_used = 6, .n_shared = 2,
-      .d_expert = 1408, .expert_scale = 1, .gating = QSI_GATE_SOFTMAX, .n_group = 1,
-      .n_group_used = 1, .yarn_log_mul = 0.0707f}},
+     {MLA2, LITE_SIZES}},
+    {"deepseek-coder-v2-lite",
+     "DeepSeek-Coder-V2-Lite 16B: V2-Lite's shape",
+     {MLA2, LITE_SIZES}},
     {"deepseek-v2",
-     "DeepSeek-V2, V2.5, Coder-V2 236B: 60 layers, 160 routed (6 used, of 3 of 8 groups)",
-     {MLA2, .n_vocab = 102400, .n_layer = 60, .d_model = 5120, .n_head = 128, .n_kv_head = 128,
-      .head_dim = 192, .d_rope = 64, .d_value = 128, .q_rank = 1536, .kv_rank = 512,
-      .d_ff = 12288, .n_ctx = 163840, .n_dense = 1, .n_expert = 160, .n_expert_used = 6,
-      .n_shared = 2, .d_expert = 1536, .expert_scale = 16, .gating = QSI_GATE_SOFTMAX,
-      .n_group = 8, .n_group_used = 3, .yarn_log_mul = 0.0707f}},
+     "DeepSeek-V2 236B: 60 layers, 160 routed (6 used, of 3 of 8 groups) and 2 shared experts",
+     {MLA2, V2_SIZES, .yarn_log_mul = 0.0707f}},
+    {"deepseek-v2.5",
+     "DeepSeek-V2.5 236B: V2's shape, attention sharper by its YaRN",
+     {MLA2, V2_SIZES, .yarn_log_mul = 0.1f}},
+    {"deepseek-coder-v2",
+     "DeepSeek-Coder-V2 236B: V2.5's shape",
+     {MLA2, V2_SIZES, .yarn_log_mul = 0.1f}},
     {"deepseek-v3",
-     "DeepSeek-V3, R1, V3.1 671B: 61 layers, 256 routed (8 used, of 4 of 8 groups)",
+     "DeepSeek-V3 671B: 61 layers, 256 routed (8 used, of 4 of 8 groups) and 1 shared expert",
+     {MLA2, V3_SIZES}},
+    {"deepseek-r1",
+     "DeepSeek-R1 671B: V3's shape",
+     {MLA2, V3_SIZES}},
+    {"deepseek-v3.1",
+     "DeepSeek-V3.1 671B: V3's shape",
      {MLA2, V3_SIZES}},
     {"deepseek-v3.2",
      "DeepSeek-V3.2: V3 with sparse attention to 2048 positions, chosen by an indexer of 64 heads",

@@ -1,5 +1,5 @@
-/* Shapes of models by name: DeepSeek's published ones, and two tiny ones for trying things out.
- * Source: deepseek-facts 1.1, 1.2. Thread: any. */
+/* Shapes of models by name: DeepSeek's published ones, and tiny ones of their structures to try things
+ * out with. Source: deepseek-facts 1.1 to 1.3. Thread: any. */
 #ifndef QSI_FILES_PRESETS_H
 #define QSI_FILES_PRESETS_H
 

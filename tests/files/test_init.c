@@ -13,6 +13,7 @@
 #include "files/init.h"
 #include "files/presets.h"
 #include "files/skew.h"
+#include "model/rope_scaling.h"
 #include "sys/file.h"
 
 #define TEMP "test_init.tmp.gguf"
@@ -46,6 +47,26 @@ static float *decode(const qsi_gguf_tensor *t, int64_t *n) {
     assert_non_null(x);
     qsi_type_get((int32_t)t->type)->decode(t->data, x, *n);
     return x;
+}
+
+/* Models that share a shape: only what YaRN multiplies V2's scores by is another for V2.5. */
+static void sisters_have_one_shape(void **state) {
+    static const struct { const char *name, *like; float log_mul; } pairs[] = {
+        {"deepseek-coder-v2-lite", "deepseek-v2-lite", 0.0707f},
+        {"deepseek-v2.5", "deepseek-v2", 0.1f}, {"deepseek-coder-v2", "deepseek-v2", 0.1f},
+        {"deepseek-r1", "deepseek-v3", 0.1f}, {"deepseek-v3.1", "deepseek-v3", 0.1f}};
+    for (size_t i = 0; i < QSI_COUNT(pairs); i++) {
+        const qsi_preset *a = NULL, *b = NULL;
+        assert_int_equal(qsi_preset_find(&a, pairs[i].name, NULL), QS_OK);
+        assert_int_equal(qsi_preset_find(&b, pairs[i].like, NULL), QS_OK);
+        assert_true(a->config.yarn_log_mul == pairs[i].log_mul);
+        qsi_config c = b->config;
+        c.yarn_log_mul = pairs[i].log_mul;
+        assert_memory_equal(&a->config, &c, sizeof c);
+    }
+    const qsi_preset *v2 = NULL; /* (1 + 0.0707 ln 40)^2: deepseek-facts 2.5 */
+    assert_int_equal(qsi_preset_find(&v2, "deepseek-v2", NULL), QS_OK);
+    assert_true(fabs(qsi_config_attn_scale(&v2->config) * sqrt(192.0) - 1.5896) < 1e-4);
 }
 
 static void every_preset_is_sound(void **state) {
@@ -347,6 +368,7 @@ static void rope_freqs_are_computed(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_preset_is_sound),
+        cmocka_unit_test(sisters_have_one_shape),
         cmocka_unit_test(rope_freqs_are_computed),
         cmocka_unit_test(all_types_hold_the_tensors_of_the_configuration),
         cmocka_unit_test(weights_are_normal),

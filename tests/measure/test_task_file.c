@@ -66,7 +66,7 @@ static void arc_csv(void **state) {
         "questionID,originalQuestionID,totalPossiblePoint,AnswerKey,isMultipleChoiceQuestion,"
         "includesDiagram,examName,schoolGrade,year,question,subject,category\n";
     static const char *const rows[] = {
-        "T_1,1,1,C,1,0,T,5,2007,\"Which, of \"\"all\"\"? (A) dry palms (B)  wet, cold (C) oil \",,Test\n",
+        "T_1,1,1,C,1,0,T,5,2007,\"Which, of \"\"all\"\"? (A) dry (B)  wet, cold (C) oil \",,Test\n",
         "T_2,2,1,2,1,0,T,8,2007,Which? (1) one (2) f(2) (3) three (4) (x),,Test\n",
         "T_3,3,1,A,1,0,T,8,2007,Label (A) of fig. (B) says (A) yes (B) no,,Test\n",
         "T_4,4,1,,1,0,T,8,2007,Kept back? (A) x (B) y,,Test\n",
