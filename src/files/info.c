@@ -35,7 +35,7 @@ static void set_unsupported(qsi_info *x, const char *text) {
 
 const char *qsi_info_kind_name(qsi_info_kind k) {
     static const char *const names[] = {"GGUF model", "GGUF vocabulary", "safetensors",
-                                        "Hugging Face folder", "tokenizer.json"};
+                                        "Hugging Face folder", "tokenizer.json", "importance matrix"};
     return (unsigned)k < QSI_COUNT(names) ? names[k] : "?";
 }
 
@@ -233,10 +233,28 @@ done:
     return st;
 }
 
+static bool is_imatrix(const qsi_info *x) {
+    qsi_slice type = qsi_info_string(x, "general.type");
+    return type.n == 7 && memcmp(type.p, "imatrix", 7) == 0;
+}
+
+static void open_imatrix(qsi_info *x) {
+    qs_err why = {0};
+    qsi_imatrix *m = NULL;
+    x->kind = QSI_INFO_IMATRIX;
+    if (qsi_imatrix_open(&m, x->path, &why) == QS_OK) x->imatrix = qsi_imatrix_stat(m);
+    else add_problem(x, "%s", why.text);
+    qsi_imatrix_close(&m);
+}
+
 static qs_status open_gguf(qsi_info *x, qs_err *err) {
     qs_status st = QS_OK;
     QS_TRY(qsi_gguf_open(&x->g, x->path, err));
     x->bytes = qsi_gguf_size(x->g);
+    if (is_imatrix(x)) {
+        open_imatrix(x);
+        goto done;
+    }
     x->kind = qsi_gguf_n_tensors(x->g) > 0 ? QSI_INFO_GGUF : QSI_INFO_VOCAB;
     read_gguf_config(x);
     read_gguf_vocab(x);
@@ -300,14 +318,35 @@ static qs_status check_intact(const qsi_info *x, qs_err *err) {
     return x->st != NULL ? qsi_st_intact(x->st, err) : qsi_gguf_intact(x->g, err);
 }
 
+/* safetensors' type of 8 bits, which only this and the conversion look into. */
+static bool is_fp8(const qsi_info_tensor *t) { return strcmp(t->type_name, "F8_E4M3") == 0; }
+
+static bool can_check(const qsi_info_tensor *t) {
+    return is_fp8(t) || (t->type != NULL && t->type->decode != NULL);
+}
+
+/* n values from `at` on, NaN where they are none: of FP8 the bytes 0x7f and 0xff, of MXFP4 a block whose
+ * scale is 0xff (both OCP), though its codes have values here as they do for ggml. Other FP8 is 0. */
+static size_t take_piece(const qsi_info_tensor *t, int64_t at, int64_t n, float *out) {
+    size_t from = (size_t)at, bytes = (size_t)n;
+    if (is_fp8(t)) {
+        for (int64_t i = 0; i < n; i++) out[i] = (t->data[at + i] & 0x7f) == 0x7f ? NAN : 0;
+        return bytes;
+    }
+    QS_CHECK(qsi_row_bytes(t->type, at, &from) && qsi_row_bytes(t->type, n, &bytes));
+    t->type->decode(t->data + from, out, n);
+    for (size_t b = 0; t->type->type == QSI_MXFP4 && b < bytes / sizeof(qsi_mxfp4); b++)
+        if (t->data[from + b * sizeof(qsi_mxfp4)] == 0xff)
+            for (int i = 0; i < t->type->block; i++) out[b * 32 + (size_t)i] = NAN;
+    return bytes;
+}
+
 static qs_status verify_tensor(verifying *v, const qsi_info_tensor *t, qs_err *err) {
     qs_status st = QS_OK;
     qsi_info_bad bad = {.name = t->name, .first = -1};
     for (int64_t at = 0; at < t->values; at += PIECE) {
         int64_t n = t->values - at < PIECE ? t->values - at : PIECE; /* PIECE fits every block */
-        size_t from = 0, bytes = 0;
-        QS_CHECK(qsi_row_bytes(t->type, at, &from) && qsi_row_bytes(t->type, n, &bytes));
-        t->type->decode(t->data + from, v->piece, n);
+        size_t bytes = take_piece(t, at, n, v->piece);
         for (int64_t i = 0; i < n; i++) {
             if (isfinite(v->piece[i])) continue;
             if (bad.count++ == 0) {
@@ -345,7 +384,7 @@ qs_status qsi_info_verify(qsi_info *x, int (*progress)(void *user, int64_t done,
         qsi_info_tensor_at(x, i, &t);
         x->digests[i] = qsi_hash(t.data, t.bytes);
         QS_TRY(check_intact(x, err));
-        if (t.type == NULL || t.type->decode == NULL) {
+        if (!can_check(&t)) {
             x->unchecked += t.values;
             v.done += (int64_t)t.bytes;
             continue;

@@ -4,13 +4,14 @@
 #define QSI_FILES_INFO_H
 
 #include "base/str.h"
+#include "files/imatrix.h"
 #include "fmt/gguf.h"
 #include "fmt/safetensors.h"
 #include "model/model.h"
 #include "tok/tok.h"
 
 typedef enum qsi_info_kind { QSI_INFO_GGUF, QSI_INFO_VOCAB, QSI_INFO_SAFETENSORS, QSI_INFO_FOLDER,
-                             QSI_INFO_TOKENIZER } qsi_info_kind;
+                             QSI_INFO_TOKENIZER, QSI_INFO_IMATRIX } qsi_info_kind;
 
 typedef struct qsi_info_type {
     const char *name;
@@ -50,6 +51,7 @@ typedef struct qsi_info {
     qsi_config config;
     char unsupported[640];       /* why this program cannot run it; "" when it can */
     qsi_vocab *vocab;            /* NULL when there is none */
+    qsi_imatrix_stats imatrix;   /* of an importance matrix */
     qsi_info_type types[QSI_INFO_MAX_TYPES];
     size_t n_types;
     int64_t values;              /* of all tensors */

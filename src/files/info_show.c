@@ -324,13 +324,17 @@ qs_status qsi_info_text(const qsi_info *x, unsigned show, qsi_str *s) {
     QS_TRY(text_file(x, s));
     if (x->has_config) {
         QS_TRY(text_config(x, s));
+    } else if (x->kind == QSI_INFO_IMATRIX) {
+        QS_TRY(label(s, "importance"));
+        QS_TRY(qsi_str_printf(s, "of %zu matrices in %zu tensors; %zu saw no token\n",
+                              x->imatrix.matrices, x->imatrix.tensors, x->imatrix.unseen));
     } else if (x->g != NULL) {
         qsi_slice arch = qsi_info_string(x, "general.architecture");
         QS_TRY(label(s, "architecture"));
         QS_TRY(qsi_info_clean(s, arch.p, arch.n, VALUE_MAX));
         QS_TRY(qsi_str_putc(s, '\n'));
     }
-    if (!x->has_config && x->values > 0) {
+    if (!x->has_config && x->values > 0 && x->kind != QSI_INFO_IMATRIX) {
         QS_TRY(label(s, "parameters"));
         QS_TRY(put_count(s, x->values));
         QS_TRY(qsi_str_putc(s, '\n'));
@@ -366,6 +370,7 @@ static qs_status json_int(qsi_str *s, const char *key, int64_t v) {
 
 static qs_status json_config(const qsi_info *x, qsi_str *s) {
     qs_status st = QS_OK;
+    static const char *const scalings[] = {"none", "linear", "yarn"};
     const qsi_config *c = &x->config;
     int64_t active = 0, total = qsi_config_params(c, &active);
     const struct { const char *key; int64_t v; } ints[] = {
@@ -380,8 +385,18 @@ static qs_status json_config(const qsi_info *x, qsi_str *s) {
     };
     QS_TRY(qsi_str_printf(s, ",\"config\":{\"arch\":\"%s\"", qsi_arch_name(c->arch)));
     for (size_t i = 0; i < QSI_COUNT(ints); i++) QS_TRY(json_int(s, ints[i].key, ints[i].v));
-    QS_TRY(qsi_str_printf(s, ",\"rms_eps\":%.9g,\"rope_theta\":%.9g,\"rope_factor\":%.9g}",
+    QS_TRY(qsi_str_printf(s, ",\"rms_eps\":%.9g,\"rope_theta\":%.9g,\"rope_factor\":%.9g",
                           (double)c->rms_eps, (double)c->rope_theta, (double)c->rope_factor));
+    QS_TRY(qsi_str_printf(s, ",\"rope_scaling\":\"%s\",\"rope_freqs\":%s", scalings[c->rope_scaling],
+                          c->rope_freqs ? "true" : "false"));
+    if (c->rope_scaling == QSI_ROPE_YARN)
+        QS_TRY(qsi_str_printf(s, ",\"rope_orig_ctx\":%d,\"yarn_log_mul\":%.9g", (int)c->rope_orig_ctx,
+                              (double)c->yarn_log_mul));
+    if (c->n_expert > 0)
+        QS_TRY(qsi_str_printf(s, ",\"gating\":\"%s\",\"norm_topk\":%s,\"expert_scale\":%.9g",
+                              c->gating == QSI_GATE_SIGMOID ? "sigmoid" : "softmax",
+                              c->norm_topk ? "true" : "false", (double)c->expert_scale));
+    QS_TRY(qsi_str_putc(s, '}'));
     if (x->kind != QSI_INFO_VOCAB) {
         QS_TRY(json_int(s, "params", total));
         QS_TRY(json_int(s, "active_params", active));
@@ -506,6 +521,9 @@ qs_status qsi_info_json(const qsi_info *x, unsigned show, qsi_str *s) {
         QS_TRY(json_text(s, "name", name.p, name.n));
     }
     QS_TRY(json_int(s, "values", x->values));
+    if (x->kind == QSI_INFO_IMATRIX)
+        QS_TRY(qsi_str_printf(s, ",\"importance\":{\"tensors\":%zu,\"matrices\":%zu,\"unseen\":%zu}",
+                              x->imatrix.tensors, x->imatrix.matrices, x->imatrix.unseen));
     if (x->has_config) QS_TRY(json_config(x, s));
     QS_TRY(qsi_str_puts(s, ",\"types\":["));
     for (size_t i = 0; i < x->n_types; i++) {

@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "files/convert.h"
+#include "files/info.h"
 #include "files/init.h"
 #include "files/presets.h"
 #include "sys/file.h"
@@ -42,6 +43,7 @@ static void write_matrix(int64_t cols, int64_t n, float odd_sum, float odd_count
     qs_err err = {0};
     qsi_gguf_writer *w = NULL;
     assert_int_equal(qsi_gguf_writer_open(&w, MATRIX, &err), QS_OK);
+    assert_int_equal(qsi_gguf_put_str(w, "general.type", "imatrix", 7), QS_OK);
     put(w, "blk.1.ffn_gate_exps.weight.in_sum2", cols, n);
     put(w, "blk.1.ffn_gate_exps.weight.counts", 1, n);
     for (int64_t e = 0; e < n; e++)
@@ -79,6 +81,29 @@ static void means_are_read(void **state) {
                      QS_E_FORMAT);
     assert_non_null(strstr(err.text, "another model"));
     qsi_imatrix_close(&m);
+    remove(MATRIX);
+}
+
+/* It is no model, and sound all the same; one that cannot be used says why. */
+static void info_knows_it(void **state) {
+    qs_err err = {0};
+    qsi_info *x = NULL;
+    qsi_str text = {0}, json = {0};
+    write_matrix(64, 4, 0, 0);
+    if (qsi_info_open(&x, MATRIX, &err) != QS_OK) fail_msg("%s", err.text);
+    assert_int_equal(x->kind, QSI_INFO_IMATRIX);
+    assert_int_equal(x->n_problems, 0);
+    assert_int_equal(qsi_info_text(x, 0, &text), QS_OK);
+    assert_non_null(strstr(text.data, "4 matrices in 1 tensors; 1 saw no token"));
+    assert_int_equal(qsi_info_json(x, 0, &json), QS_OK);
+    assert_non_null(strstr(json.data, "\"importance\":{\"tensors\":1,\"matrices\":4,\"unseen\":1}"));
+    qsi_str_release(&text);
+    qsi_str_release(&json);
+    qsi_info_close(&x);
+    write_matrix(64, 4, -1, 0);
+    assert_int_equal(qsi_info_open(&x, MATRIX, &err), QS_OK);
+    assert_int_equal(x->n_problems, 1);
+    qsi_info_close(&x);
     remove(MATRIX);
 }
 
@@ -203,7 +228,7 @@ static void patterns_choose_types(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(means_are_read),
-        cmocka_unit_test(nonsense_is_refused),
+        cmocka_unit_test(info_knows_it), cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(encoders_use_it),
         cmocka_unit_test(patterns_choose_types),
     };

@@ -74,6 +74,9 @@ static void a_sound_model(void **state) {
     assert_int_equal(x->n_bad, 0);
     assert_true(x->checked == qsi_config_params(&c, &active) && x->unchecked == 0);
     qsi_json *j = show(x, &text);
+    const qsi_json *shape = qsi_json_get(j, "config");
+    assert_string_equal(qsi_json_as_str(qsi_json_get(shape, "rope_scaling")), "none");
+    assert_string_equal(qsi_json_as_str(qsi_json_get(shape, "gating")), "softmax");
     assert_non_null(strstr(text.data, "deepseek: 2 layers"));
     assert_non_null(strstr(text.data, "8 routed (2 used), 1 shared, width 96"));
     assert_non_null(strstr(text.data, "t?[31m?"));
@@ -216,6 +219,58 @@ static void damaged_values_are_found(void **state) {
         qsi_info_close(&x);
     }
     remove(TEMP);
+}
+
+/* Every number of halves or exponents that a block has, made none in the last block but one. */
+static void every_block_type_is_looked_into(void **state) {
+    static const uint8_t nan16[] = {0x00, 0xfe}, nan8[] = {0xff};
+    static const struct {
+        qsi_type type;
+        size_t at[2]; /* in the block; the second 0: there is one */
+    } cases[] = {{QSI_Q4_0, {0}},       {QSI_Q4_1, {0, 2}},   {QSI_Q5_0, {0}},  {QSI_Q5_1, {0, 2}},
+                 {QSI_Q8_0, {0}},       {QSI_IQ4_NL, {0}},    {QSI_MXFP4, {0}}, {QSI_IQ4_XS, {0}},
+                 {QSI_Q2_K, {80, 82}},  {QSI_Q3_K, {108}},    {QSI_Q4_K, {0, 2}},
+                 {QSI_Q5_K, {0, 2}},    {QSI_Q6_K, {208}}};
+    qsi_config c = tiny();
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        const qsi_type_info *ti = qsi_type_get((int32_t)cases[i].type);
+        int64_t block = 512 * 256 / ti->block - 2; /* of output.weight, 256 x 512 */
+        for (int k = 0; k < 2 && (k == 0 || cases[i].at[k] > 0); k++) {
+            qs_err err = {0};
+            bool exponent = cases[i].type == QSI_MXFP4;
+            write_model(&c, cases[i].type);
+            damage("output.weight", (size_t)(block * ti->bytes) + cases[i].at[k],
+                   exponent ? nan8 : nan16, exponent ? 1 : 2);
+            qsi_info *x = open_info();
+            assert_int_equal(qsi_info_verify(x, NULL, NULL, &err), QS_OK);
+            if (x->n_bad != 1 || x->bad[0].first != block * ti->block || x->bad[0].count != ti->block)
+                fail_msg("%s: %zu tensors, %lld values from %lld", ti->name, x->n_bad,
+                         (long long)x->bad[0].count, (long long)x->bad[0].first);
+            qsi_info_close(&x);
+        }
+    }
+    remove(TEMP);
+}
+
+/* FP8 as V3 is published: its two bytes that are no numbers, and its largest, which is one. */
+static void fp8_is_looked_into(void **state) {
+    static const char head[] =
+        "{\"w\":{\"dtype\":\"F8_E4M3\",\"shape\":[2,4],\"data_offsets\":[0,8]}}  ";
+    static const uint8_t data[] = {0, 0x7e, 0xfe, 0x80, 0x7f, 1, 0xff, 0x38};
+    const char *path = "test_info.tmp.safetensors";
+    uint64_t n = sizeof head - 1;
+    qs_err err = {0};
+    qsi_info *x = NULL;
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(&n, 1, 8, f) + fwrite(head, 1, n, f) + fwrite(data, 1, 8, f), n + 16);
+    assert_int_equal(fclose(f), 0);
+    if (qsi_info_open(&x, path, &err) != QS_OK) fail_msg("%s", err.text);
+    assert_int_equal(qsi_info_verify(x, NULL, NULL, &err), QS_OK);
+    assert_true(x->checked == 8 && x->unchecked == 0 && x->n_bad == 1);
+    assert_true(x->bad[0].first == 4 && x->bad[0].count == 2);
+    qsi_info_close(&x);
+    remove(path);
 }
 
 typedef enum {
@@ -425,6 +480,8 @@ int main(void) {
         cmocka_unit_test(a_sound_model),
         cmocka_unit_test(rows_of_no_256),
         cmocka_unit_test(damaged_values_are_found),
+        cmocka_unit_test(every_block_type_is_looked_into),
+        cmocka_unit_test(fp8_is_looked_into),
         cmocka_unit_test(contradictions_are_named),
         cmocka_unit_test(folders_say_why),
         cmocka_unit_test(vocabularies_and_others),
