@@ -1,6 +1,6 @@
 /* Every product of the layers is a job that names its weight (op.h): before the jobs run, worker 0 adds
  * the rows that enter them; latent attention shows what its heads' matrices take (mla.c). A job's
- * weight is found by its address in a sorted table. */
+ * weight is found by its address in a sorted table; two matrices with one input may share a place. */
 #include "model/importance.h"
 
 #include <inttypes.h>
@@ -69,6 +69,10 @@ static qs_status add_layer(qsi_importance *x, const qsi_config *c, int32_t l,
     QS_TRY(add_entry(x, l, w->mla.q_a != NULL ? "attn_q_b" : "attn_q", &w->q, 1));
     QS_TRY(add_entry(x, l, "attn_kv_a_mqa", &w->mla.kv_a, 1));
     QS_TRY(add_heads(x, c, l, &w->mla));
+    QS_TRY(add_entry(x, l, "indexer.attn_k", &w->index.k, 1));
+    /* it multiplies what attn_q_b does, but only beyond index_topk positions, which windows of a text
+     * seldom reach */
+    if (w->index.q != NULL) QS_TRY(add_entry(x, l, "indexer.attn_q_b", &w->q, 1));
     QS_TRY(add_entry(x, l, "attn_k", &w->k, 1));
     QS_TRY(add_entry(x, l, "attn_v", &w->v, 1));
     QS_TRY(add_entry(x, l, "attn_output", &w->o, 1));
@@ -160,6 +164,14 @@ static void add_row(double *sum, unsigned form, const char *row, int64_t k) {
     }
 }
 
+static void add_job(qsi_importance *x, const place *p, const qsi_mm_job *j) {
+    qsi_importance_entry *e = &x->e[p->entry];
+    double *sum = e->sum + (int64_t)p->index * e->k;
+    for (int64_t r = 0; r < j->m; r++)
+        add_row(sum, qsi_act_form(j->kind), (const char *)j->a + (size_t)r * j->lda, e->k);
+    e->count[p->index] += j->m;
+}
+
 void qsi_importance_add(void *user, const qsi_mm_job *jobs, int n_jobs) {
     qsi_importance *x = user;
     for (int i = 0; i < n_jobs; i++) {
@@ -167,10 +179,7 @@ void qsi_importance_add(void *user, const qsi_mm_job *jobs, int n_jobs) {
         place key = {.w = j->w};
         const place *p = bsearch(&key, x->places, x->n_places, sizeof key, by_weight);
         if (p == NULL) continue;
-        qsi_importance_entry *e = &x->e[p->entry];
-        double *sum = e->sum + (int64_t)p->index * e->k;
-        for (int64_t r = 0; r < j->m; r++)
-            add_row(sum, qsi_act_form(j->kind), (const char *)j->a + (size_t)r * j->lda, e->k);
-        e->count[p->index] += j->m;
+        while (p > x->places && p[-1].w == j->w) p--;
+        for (; p < x->places + x->n_places && p->w == j->w; p++) add_job(x, p, j);
     }
 }

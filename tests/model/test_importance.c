@@ -225,12 +225,33 @@ static void latent_attention(void **state) {
     close_runner(&r);
 }
 
+/* The indexer's keys come of what the layer's own do, its queries of the same low-rank ones, also where
+ * positions are too few for it to choose. */
+static void indexer(void **state) {
+    runner r = {0};
+    open_runner(&r, "deepseek-v3.2-tiny", "F32", 2);
+    qsi_model_watch(r.m, r.x);
+    run(&r);
+    names_and_shapes_are_the_files(&r);
+    for (int l = 0; l < 2; l++) {
+        char own[64], other[64];
+        snprintf(own, sizeof own, "blk.%d.indexer.attn_k.weight", l);
+        snprintf(other, sizeof other, "blk.%d.attn_kv_a_mqa.weight", l);
+        same_sums(&r, own, other);
+        snprintf(own, sizeof own, "blk.%d.indexer.attn_q_b.weight", l);
+        snprintf(other, sizeof other, "blk.%d.attn_q_b.weight", l);
+        same_sums(&r, own, other);
+    }
+    close_runner(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(experts_of_all_forms_add_up),
         cmocka_unit_test(the_first_sums_by_hand),
         cmocka_unit_test(latent_attention),
         cmocka_unit_test(heads_of_latent_attention),
+        cmocka_unit_test(indexer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
