@@ -35,22 +35,35 @@ static void finish_heads(const qsi_op *o, const qsi_fwd *f, float *x, int64_t n,
     }
 }
 
-static void rotate_and_store(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_layer_save *s) {
+/* Heads [h0, h1) of keys and values of one row, and the queries of their groups. */
+static void rotate_heads(const qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_layer_save *s,
+                         int64_t t, int64_t h0, int64_t h1) {
     const qsi_layer_weights *w = &f->w->layers[layer];
     int64_t hd = f->c->head_dim, hq = f->shard->n_head * hd, hk = f->shard->n_kv * hd;
-    const int64_t step = qsi_op_rows(o, f->n);
-    for (int64_t i; (i = qsi_op_take(o) * step) < f->n;) {
-        int64_t e = qsi_min64(i + step, f->n);
-        for (int64_t t = i; t < e; t++) {
-            const float *cs = f->cs + t * hd;
-            finish_heads(o, f, s->q + t * hq, hq, w->q_bias, w->q_norm, cs);
-            finish_heads(o, f, s->k + t * hk, hk, w->k_bias, w->k_norm, cs);
-            if (w->v_bias) o->k->add(w->v_bias, s->v + t * hk, hk);
-            if (!f->kv) continue;
-            qsi_kv_store(f->kv, o->k, &f->tables[f->segs[f->row_seg[t]].table], layer, f->pos[t],
-                         s->k + t * hk, s->v + t * hk);
-        }
+    int64_t group = hq / hk, k0 = h0 * hd, n = (h1 - h0) * hd;
+    const float *cs = f->cs + t * hd;
+    finish_heads(o, f, s->q + t * hq + k0 * group, n * group,
+                 w->q_bias ? w->q_bias + k0 * group : NULL, w->q_norm, cs);
+    finish_heads(o, f, s->k + t * hk + k0, n, w->k_bias ? w->k_bias + k0 : NULL, w->k_norm, cs);
+    if (w->v_bias) o->k->add(w->v_bias + k0, s->v + t * hk + k0, n);
+    if (f->kv)
+        qsi_kv_store(f->kv, o->k, &f->tables[f->segs[f->row_seg[t]].table], layer, f->pos[t],
+                     (int32_t)h0, (int32_t)h1, s->k + t * hk, s->v + t * hk);
+}
+
+/* An item is some rows. Of few rows a worker takes the heads that are its own in attend_run.c too: what
+ * it wrote it then reads from its cache. */
+static void rotate_and_store(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_layer_save *s) {
+    const int64_t step = qsi_op_rows(o, f->n), nk = f->shard->n_kv;
+    int64_t h0 = 0, h1 = 0;
+    if (qsi_attend_own(o, f, nk, &h0, &h1)) {
+        for (int64_t t = 0; h0 < h1 && t < f->n; t++) rotate_heads(o, f, layer, s, t, h0, h1);
+        qsi_op_end(o);
+        return;
     }
+    for (int64_t i; (i = qsi_op_take(o) * step) < f->n;)
+        for (int64_t t = i; t < qsi_min64(i + step, f->n); t++)
+            rotate_heads(o, f, layer, s, t, 0, nk);
     qsi_op_end(o);
 }
 

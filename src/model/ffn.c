@@ -12,15 +12,13 @@ void qsi_ffn_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save 
                         qsi_job_forward(w->up, &s->a2, 0, n, s->u, ff, false)};
     qsi_op_mm(o, in, 2);
     float *h = (float *)o->scratch;
-    const int64_t step = qsi_op_rows(o, n);
-    for (int64_t i; (i = qsi_op_take(o) * step) < n;) {
-        int64_t e = qsi_min64(i + step, n);
-        for (int64_t t = i; t < e; t++) {
-            o->k->swiglu(s->g + t * ff, s->u + t * ff, h, ff);
-            qsi_act_put(o->k, &s->h, t, h);
-        }
-        if (s->x_out != s->x_mid)
-            memcpy(s->x_out + i * d, s->x_mid + i * d, (size_t)((e - i) * d) * sizeof(float));
+    qsi_cut cut = qsi_op_cut(o, n, ff);
+    for (int64_t i; (i = qsi_op_take(o)) < cut.items;) {
+        int64_t c0, c1, t = qsi_cut_at(&cut, i, &c0, &c1);
+        o->k->swiglu(s->g + t * ff + c0, s->u + t * ff + c0, h, c1 - c0);
+        qsi_act_put_cols(o->k, &s->h, t, c0, c1, h);
+        if (c0 == 0 && s->x_out != s->x_mid)
+            memcpy(s->x_out + t * d, s->x_mid + t * d, (size_t)d * sizeof(float));
     }
     qsi_op_end(o);
     float *y = f->partial ? f->partial : s->x_out;

@@ -321,14 +321,30 @@ static void get(const strip *s, const qsi_kern *k, int64_t n, float *x) {
         for (int64_t i = 0; i < n; i++) x[i] = from[i * s->step];
 }
 
+/* Asks for the lines of a turned position that put will write: every element, of bytes every four, has
+ * one of its own, and stores would wait for them one after another. */
+static void fetch(const strip *s) {
+    size_t size = s->type == QSI_F32 ? sizeof(float) : s->type == QSI_F16 ? sizeof(uint16_t) : 4;
+    int64_t n = s->type == QSI_Q8_0 ? qsi_ceil_div(s->hd, 4) : s->hd;
+    const char *at = s->data + (size_t)s->slot * size;
+    for (int64_t i = 0; s->step > 1 && i < n; i++)
+        __builtin_prefetch(at + (size_t)(i * QSI_KV_PAGE) * size, 1, 3);
+}
+
 void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
-                  int32_t pos, const float *key, const float *value) {
+                  int32_t pos, int32_t h0, int32_t h1, const float *key, const float *value) {
     const layer_place *p = &kv->layers[layer];
     void *page = kv->mem[t->pages[pos / QSI_KV_PAGE]];
     int64_t slot = pos % QSI_KV_PAGE;
-    for (int32_t h = 0; h < p->s.n_head; h++) {
-        strip s = strip_of(kv, page, p->k_off + (size_t)h * p->k_tile, !p->s.v_in_k, p->s.hd_k,
-                           slot);
+    strip next = strip_of(kv, page, p->k_off + (size_t)h0 * p->k_tile, !p->s.v_in_k, p->s.hd_k, slot);
+    fetch(&next);
+    for (int32_t h = h0; h < h1; h++) {
+        strip s = next;
+        if (h + 1 < h1) {
+            next = strip_of(kv, page, p->k_off + (size_t)(h + 1) * p->k_tile, !p->s.v_in_k, p->s.hd_k,
+                            slot);
+            fetch(&next);
+        }
         put(&s, k, key + (int64_t)h * p->s.hd_k);
         if (p->s.v_in_k) continue;
         s = strip_of(kv, page, p->v_off + (size_t)h * p->v_tile, false, p->s.hd_v, slot);

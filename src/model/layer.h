@@ -297,6 +297,9 @@ typedef struct qsi_attend_set {
 } qsi_attend_set;
 /* Ends in a barrier. Rows with lse are never cut into spans (n_parts 0). */
 void qsi_attend_run(qsi_op *o, const qsi_fwd *f, const qsi_attend_set *a);
+/* Whether a worker has heads of its own in blocks that are not cut: in steps of few rows. They are
+ * [*h0, *h1) of n_kv. */
+bool qsi_attend_own(const qsi_op *o, const qsi_fwd *f, int64_t n_kv, int64_t *h0, int64_t *h1);
 /* Floats that f->parts should have. */
 int64_t qsi_attend_parts(const qsi_config *c);
 
@@ -305,9 +308,10 @@ int64_t qsi_attend_parts(const qsi_config *c);
  * allows. */
 qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer, bool bf16, bool bytes);
 bool qsi_kv_narrow(const qsi_kv *kv); /* not F32 */
-/* Stores one position's keys [n_head, hd_k] and values [n_head, hd_v] (not read with v_in_k). */
+/* Stores heads [h0, h1) of one position's keys [n_head, hd_k] and values [n_head, hd_v] (not read with
+ * v_in_k). */
 void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
-                  int32_t pos, const float *key, const float *value);
+                  int32_t pos, int32_t h0, int32_t h1, const float *key, const float *value);
 /* Reads them back; key or value may be NULL. */
 void qsi_kv_load(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
                  int32_t pos, float *key, float *value);

@@ -401,7 +401,7 @@ static void latent_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t lay
             o->k->rmsnorm(c, w->kv_norm, c, z->r, f->c->rms_eps);
             o->k->rope(c + z->r, f->cs + t * z->dr, z->dr, 1.0f);
             qsi_kv_store(f->kv, o->k, &f->tables[f->segs[f->row_seg[t]].table], layer, f->pos[t],
-                         c, NULL);
+                         0, 1, c, NULL);
             if (f->c->index_topk) qsi_index_key(o, f, layer, s, t);
             if (!qr) continue;
             o->k->rmsnorm(a, w->q_norm, a, qr, f->c->rms_eps);

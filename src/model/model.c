@@ -847,9 +847,12 @@ static void head_rows(qsi_op *o, qsi_model *m, const float *norm) {
     qsi_op_end(o);
     qsi_mm_job j = qsi_job_forward(m->w.head, &m->head, 0, m->n_want, m->logits, V, false);
     qsi_op_mm(o, &j, 1);
-    for (int64_t i; (i = qsi_op_take(o)) < m->n_want;)
-        if (!qsi_all_finite(m->logits + i * V, V))
+    qsi_cut cut = qsi_op_cut(o, m->n_want, V);
+    for (int64_t i; (i = qsi_op_take(o)) < cut.items;) {
+        int64_t c0, c1, row = qsi_cut_at(&cut, i, &c0, &c1);
+        if (!qsi_all_finite(m->logits + row * V + c0, c1 - c0))
             atomic_store_explicit(&m->bad, 1, memory_order_relaxed); /* read after the run */
+    }
     qsi_op_end(o);
 }
 

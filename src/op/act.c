@@ -42,11 +42,17 @@ done:
 }
 
 void qsi_act_put(const qsi_kern *k, const qsi_act *a, int64_t r, const float *x) {
-    if (a->f32 && a->f32 + r * a->ld != x)
-        memcpy(a->f32 + r * a->ld, x, (size_t)a->k * sizeof(float));
-    if (a->bf16) k->f32_to_bf16(x, a->bf16 + r * a->ld, a->k);
-    if (a->q8) k->f32_to_act8(x, a->q8 + r * a->ld8, a->k);
-    if (a->k8) k->f32_to_actk(x, a->k8 + r * a->ldk, a->k);
+    qsi_act_put_cols(k, a, r, 0, a->k, x);
+}
+
+void qsi_act_put_cols(const qsi_kern *k, const qsi_act *a, int64_t r, int64_t c0, int64_t c1,
+                      const float *x) {
+    int64_t n = c1 - c0, at = r * a->ld + c0;
+    QS_ASSERT(c0 % 256 == 0 && (c1 % 256 == 0 || c1 == a->k));
+    if (a->f32 && a->f32 + at != x) memcpy(a->f32 + at, x, (size_t)n * sizeof(float));
+    if (a->bf16) k->f32_to_bf16(x, a->bf16 + at, n);
+    if (a->q8) k->f32_to_act8(x, a->q8 + r * a->ld8 + c0 / 32, n);
+    if (a->k8) k->f32_to_actk(x, a->k8 + r * a->ldk + c0 / 256, n);
 }
 
 void qsi_act_copy(const qsi_act *d, int64_t rd, const qsi_act *s, int64_t rs) {

@@ -60,6 +60,24 @@ static inline int64_t qsi_op_rows(const qsi_op *o, int64_t n) {
     return qsi_max64(1, qsi_min64(QSI_OP_ROWS, qsi_ceil_div(n, 4 * (int64_t)o->w->count)));
 }
 
+/* Rows cut into runs of columns, where there are fewer rows than keep all workers busy. Runs are whole
+ * blocks of every type. */
+typedef struct qsi_cut {
+    int64_t k, cols, items; /* of n rows of k */
+} qsi_cut;
+static inline qsi_cut qsi_op_cut(const qsi_op *o, int64_t n, int64_t k) {
+    int64_t parts = n > 0 ? qsi_ceil_div(4 * (int64_t)o->w->count, n) : 1;
+    int64_t cols = parts > 1 ? qsi_round_up(qsi_ceil_div(k, parts), 256) : qsi_max64(k, 1);
+    return (qsi_cut){k, cols, n * qsi_ceil_div(k, cols)};
+}
+/* Row and columns [*c0, *c1) of item i. */
+static inline int64_t qsi_cut_at(const qsi_cut *c, int64_t i, int64_t *c0, int64_t *c1) {
+    int64_t parts = qsi_ceil_div(c->k, c->cols);
+    *c0 = i % parts * c->cols;
+    *c1 = qsi_min64(*c0 + c->cols, c->k);
+    return i / parts;
+}
+
 /* Memory cut from one block in order; every worker cuts the same pieces. */
 typedef struct qsi_bump {
     char *p;
@@ -88,6 +106,9 @@ qs_status qsi_act_init(qsi_act *a, qsi_arena *ar, int64_t rows, int64_t k, unsig
                        qs_err *err) QS_MUST_CHECK;
 /* Writes row r from x[k] in every form (x may be the row's own float form). */
 void qsi_act_put(const qsi_kern *k, const qsi_act *a, int64_t r, const float *x);
+/* The same of columns [c0, c1), x[c0] the first; c0 a multiple of 256, and c1 too or k. */
+void qsi_act_put_cols(const qsi_kern *k, const qsi_act *a, int64_t r, int64_t c0, int64_t c1,
+                      const float *x);
 /* Copies row rs of s to row rd of d (the same k). */
 void qsi_act_copy(const qsi_act *d, int64_t rd, const qsi_act *s, int64_t rs);
 const void *qsi_act_row(const qsi_act *a, qsi_mm kind, int64_t r, size_t *lda_bytes);

@@ -57,7 +57,8 @@ static void check_store(qsi_type type) {
                 key[i] = (float)(p * 8 + l * 4 + i % 4);
                 value[i] = -(float)(p + i / 4 * 256 + l);
             }
-            qsi_kv_store(kv, k, &t, l, p, key, value);
+            qsi_kv_store(kv, k, &t, l, p, 0, 2, key, value); /* by parts, as workers do */
+            qsi_kv_store(kv, k, &t, l, p, 2, 3, key, value);
         }
     for (int l = 0; l < 2; l++) {
         qsi_kv_view v = qsi_kv_layer(kv, &t, l, false, false);

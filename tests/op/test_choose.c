@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -72,8 +73,27 @@ static void test_not_finite(void **state) {
     }
 }
 
+/* Each place of every length, among finite values of the largest size. */
+static void test_finite(void **state) {
+    (void)state;
+    static const float bad[] = {INFINITY, -INFINITY, NAN, -NAN};
+    float x[70];
+    for (int n = 0; n < 70; n++) {
+        for (int i = 0; i < n; i++) x[i] = i % 3 ? FLT_MAX : i % 2 ? -FLT_MAX : FLT_TRUE_MIN;
+        assert_true(qsi_all_finite(x, n));
+        for (int i = 0; i < n; i++)
+            for (size_t j = 0; j < QSI_COUNT(bad); j++) {
+                float was = x[i];
+                x[i] = bad[j];
+                assert_false(qsi_all_finite(x, n));
+                x[i] = was;
+            }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_finite),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_not_finite),
     };
