@@ -97,8 +97,9 @@ static bool walk_on(const qsi_op *o, const qsi_mm_job *jobs, int n_jobs, walk *w
     const qsi_mm_job *j = &jobs[l->i];
     double left = a->left + b->left, cost = panel_cost(o, j);
     double part = o->w->count == 1 ? left : left / (PARTS_LEFT * o->w->count);
-    int64_t n = qsi_round_up((int64_t)((part < PIECE_BYTES ? PIECE_BYTES : part) / cost), 2);
-    n = qsi_max64(n, 2); /* kernels take two */
+    int64_t two = job_panels(o, j) > 2 * (int64_t)o->w->count ? 2 : 1; /* kernels take two */
+    int64_t n = qsi_round_up((int64_t)((part < PIECE_BYTES ? PIECE_BYTES : part) / cost), two);
+    n = qsi_max64(n, two);
     w->i = l->i;
     w->p0 = l->p;
     w->p1 = l->p = qsi_min64(w->p0 + n, job_panels(o, j));
