@@ -727,7 +727,15 @@ static void json_rope(json_reader *r, qsi_config *c) {
         json_freqs(r, scaling, c);
         return;
     }
-    json_must_be(r, scaling, key, "linear");
+    if (strcmp(type, "linear") != 0) {
+        char shown[32];
+        printable((qsi_slice){type, strlen(type)}, shown, sizeof shown);
+        r->st = qsi_err_set(r->err, QS_E_UNSUPPORTED, "rotary positions scaled by \"%s\": %s supported",
+                            shown, c->arch == QSI_ARCH_DEEPSEEK ? "\"linear\" is"
+                            : c->arch == QSI_ARCH_LLAMA ? "\"linear\", \"yarn\" and \"llama3\" are"
+                                                        : "\"linear\" and \"yarn\" are");
+        return;
+    }
     c->rope_scaling = QSI_ROPE_LINEAR;
     json_float(r, scaling, "factor", true, &c->rope_factor);
 }

@@ -290,7 +290,8 @@ static void wrong_config_json_is_refused(void **state) {
         {"\"moe_layer_freq\":1", "\"moe_layer_freq\":2", "moe_layer_freq"},
         {"\"softmax\"", "\"sigmoid\"", "scoring_func"},
         {"\"attention_bias\":false", "\"attention_bias\":true", "attention_bias"},
-        {"\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"yarn\"}", "yarn"},
+        {"\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"yarn\"}",
+         "scaled by \"yarn\": \"linear\" is supported"},
         {"\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"linear\"}", "factor"},
         {"\"rms_norm_eps\":1e-06", "\"rms_norm_eps\":0", "epsilon"},
         {"\"rms_norm_eps\":1e-06", "\"rms_norm_eps\":\"1\"", "rms_norm_eps"},
@@ -310,6 +311,18 @@ static void wrong_config_json_is_refused(void **state) {
         }
         assert_null(strchr(err.text, '\x1b'));
     }
+}
+
+/* A scaling that a folder cannot have names those that it can. */
+static void other_scalings_are_named(void **state) {
+    char text[1024];
+    qs_err err = {0};
+    qsi_config c;
+    const char *at = strstr(hf_coder, "linear");
+    assert_non_null(at);
+    snprintf(text, sizeof text, "%.*sdynamic%s", (int)(at - hf_coder), hf_coder, at + strlen("linear"));
+    assert_int_equal(qsi_config_from_hf(&c, text, strlen(text), &err), QS_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "scaled by \"dynamic\": \"linear\", \"yarn\" and \"llama3\" are"));
 }
 
 static void gguf_round_trip(const qsi_config *c) {
@@ -527,6 +540,7 @@ int main(void) {
         cmocka_unit_test(sparse_config_json_is_read),
         cmocka_unit_test(distilled_config_json_is_read),
         cmocka_unit_test(wrong_config_json_is_refused),
+        cmocka_unit_test(other_scalings_are_named),
         cmocka_unit_test(gguf_keys_round_trip),
         cmocka_unit_test(groups_of_v3_are_known),
         cmocka_unit_test(derived_keys_are_optional),
