@@ -377,6 +377,19 @@ static void speeds(const qsi_cost *whole, const point *pf, const point *pn, bool
     f->deep_tok_s = 1 / token_from_disk(whole, f, t0 + fmax(back, 0) * (double)f->n_ctx);
 }
 
+/* No plan for a file that cannot be run. */
+static qs_status check_types(const qsi_gguf *g, const qsi_config *c, qs_err *err) {
+    qs_status st = QS_OK;
+    for (size_t i = 0; i < qsi_config_n_tensors(c); i++) {
+        qsi_tensor_spec want;
+        qsi_config_tensor(c, i, &want);
+        const qsi_gguf_tensor *t = qsi_gguf_tensor_find(g, want.name);
+        if (t != NULL) QS_TRY(qsi_type_runs(qsi_type_get((int32_t)t->type), t->name, err));
+    }
+done:
+    return st;
+}
+
 qs_status qsi_forecast_make(const qsi_forecast_opts *o, const qsi_gguf *g, qsi_pool *pool, qsi_isa isa,
                             qsi_forecast *out, qs_err *err) {
     qs_status st = QS_OK;
@@ -385,6 +398,7 @@ qs_status qsi_forecast_make(const qsi_forecast_opts *o, const qsi_gguf *g, qsi_p
     qsi_cost whole;
     point far = {0}, near = {0};
     QS_TRY(qsi_config_from_gguf(&c, g, err));
+    QS_TRY(check_types(g, &c, err));
     sizes(o, g, &c, pool, &f);
     qsi_cost_of(&whole, &c, g, element_bytes(o->kv_type));
     QS_TRY(plan_disk(o, g, &c, &whole, pool, isa, &f, err));

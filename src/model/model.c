@@ -83,15 +83,7 @@ static qs_status find(qsi_model *m, int32_t l, const char *part, int64_t n0, int
         QS_FAIL(err, QS_E_FORMAT, "tensor %s is [%" PRId64 ", %" PRId64 ", %" PRId64 "], the "
                 "configuration needs [%" PRId64 ", %" PRId64 ", %" PRId64 "]", name, x->ne[0],
                 x->ne[1], x->ne[2], n0, n1, n2);
-    const qsi_type_info *ti = qsi_type_get(x->type);
-    if (ti && *qsi_type_instead(ti))
-        QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s has type %s, which is not supported: take a file of "
-                "the same model in %s, or convert the original weights to it", name, ti->name,
-                qsi_type_instead(ti));
-    if (!ti || !ti->weights || !ti->decode)
-        QS_FAIL(err, QS_E_UNSUPPORTED, "tensor %s has type %s (F32, F16, BF16, Q8_0, "
-                "Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, IQ4_XS, MXFP4 and Q2_K to Q6_K can be "
-                "run)", name, ti ? ti->name : "unknown");
+    QS_TRY(qsi_type_runs(qsi_type_get(x->type), name, err));
     m->name = qsi_hash(name, strlen(name));
     *out = x;
 done:

@@ -142,6 +142,9 @@ const qsi_type_info *qsi_type_find(const char *name);
 /* For types that are known but not computed with (IQ1_S to IQ3_S, TQ1_0, ...): the name of the type to
  * make from the original weights instead; "" for others. */
 const char *qsi_type_instead(const qsi_type_info *ti);
+/* Whether weights of this type can be computed with; QS_E_UNSUPPORTED names `tensor`, the type and what
+ * to take instead. ti may be NULL. */
+qs_status qsi_type_runs(const qsi_type_info *ti, const char *tensor, qs_err *err) QS_MUST_CHECK;
 /* Bytes of a row of n values; false when n is no multiple of the block or on overflow. */
 bool qsi_row_bytes(const qsi_type_info *ti, int64_t n, size_t *out);
 

@@ -114,6 +114,18 @@ const char *qsi_type_instead(const qsi_type_info *ti) {
     return "";
 }
 
+qs_status qsi_type_runs(const qsi_type_info *ti, const char *tensor, qs_err *err) {
+    if (ti != NULL && *qsi_type_instead(ti) != '\0')
+        return qsi_err_set(err, QS_E_UNSUPPORTED, "tensor %s has type %s, which is not supported: take "
+                           "a file of the same model in %s, or convert the original weights to it",
+                           tensor, ti->name, qsi_type_instead(ti));
+    if (ti == NULL || !ti->weights || ti->decode == NULL)
+        return qsi_err_set(err, QS_E_UNSUPPORTED, "tensor %s has type %s (F32, F16, BF16, Q8_0, Q4_0, "
+                           "Q4_1, Q5_0, Q5_1, IQ4_NL, IQ4_XS, MXFP4 and Q2_K to Q6_K can be run)",
+                           tensor, ti != NULL ? ti->name : "unknown");
+    return QS_OK;
+}
+
 bool qsi_row_bytes(const qsi_type_info *ti, int64_t n, size_t *out) {
     if (n < 0 || n % ti->block != 0) {
         return false;

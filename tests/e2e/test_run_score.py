@@ -40,7 +40,8 @@ class Run(unittest.TestCase):
             data[at] = number
             with open(path, "wb") as f:
                 f.write(data)
-            for args in (("run", path, "--raw", "a"), ("score", "-m", path, "--ids", "1 2")):
+            for args in (("run", path, "--raw", "a"), ("score", "-m", path, "--ids", "1 2"),
+                         ("plan", path)):
                 rc, _, err = run(*args)
                 self.assertEqual(rc, 1, err)
                 self.assertIn(name + b" has type " + kind + b", which", err)

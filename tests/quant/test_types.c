@@ -129,7 +129,13 @@ static void refused_types_name_another(void **state) {
         assert_non_null(ti);
         assert_string_equal(qsi_type_instead(ti), cases[i].instead);
         assert_int_equal(ti->weights, cases[i].instead[0] == '\0');
+        qs_err err = {0};
+        assert_int_equal(qsi_type_runs(ti, "a.weight", &err), ti->weights ? QS_OK : QS_E_UNSUPPORTED);
+        assert_true(ti->weights || (strstr(err.text, "a.weight") && strstr(err.text, ti->name) &&
+                                    strstr(err.text, cases[i].instead)));
     }
+    assert_int_equal(qsi_type_runs(NULL, "a", NULL), QS_E_UNSUPPORTED);
+    assert_int_equal(qsi_type_runs(qsi_type_find("Q8_1"), "a", NULL), QS_E_UNSUPPORTED);
 }
 
 static void row_bytes_are_checked(void **state) {
