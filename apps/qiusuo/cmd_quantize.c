@@ -141,10 +141,10 @@ int cmd_quantize(int argc, char **argv) {
         .synopsis = "SRC DST --type T [--tensor-type PATTERN=T] [--imatrix FILE]",
         .about = "Writes a model with its weights in another type. SRC is a GGUF file, the first of "
                  "several,\nor a Hugging Face folder; norms and routers stay F32, all keys are kept. "
-                 "Scales are searched\nfor: errors count by the weights' size, or by the mean squares "
-                 "of what the model multiplies\nthem with on a text (--imatrix), kept for every expert "
-                 "of its own. Rows that do not fit a\ntype's blocks take another type, which is said. A "
-                 "run that was stopped or killed goes on when\nthe same command is given again.\n",
+                 "Scales are searched\nfor: errors count alike, or by the mean squares of what the "
+                 "model multiplies them with on a\ntext (--imatrix), kept for every expert of its own. "
+                 "Rows that do not fit a type's blocks\ntake another type, which is said. A run that "
+                 "was stopped or killed goes on when the same\ncommand is given again.\n",
         .examples = "qiusuo quantize model-f16.gguf model-q4.gguf --type Q4_K_M\n"
                     "qiusuo quantize path/to/folder model-q8.gguf --type Q8_0\n"
                     "qiusuo quantize model-f16.gguf small.gguf --type Q3_K_M --imatrix text.txt\n"
