@@ -76,8 +76,8 @@ QS_API void qs_convert_opts_init(qs_convert_opts *o, size_t size);
  * gives the same bytes; a source or options that changed start it anew (another note).
  * When dst is a folder, or ends in '/', a GGUF `src` becomes a Hugging Face folder there: safetensors,
  * config.json (last), tokenizer.json; type then F32, F16 or BF16, NULL: quantised matrices become BF16.
- * Rows that are no multiple of a type's block are stored as qs_init says. QS_E_FORMAT: tensors that
- * the model's architecture names are missing. */
+ * Rows that are no multiple of a type's block are stored as qs_init says. QS_E_FORMAT: tensors that the
+ * model's architecture names are missing; QS_E_RANGE: values that the type cannot hold. */
 QS_API qs_status qs_convert(const qs_convert_opts *o, const char *src, const char *dst, qs_err *err)
     QS_MUST_CHECK;
 

@@ -4,6 +4,8 @@
 #include "files/convert.h"
 
 #include <inttypes.h>
+#include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -28,6 +30,7 @@ typedef struct converting {
     float *values;    /* [workers, PIECE] */
     float *weights;   /* [workers, PIECE], with an importance matrix */
     int64_t weighed, unweighed; /* tensors encoded with importance, and without */
+    int64_t no_numbers; /* tensors whose source has NaN or infinity */
     uint8_t *gathered; /* [pieces of a round, PIECE floats]: the source's bytes of a round */
     uint8_t *encoded; /* [pieces of a round, PIECE floats] */
     int64_t most;     /* pieces of a round */
@@ -189,6 +192,7 @@ typedef struct round_job {
     int64_t first, n, values; /* pieces of this round; values of the tensor */
     size_t have; /* bytes gathered of the round */
     const float *importance;  /* [matrices, columns]; NULL: none */
+    atomic_bool no_numbers, lost; /* the source has values that are none; the result alone has some */
 } round_job;
 
 static int64_t piece_values(const round_job *j, int64_t piece) {
@@ -208,8 +212,25 @@ static const float *importance_of(const round_job *j, int64_t at, int64_t n, flo
     return out;
 }
 
+static bool all_numbers(const float *v, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(v[i])) return false;
+    return true;
+}
+
+/* Halves end at 65504, as values and as scales: what was encoded is looked at again. `values` are
+ * those that were, and are overwritten. */
+static void look_again(round_job *j, const uint8_t *encoded, float *values, int64_t n) {
+    if (!all_numbers(values, n)) {
+        atomic_store(&j->no_numbers, true);
+        return;
+    }
+    j->to->decode(encoded, values, n);
+    if (!all_numbers(values, n)) atomic_store(&j->lost, true);
+}
+
 static void run_round(const qsi_worker *wk, void *arg) {
-    const round_job *j = arg;
+    round_job *j = arg;
     float *values = j->x->values + (size_t)wk->index * PIECE;
     float *weights = j->x->weights != NULL ? j->x->weights + (size_t)wk->index * PIECE : NULL;
     if (wk->index == 0) qsi_ticket_reset(wk);
@@ -220,7 +241,9 @@ static void run_round(const qsi_worker *wk, void *arg) {
         QS_CHECK(qsi_row_bytes(j->from, i * PIECE, &from));
         j->from->decode(j->x->gathered + from, values, n);
         const float *w = importance_of(j, piece * PIECE, n, weights);
-        qsi_quant_fit(j->to, values, w, j->x->encoded + (size_t)i * PIECE * sizeof(float), n);
+        uint8_t *encoded = j->x->encoded + (size_t)i * PIECE * sizeof(float);
+        qsi_quant_fit(j->to, values, w, encoded, n);
+        look_again(j, encoded, values, n);
     }
 }
 
@@ -240,6 +263,9 @@ static qs_status finish_round(round_job *j, qs_err *err) {
     int64_t pieces = (j->values + PIECE - 1) / PIECE;
     j->n = pieces - j->first < x->most ? pieces - j->first : x->most;
     qsi_pool_run_alloc(x->pool, run_round, j);
+    if (atomic_load(&j->lost))
+        QS_FAIL(err, QS_E_RANGE, "tensor %s has values too large for %s: BF16 and F32 hold them",
+                j->t->name, j->to->name);
     for (int64_t i = 0; i < j->n; i++) {
         size_t out = 0;
         QS_CHECK(qsi_row_bytes(j->to, piece_values(j, j->first + i), &out));
@@ -281,6 +307,7 @@ static qs_status encode_tensor(converting *x, size_t i, qs_err *err) {
                    .to = qsi_type_get((int32_t)x->types[i]),
                    .values = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]};
     QS_TRY(qsi_msource_read(x->src, i, gather, &j, err));
+    x->no_numbers += atomic_load(&j.no_numbers);
 done:
     qsi_free(importance);
     return st;
@@ -339,6 +366,10 @@ static qs_status write_all(converting *x, const char *dst, qs_err *err) {
     if (x->o->imatrix != NULL && first == 0)
         qsi_log(QSI_LOG_NOTE, "%" PRId64 " tensors were encoded by the importance matrix, %" PRId64
                 " without: it holds nothing for them", x->weighed, x->unweighed);
+    if (x->no_numbers > 0)
+        qsi_log(QSI_LOG_WARN, "%" PRId64 " tensor%s values that are no numbers, in the source already "
+                "('qiusuo info --verify' says which)", x->no_numbers,
+                x->no_numbers == 1 ? " has" : "s have");
 done:
     return st;
 }

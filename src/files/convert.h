@@ -24,8 +24,9 @@ typedef struct qsi_convert_opts {
  * architecture does not name keep their type. QS_E_ARG: a rule for which there is no tensor;
  * QS_E_FORMAT: tensors that the architecture names are missing (of one that is not known here, what
  * there is is copied where no type changes);
- * QS_E_UNSUPPORTED: a type that is not decoded here, a file without weights; QS_E_IO: no room. Notes of
- * the log say what is stored in another type than asked for, and that a source was quantised already. */
+ * QS_E_UNSUPPORTED: a type that is not decoded here, a file without weights; QS_E_IO: no room;
+ * QS_E_RANGE: values that the type cannot hold (those that are none already are told). The log says what
+ * is stored in another type than asked for, and that a source was quantised already. */
 qs_status qsi_convert(const char *src, const char *dst, const qsi_convert_opts *o, qs_err *err)
     QS_MUST_CHECK;
 

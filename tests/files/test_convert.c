@@ -6,9 +6,11 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "files/convert.h"
 #include "files/init.h"
 #include "files/presets.h"
@@ -230,6 +232,60 @@ static void nonsense_is_refused(void **state) {
     remove(SRC);
 }
 
+static int n_warnings;
+
+static void count(void *user, qsi_log_level level, const char *text) {
+    n_warnings += level == QSI_LOG_WARN && strstr(text, "1 tensor has values that are no numbers");
+}
+
+/* Puts `value` over the last of an F32 tensor of SRC. */
+static void put_last(const char *tensor, float value) {
+    qs_err err = {0};
+    qsi_gguf *g = NULL;
+    assert_int_equal(qsi_gguf_open(&g, SRC, &err), QS_OK);
+    const qsi_gguf_tensor *t = qsi_gguf_tensor_find(g, tensor);
+    assert_non_null(t);
+    long at = (long)(t->offset + t->bytes - sizeof value);
+    qsi_gguf_close(&g);
+    FILE *f = fopen(SRC, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, at, SEEK_SET), 0);
+    assert_int_equal(fwrite(&value, sizeof value, 1, f), 1);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* What a type cannot hold is not made infinite on the quiet; what was none before is told. */
+static void values_beyond_a_type(void **state) {
+    static const struct {
+        const char *type;
+        float value;
+        bool held;
+    } cases[] = {{"F16", 65504, true},  {"F16", 1e6f, false}, {"BF16", 1e6f, true}, {"Q8_0", 1e6f, true},
+                 {"Q4_0", 1e6f, false}, {"Q4_K", 1e9f, false}};
+    const char *tensor = "blk.1.ffn_up_shexp.weight";
+    for (size_t i = 0; i < QSI_COUNT(cases); i++) {
+        qs_err err = {0};
+        make(SRC, "F32");
+        put_last(tensor, cases[i].value);
+        qs_status st = convert(SRC, DST, cases[i].type, &err);
+        if (st != (cases[i].held ? QS_OK : QS_E_RANGE)) fail_msg("%s: %s", cases[i].type, err.text);
+        assert_true(cases[i].held == qsi_path_exists(DST));
+        if (!cases[i].held)
+            assert_true(strstr(err.text, tensor) && strstr(err.text, cases[i].type));
+        remove(DST);
+        remove(DST ".part");
+        remove(DST ".part.journal");
+    }
+    qs_err err = {0};
+    put_last(tensor, INFINITY);
+    qsi_log_set(count, NULL);
+    assert_int_equal(convert(SRC, DST, "Q8_0", &err), QS_OK);
+    qsi_log_set(NULL, NULL);
+    assert_int_equal(n_warnings, 1);
+    remove(SRC);
+    remove(DST);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(quantised_as_init_does),
@@ -237,6 +293,7 @@ int main(void) {
         cmocka_unit_test(incomplete_is_refused),
         cmocka_unit_test(check_writes_nothing),
         cmocka_unit_test(nonsense_is_refused),
+        cmocka_unit_test(values_beyond_a_type),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
