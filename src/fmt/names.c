@@ -7,7 +7,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "sys/file.h"
+#include "sys/seed.h"
 
 enum { SLOTS_MIN = 64 };
 
@@ -38,9 +38,7 @@ static qs_status enlarge(qsi_names *t) {
     if (n_slots < t->n_slots) return QS_E_NOMEM;
     qsi_names_slot *slots = qsi_calloc(n_slots, sizeof *slots);
     if (slots == NULL) return QS_E_NOMEM;
-    if (t->slots == NULL) {
-        t->seed = (uint64_t)(uintptr_t)slots * 0x9e3779b97f4a7c15u ^ (uint64_t)qsi_now_ns();
-    }
+    if (t->slots == NULL) t->seed = qsi_process_seed();
     for (size_t i = 0; i < t->n_slots; i++) {
         const qsi_names_slot *s = &t->slots[i];
         if (s->name != NULL) *slot_of(slots, n_slots, s->hash, s->name) = *s;

@@ -19,6 +19,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "sys/seed.h"
 #include "tok/chat.h"
 #include "tok/vocab.h"
 
@@ -39,6 +40,7 @@ struct qsi_bpe_trainer {
     size_t n_words, cap_words;
     uint32_t *slots; /* open addressing: word + 1 */
     size_t n_slots;
+    uint64_t seed; /* of this process: which slot, never which word */
     qs_err *err; /* of the add that is running */
 };
 
@@ -71,6 +73,7 @@ typedef struct learner {
     size_t n_pairs, cap_pairs;
     uint32_t *slots; /* open addressing: pair + 1 */
     size_t n_slots;
+    uint64_t seed; /* as the trainer's */
     node *nodes;
     size_t n_nodes, cap_nodes;
     uint32_t free_node;
@@ -98,6 +101,7 @@ qs_status qsi_bpe_trainer_create(qsi_bpe_trainer **t, const char *pre, qs_err *e
     n = qsi_calloc(1, sizeof *n);
     if (n == NULL) return qsi_err_set(err, QS_E_NOMEM, "out of memory");
     memcpy(n->pre, pre, strlen(pre) + 1);
+    n->seed = qsi_process_seed();
     *t = n;
     return QS_OK;
 }
@@ -118,7 +122,7 @@ static qs_status grow_slots(qsi_bpe_trainer *t) {
     if (slots == NULL) return QS_E_NOMEM;
     for (size_t i = 0; i < t->n_words; i++) {
         const word *w = &t->words[i];
-        size_t s = (size_t)qsi_hash(t->text + w->start, w->len) & (n - 1);
+        size_t s = (size_t)qsi_hash_seed(t->text + w->start, w->len, t->seed) & (n - 1);
         while (slots[s] != 0) s = (s + 1) & (n - 1);
         slots[s] = (uint32_t)i + 1;
     }
@@ -134,7 +138,7 @@ static qs_status count_chunk(qsi_bpe_trainer *t, const char *p, size_t n) {
     word *w;
     if (n < 2) return QS_OK;
     if (t->n_words * 3 >= t->n_slots * 2) QS_TRY(grow_slots(t));
-    s = (size_t)qsi_hash(p, n) & (t->n_slots - 1);
+    s = (size_t)qsi_hash_seed(p, n, t->seed) & (t->n_slots - 1);
     for (; t->slots[s] != 0; s = (s + 1) & (t->n_slots - 1)) {
         w = &t->words[t->slots[s] - 1];
         if (w->len == n && memcmp(t->text + w->start, p, n) == 0) {
@@ -186,8 +190,8 @@ static uint64_t pair_key(uint32_t left, uint32_t right) {
 }
 
 static size_t pair_slot(const learner *l, uint64_t key) {
-    uint64_t h = key * UINT64_C(0x9E3779B97F4A7C15);
-    return (size_t)(h ^ h >> 29) & (l->n_slots - 1);
+    uint64_t h = qsi_hash_seed(&key, sizeof key, l->seed);
+    return (size_t)h & (l->n_slots - 1);
 }
 
 static qs_status grow_pairs(learner *l) {
@@ -581,7 +585,7 @@ qs_status qsi_bpe_trainer_finish(qsi_bpe_trainer *t, int32_t n_vocab,
                                  int (*progress)(void *user, int64_t done, int64_t of), void *user,
                                  qsi_vocab **out, qs_err *err) {
     qs_status st = QS_OK;
-    learner l = {.free_node = NONE};
+    learner l = {.free_node = NONE, .seed = t->seed};
     if (n_vocab < 256 + N_SPECIAL || n_vocab > QSI_VOCAB_MAX)
         QS_FAIL(err, QS_E_RANGE, "a vocabulary of %d tokens: choose %d to %d", (int)n_vocab,
                 256 + N_SPECIAL, QSI_VOCAB_MAX);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "sys/seed.h"
 #include "tok/vocab.h"
 
 #define QUOTE_MAX 48 /* bytes of a token shown in a message */
@@ -52,7 +53,7 @@ static int quote_len(qsi_slice s) {
 /* ---- hash tables over slices ---- */
 
 static uint32_t slot_of(const qsi_vocab *v, const char *p, size_t n) {
-    return (uint32_t)qsi_hash(p, n) & v->hash_mask;
+    return (uint32_t)qsi_hash_seed(p, n, v->seed) & v->hash_mask;
 }
 
 /* Slot that holds the id of that string in `strings`, or the empty slot where it belongs. */
@@ -99,6 +100,13 @@ done:
     return st;
 }
 
+/* By how much a 64-bit hash is shifted to be one of n places; n is a power of two, not 1. */
+static int shift_for(size_t n) {
+    int shift = 64;
+    for (; n > 1; n /= 2) shift--;
+    return shift;
+}
+
 static qs_status alloc_tables(qsi_vocab *v, const qsi_vocab_spec *s) {
     size_t n = (size_t)s->n_tokens, slots = 64, merge_slots = 64, bits = 64;
     size_t blob = 0;
@@ -108,7 +116,9 @@ static qs_status alloc_tables(qsi_vocab *v, const qsi_vocab_spec *s) {
     while (slots < 2 * n) slots *= 2;
     while (merge_slots < 2 * (size_t)s->n_merges) merge_slots *= 2;
     while (bits < 8 * (size_t)s->n_merges) bits *= 2;
-    v->merge_bit_mask = (uint32_t)bits - 1;
+    v->seed = qsi_process_seed();
+    v->merge_bit_shift = shift_for(bits);
+    v->merge_shift = shift_for(merge_slots);
     v->merge_bits = qsi_arena_calloc(a, bits / 64, sizeof *v->merge_bits);
     v->n = (int32_t)n;
     v->n_merges = s->n_merges;
@@ -221,8 +231,9 @@ static qs_status add_merge(qsi_vocab *v, int64_t rank, qsi_slice l, qsi_slice r,
                            qs_err *err) {
     qs_status st = QS_OK;
     int32_t left = find_bpe(v, l.p, l.n), right = find_bpe(v, r.p, r.n), made;
-    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right, h = qsi_merge_hash(key);
-    uint32_t i, bit = (uint32_t)(h >> 20) & v->merge_bit_mask;
+    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right, h = qsi_merge_hash(v, key);
+    uint64_t bit = h >> v->merge_bit_shift;
+    uint32_t i;
     if (left < 0 || right < 0)
         QS_FAIL(err, QS_E_FORMAT, "merge %lld names '%.*s', which is no token", (long long)rank,
                 QUOTED(left < 0 ? l : r));
@@ -233,7 +244,7 @@ static qs_status add_merge(qsi_vocab *v, int64_t rank, qsi_slice l, qsi_slice r,
     if (made < 0)
         QS_FAIL(err, QS_E_FORMAT, "merge %lld ('%.*s' and '%.*s') makes no token", (long long)rank,
                 QUOTED(l), QUOTED(r));
-    for (i = (uint32_t)h & v->merge_mask; v->merges[i].key != UINT64_MAX;
+    for (i = (uint32_t)(h >> v->merge_shift); v->merges[i].key != UINT64_MAX;
          i = (i + 1) & v->merge_mask)
         if (v->merges[i].key == key)
             QS_FAIL(err, QS_E_FORMAT, "merges %u and %lld are the same ('%.*s' and '%.*s')",
@@ -310,7 +321,8 @@ done:
     return st;
 }
 
-/* Everything that decides ids: pre-tokenizer, tokens with types, merges, special ids. */
+/* Everything that decides ids: pre-tokenizer, tokens with types, merges, special ids. Files keep it: it
+ * knows nothing of this process's seed. */
 static uint64_t hash_vocab(const qsi_vocab *v) {
     int32_t ids[6] = {v->n, v->bos, v->eos, v->pad, v->add_bos, v->add_eos};
     uint64_t h = qsi_hash(v->pre, strlen(v->pre));

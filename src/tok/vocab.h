@@ -55,12 +55,14 @@ struct qsi_vocab {
     uint8_t *type, *flags;
     uint32_t *by_text, *by_bytes; /* open addressing: id + 1, 0 empty */
     uint32_t hash_mask;
+    uint64_t seed;        /* of the tables: of this process, not of the vocabulary */
     int32_t byte_id[256]; /* -1: the vocabulary lacks this byte */
     qsi_merge *merges;    /* open addressing */
     uint32_t merge_mask;
+    int merge_shift;      /* what is left of a hash is a slot of them ... */
     uint64_t *merge_bits; /* filter: a key whose bit is 0 is no merge. Most lookups end here, and the
                              filter stays in the cache where the table does not */
-    uint32_t merge_bit_mask;
+    int merge_bit_shift;  /* ... and a bit of the filter */
     uint32_t *byte_rank;  /* rank of the merge of two bytes at [first << 8 | second], or UINT32_MAX */
     uint64_t *merge_list; /* keys by rank */
     int64_t n_merges;
@@ -97,17 +99,16 @@ bool qsi_pretok_whole(const char *pre);
 /* "left right" -> both; false when it is not two words with one space between them. */
 bool qsi_split_merge(qsi_slice s, qsi_slice *left, qsi_slice *right);
 
-static inline uint64_t qsi_merge_hash(uint64_t key) {
-    uint64_t h = key * UINT64_C(0x9E3779B97F4A7C15);
-    return h ^ h >> 32;
-}
+/* The high bits of a product with an odd number that nobody else knows: of two keys, whoever chose
+ * them, few such numbers make the same slot (multiply-shift hashing, Dietzfelbinger et al. 1997). */
+static inline uint64_t qsi_merge_hash(const qsi_vocab *v, uint64_t key) { return key * (v->seed | 1); }
 
 /* The merge of two tokens, or NULL. */
 static inline const qsi_merge *qsi_merge_find(const qsi_vocab *v, int32_t left, int32_t right) {
-    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right, h = qsi_merge_hash(key);
-    uint32_t bit = (uint32_t)(h >> 20) & v->merge_bit_mask;
+    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right, h = qsi_merge_hash(v, key);
+    uint64_t bit = h >> v->merge_bit_shift;
     if (!(v->merge_bits[bit >> 6] >> (bit & 63) & 1)) return NULL;
-    for (uint32_t i = (uint32_t)h & v->merge_mask;; i = (i + 1) & v->merge_mask) {
+    for (uint32_t i = (uint32_t)(h >> v->merge_shift);; i = (i + 1) & v->merge_mask) {
         const qsi_merge *m = &v->merges[i];
         if (m->key == key) return m;
         if (m->key == UINT64_MAX) return NULL;

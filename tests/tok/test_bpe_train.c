@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "sys/seed.h"
 #include "tok/vocab.h"
 #include "tok_golden.h"
 
@@ -112,6 +113,39 @@ static void gives_the_same_vocabulary_twice(void **state) {
     qsi_vocab_free(c);
 }
 
+/* Where things lie in the tables of a process, and nothing else, is the process's own. */
+static void the_seed_moves_tables_alone(void **state) {
+    static const uint64_t seeds[] = {0x123456789abcdef1, 3, UINT64_MAX, 0x8000000000000000};
+    static char text[60000], other[20000];
+    size_t n = random_text(text, sizeof text, 9), n_other = random_text(other, sizeof other, 10);
+    qsi_vocab *first = NULL;
+    qsi_ids want = {0};
+    for (size_t i = 0; i < QSI_COUNT(seeds); i++) {
+        qsi_ids ids = {0};
+        qsi_process_seed_set(seeds[i]);
+        qsi_vocab *v = learn(text, n, 500);
+        assert_int_equal(qsi_encode(v, other, n_other, QSI_ENC_BOS, &ids, NULL), QS_OK);
+        if (i == 0) {
+            first = v;
+            want = ids;
+            continue;
+        }
+        assert_true(qsi_vocab_hash(v) == qsi_vocab_hash(first));
+        assert_int_equal(ids.len, want.len);
+        assert_memory_equal(ids.data, want.data, want.len * sizeof *want.data);
+        assert_memory_equal(v->merge_list, first->merge_list, (size_t)v->n_merges * 8);
+        assert_int_equal(v->hash_mask, first->hash_mask);
+        assert_memory_not_equal(v->by_text, first->by_text, ((size_t)v->hash_mask + 1) * 4);
+        assert_memory_not_equal(v->by_bytes, first->by_bytes, ((size_t)v->hash_mask + 1) * 4);
+        assert_memory_not_equal(v->merges, first->merges,
+                                ((size_t)v->merge_mask + 1) * sizeof *v->merges);
+        qsi_ids_release(&ids);
+        qsi_vocab_free(v);
+    }
+    qsi_ids_release(&want);
+    qsi_vocab_free(first);
+}
+
 static void splits_long_pieces(void **state) {
     static char text[200000];
     qsi_vocab *v;
@@ -211,6 +245,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(merges_runs),
         cmocka_unit_test(keeps_characters_together),
         cmocka_unit_test(gives_the_same_vocabulary_twice),
+        cmocka_unit_test(the_seed_moves_tables_alone),
         cmocka_unit_test(splits_long_pieces),
         cmocka_unit_test(can_be_cancelled_and_refused),
         cmocka_unit_test(survives_want_of_memory),
