@@ -4,8 +4,9 @@
 
 #include <string.h>
 
-#include "fmt/json.h"
 #include "sys/file.h"
+#include "sys/mapguard.h"
+#include "tok/chat.h"
 
 #define JSON_MAX ((size_t)256 << 20)
 
@@ -20,21 +21,28 @@ done:
     return st;
 }
 
-/* chat_template.jinja of the folder in the place of v's template. */
+/* chat_template.jinja of the folder in the place of v's template. One that is too long to be read for
+ * what it is comes with a byte more than can be: no template is known then, and text can be continued
+ * all the same. */
 static qs_status take_template(qsi_vocab **v, const char *folder, qs_err *err) {
     qs_status st = QS_OK;
-    qsi_str path = {0}, text = {0};
+    qsi_str path = {0};
+    qsi_map text = {.fd = -1};
     qsi_vocab *with = NULL;
     if (qsi_path_join(&path, folder, "chat_template.jinja") != QS_OK)
         QS_FAIL(err, QS_E_NOMEM, "out of memory reading '%s'", folder);
     if (!qsi_path_exists(path.data)) goto done;
-    QS_TRY(qsi_file_read(path.data, QSI_JSON_SMALL_BYTES, &text, err));
-    QS_TRY(qsi_vocab_with_template(&with, *v, (qsi_slice){text.data, text.len}, err));
+    QS_TRY(qsi_map_open(&text, path.data, err));
+    size_t n = text.size <= QSI_JINJA_MAX ? text.size : QSI_JINJA_MAX + 1;
+    QS_TRY(qsi_vocab_with_template(&with, *v, (qsi_slice){(const char *)text.data, n}, err));
+    QS_TRY(qsi_map_intact(text.data, err));
     qsi_vocab_free(*v);
     *v = with;
+    with = NULL;
 done:
+    qsi_vocab_free(with);
+    qsi_map_close(&text);
     qsi_str_release(&path);
-    qsi_str_release(&text);
     return st;
 }
 

@@ -41,6 +41,8 @@ typedef struct qsi_chat_template qsi_chat_template;
  * listing the known names. */
 qs_status qsi_chat_find(const qsi_chat_template **t, const qsi_vocab *v, const char *arch,
                         bool *guessed, qs_err *err) QS_MUST_CHECK;
+/* Longer texts are not read; the published ones have a few thousand bytes. */
+#define QSI_JINJA_MAX ((size_t)1 << 20)
 /* The template that a Jinja text is, or NULL. */
 const qsi_chat_template *qsi_chat_of_jinja(qsi_slice jinja);
 qs_status qsi_chat_by_name(const qsi_chat_template **t, const char *name, qs_err *err)

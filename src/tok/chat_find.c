@@ -15,7 +15,6 @@
 #include "base/hash.h"
 #include "tok/chat_table.h"
 
-#define MAX_JINJA ((size_t)1 << 20)
 
 /* Other names under which people know them. */
 static const struct {
@@ -372,7 +371,7 @@ const qsi_chat_template *qsi_chat_of_jinja(qsi_slice jinja) {
     uint64_t hash = qsi_hash(jinja.p, jinja.n);
     for (size_t i = 0; i < QSI_COUNT(known); i++)
         if (known[i].hash == hash) return by_name(known[i].name);
-    if (jinja.n == 0 || jinja.n > MAX_JINJA) return NULL;
+    if (jinja.n == 0 || jinja.n > QSI_JINJA_MAX) return NULL;
     reader r = {.p = jinja.p, .end = jinja.p + jinja.n};
     read_jinja(&r);
     const char *name = r.failed ? NULL : name_of(&r.t);
@@ -410,6 +409,11 @@ qs_status qsi_chat_find(const qsi_chat_template **t, const qsi_vocab *v, const c
     const qsi_chat_template *found =
         v->chat_template.n > 0 ? qsi_chat_of_jinja(v->chat_template) : guess(v, arch);
     list_names(names, sizeof names);
+    if (found == NULL && v->chat_template.n > QSI_JINJA_MAX)
+        return qsi_err_set(err, QS_E_UNSUPPORTED,
+                           "the file's chat template is not known: it is longer than %zu bytes; name one "
+                           "that fits (--chat-template), or continue text (run --raw). Known: %s",
+                           QSI_JINJA_MAX, names);
     if (found == NULL && v->chat_template.n > 0)
         return qsi_err_set(err, QS_E_UNSUPPORTED,
                            "the file's chat template is not known; name one that fits "

@@ -440,6 +440,7 @@ def template_cases():
     yield one("brackets", "{{ x" + "(" * 900000 + " }}")
     yield one("literals", "{{ " + "'a' + " * 140000 + "'b' }}")
     yield one("nothing", "\0\1\2\x7f")
+    yield one("too_long", "{#" + "x" * ((1 << 20) + 1 - 4 - len(turns.encode())) + "#}" + turns)
     yield one("foreign_roles", "<|im_start|>user\n{{ messages[0]['content'] }}<|im_end|>\n")
     yield one("almost_known", turns.replace(user, user + "{{ x }}") + assistant)
 

@@ -19,6 +19,7 @@
 #include "files/presets.h"
 #include "model/model.h"
 #include "sys/file.h"
+#include "tok/chat.h"
 #include "tok/tok.h"
 
 #define FOLDER "test_open_model.tmp"
@@ -325,6 +326,39 @@ static void the_template_may_be_a_file(void **state) {
         qsi_gguf_close(&g);
     }
     remove(FOLDER "/tokenizer_config.json");
+    remove(FOLDER "/chat_template.jinja");
+    clean();
+}
+
+/* Up to the limit a template is what its words say, beyond it nobody's; the folder opens. */
+static void a_template_file_has_a_limit(void **state) {
+    static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    static char text[QSI_JINJA_MAX + 100];
+    const qsi_chat_template *llm = NULL, *t = NULL;
+    qs_err err = {0};
+    clean();
+    assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
+    for (size_t k = 0; k < QSI_COUNT(files); k++) put_changed(files[k], NULL, NULL);
+    assert_int_equal(qsi_chat_by_name(&llm, "deepseek-llm", &err), QS_OK);
+    const char *jinja = qsi_chat_jinja(llm);
+    for (size_t over = 0; over <= 90; over += over == 0 ? 1 : 89) {
+        bool guessed = false;
+        qsi_gguf *g = NULL;
+        qsi_vocab *v = NULL;
+        size_t n = QSI_JINJA_MAX + over;
+        memset(text, 'x', n);
+        memcpy(text, "{#", 2);
+        memcpy(text + n - strlen(jinja) - 2, "#}", 2);
+        memcpy(text + n - strlen(jinja), jinja, strlen(jinja));
+        put_file("chat_template.jinja", text, n);
+        if (qsi_files_open_model(FOLDER, &g, &err) != QS_OK) fail_msg("%s", err.text);
+        assert_int_equal(qsi_vocab_load_gguf(&v, g, &err), QS_OK);
+        qs_status st = qsi_chat_find(&t, v, "llama", &guessed, &err);
+        if (over == 0) assert_true(st == QS_OK && t == llm && !guessed);
+        else assert_true(st == QS_E_UNSUPPORTED && strstr(err.text, "longer than 1048576 bytes"));
+        qsi_vocab_free(v);
+        qsi_gguf_close(&g);
+    }
     remove(FOLDER "/chat_template.jinja");
     clean();
 }
@@ -666,6 +700,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(tensors_take_their_places),
         cmocka_unit_test(contradictions_are_refused),
         cmocka_unit_test(the_template_may_be_a_file),
+        cmocka_unit_test(a_template_file_has_a_limit),
         cmocka_unit_test(a_conversion_can_be_cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
