@@ -476,6 +476,10 @@ int cmd_chat(int argc, char **argv) {
         if (known != QS_OK) return qsa_fail(known, &err);
     }
     rc = qsa_open(&model, &c.m, &c.s);
+    if (rc == QSA_GO) { /* and whether the file's own is known, before anybody types */
+        qs_status known = qs_chat_check(c.m, &err);
+        if (known != QS_OK) rc = qsa_fail(known, &err);
+    }
     if (rc == QSA_GO && tools != NULL) rc = take_tools(c.s, tools);
     if (rc == QSA_GO) rc = qsa_gen_opts(&cmd, &gen, c.m, &c.o);
     if (rc == QSA_GO) {

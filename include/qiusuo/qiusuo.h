@@ -290,6 +290,9 @@ typedef struct qs_call {
 
 /* QS_E_UNSUPPORTED when there is no chat template of that name; the message lists those there are. */
 QS_API qs_status qs_chat_template_check(const char *name, qs_err *err) QS_MUST_CHECK;
+/* QS_E_UNSUPPORTED when no chat template is known for the model: the message says why and lists those
+ * there are. Text can be continued all the same. */
+QS_API qs_status qs_chat_check(const qs_model *m, qs_err *err) QS_MUST_CHECK;
 /* The functions that may be called, from now on: a JSON array of {"name", "description",
  * "parameters"}, or of {"type": "function", "function": {...}} as OpenAI's clients send them. n 0:
  * none. A template that knows no tools gets them described in the system text. QS_E_FORMAT. */

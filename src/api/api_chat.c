@@ -160,6 +160,12 @@ qs_status qs_chat_template_check(const char *name, qs_err *err) {
     return qsi_chat_by_name(&t, name, err);
 }
 
+qs_status qs_chat_check(const qs_model *m, qs_err *err) {
+    if (m->chat != NULL) return QS_OK;
+    if (err != NULL) *err = m->chat_err;
+    return QS_E_UNSUPPORTED;
+}
+
 static qs_status read_tool(const qsi_json *j, qsi_str *out, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_json *function = qsi_json_get(j, "function");
@@ -333,11 +339,7 @@ qs_status qs_chat_answer(qs_session *s, const qs_gen_opts *opts, qs_gen_stats *s
     atomic_store(&s->cancel, 0);
     qs_gen_opts_init(&o, sizeof o, m);
     qsi_api_opts(&o, sizeof o, opts);
-    if (!m->chat) {
-        if (err) *err = m->chat_err;
-        st = QS_E_UNSUPPORTED;
-        goto done;
-    }
+    QS_TRY(qs_chat_check(m, err));
     if ((uint32_t)o.think > QS_THINK_OFF) QS_FAIL(err, QS_E_ARG, "unknown way of thinking: %d", o.think);
     qsi_api_tell_template(m);
     QS_TRY(look(s, &v, err));

@@ -156,10 +156,7 @@ static qs_status find_chat(qs_session *s, int32_t how, const qsi_chat_template *
     bool own = m->chat && !m->guessed_template;
     if ((uint32_t)how > QS_EVAL_CHAT_OFF) QS_FAIL(err, QS_E_ARG, "unknown way of asking: %d", (int)how);
     *chat = how == QS_EVAL_CHAT_ON || (how == QS_EVAL_CHAT_AUTO && own) ? m->chat : NULL;
-    if (how == QS_EVAL_CHAT_ON && m->chat == NULL) {
-        if (err) *err = m->chat_err;
-        st = QS_E_UNSUPPORTED;
-    }
+    if (how == QS_EVAL_CHAT_ON) QS_TRY(qs_chat_check(m, err));
     if (*chat) qsi_api_tell_template(m);
 done:
     return st;
@@ -186,6 +183,8 @@ qs_status qs_eval_task(qs_session *s, const qs_eval_task_opts *opts, qs_eval_tas
         QS_FAIL(err, QS_E_ARG, "answers of %lld tokens, thinking %d: no such thing",
                 (long long)o.max_tokens, (int)o.think);
     QS_TRY(find_chat(s, o.chat, &in.chat, err));
+    in.lost_template = o.chat == QS_EVAL_CHAT_AUTO && s->model->chat == NULL &&
+                       qsi_vocab_chat_template(s->model->tok.vocab).n > 0;
     if (o.think != QS_THINK_AUTO && in.chat == NULL)
         QS_FAIL(err, QS_E_ARG, "the questions are asked as texts to be continued, in which there is no "
                 "reasoning to turn on or off: leave --think out, or ask in a conversation (--chat on)");

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "fmt/json.h"
 #include "measure/task_answer.h"
 #include "measure/task_choice.h"
@@ -521,6 +522,9 @@ static qs_status prepare(run *r, qs_err *err) {
         r->stops[r->n_stops] = stops[r->n_stops];
         r->n_stops++;
     }
+    if (o->lost_template)
+        qsi_log(QSI_LOG_NOTE, "the model's chat template is not known: questions are asked as texts to be "
+                "continued (--chat-template names one that fits)");
     r->max_tokens = o->max_tokens > 0 ? o->max_tokens : r->task == QSI_TASK_HUMANEVAL ? 1024 : 512;
     if (r->task == QSI_TASK_HUMANEVAL) QS_TRY(check_python(r, err));
     QS_TRY(qsi_answerer_init(&r->answerer, r->engine, r->vocab, o->chat, o->think, r->max_tokens,

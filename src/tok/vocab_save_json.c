@@ -2,6 +2,7 @@
  * vocabulary, the others its added tokens (control tokens are special). Source: deepseek-facts 4.3. */
 #include <string.h>
 
+#include "base/log.h"
 #include "tok/vocab.h"
 
 /* "[PAD123]": what qsi_vocab_padded adds. */
@@ -128,6 +129,11 @@ done:
     return st;
 }
 
+/* JSON texts are UTF-8, and ours (fmt/json.h) hold no NUL. */
+static bool json_can_hold(qsi_slice s) {
+    return s.n == 0 || (qsi_utf8_valid(s.p, s.n, NULL) && memchr(s.p, 0, s.n) == NULL);
+}
+
 static qs_status put_config(const qsi_vocab *v, qsi_str *out) {
     qs_status st = QS_OK;
     QS_TRY(qsi_str_printf(out, "{\"add_bos_token\":%s,\n\"add_eos_token\":%s",
@@ -135,7 +141,10 @@ static qs_status put_config(const qsi_vocab *v, qsi_str *out) {
     QS_TRY(put_token(v, "bos_token", v->bos, out));
     QS_TRY(put_token(v, "eos_token", v->eos, out));
     QS_TRY(put_token(v, "pad_token", v->pad, out));
-    if (v->chat_template.n > 0) {
+    bool is_text = json_can_hold(v->chat_template);
+    if (!is_text)
+        qsi_log(QSI_LOG_NOTE, "the chat template is no UTF-8 text: tokenizer_config.json goes without it");
+    if (is_text && v->chat_template.n > 0) {
         QS_TRY(qsi_str_puts(out, ",\n\"chat_template\":"));
         QS_TRY(qsi_str_json(out, v->chat_template.p, v->chat_template.n));
     }
