@@ -523,8 +523,8 @@ static qs_status prepare(run *r, qs_err *err) {
         r->n_stops++;
     }
     if (o->lost_template)
-        qsi_log(QSI_LOG_NOTE, "the model's chat template is not known: questions are asked as texts to be "
-                "continued (--chat-template names one that fits)");
+        qsi_log(QSI_LOG_NOTE, "the model's chat template is not known: questions are asked as texts to "
+                "be continued (--chat-template names one that fits)");
     r->max_tokens = o->max_tokens > 0 ? o->max_tokens : r->task == QSI_TASK_HUMANEVAL ? 1024 : 512;
     if (r->task == QSI_TASK_HUMANEVAL) QS_TRY(check_python(r, err));
     QS_TRY(qsi_answerer_init(&r->answerer, r->engine, r->vocab, o->chat, o->think, r->max_tokens,

@@ -31,7 +31,7 @@ typedef struct qsi_task_opts {
     int64_t limit;               /* items of each file, the first ones; 0: all */
     /* of generated answers */
     const qsi_chat_template *chat; /* asked in a conversation; NULL: prompts are continued */
-    bool lost_template;            /* ... though the model has a template, which is not known: it is said */
+    bool lost_template; /* ... though the model has a template: it is not known, and a note says so */
     qsi_think think;
     int64_t max_tokens;          /* of an answer; 0: 512 for gsm8k, 1024 for humaneval */
     const char *const *stops;    /* strings that end one */

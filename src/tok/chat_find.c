@@ -411,8 +411,8 @@ qs_status qsi_chat_find(const qsi_chat_template **t, const qsi_vocab *v, const c
     list_names(names, sizeof names);
     if (found == NULL && v->chat_template.n > QSI_JINJA_MAX)
         return qsi_err_set(err, QS_E_UNSUPPORTED,
-                           "the file's chat template is not known: it is longer than %zu bytes; name one "
-                           "that fits (--chat-template), or continue text (run --raw). Known: %s",
+                           "the file's chat template is not known: it is longer than %zu bytes; name "
+                           "one that fits (--chat-template), or continue text (run --raw). Known: %s",
                            QSI_JINJA_MAX, names);
     if (found == NULL && v->chat_template.n > 0)
         return qsi_err_set(err, QS_E_UNSUPPORTED,

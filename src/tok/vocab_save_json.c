@@ -143,7 +143,7 @@ static qs_status put_config(const qsi_vocab *v, qsi_str *out) {
     QS_TRY(put_token(v, "pad_token", v->pad, out));
     bool is_text = json_can_hold(v->chat_template);
     if (!is_text)
-        qsi_log(QSI_LOG_NOTE, "the chat template is no UTF-8 text: tokenizer_config.json goes without it");
+        qsi_log(QSI_LOG_NOTE, "the chat template is no UTF-8 text: tokenizer_config.json lacks it");
     if (is_text && v->chat_template.n > 0) {
         QS_TRY(qsi_str_puts(out, ",\n\"chat_template\":"));
         QS_TRY(qsi_str_json(out, v->chat_template.p, v->chat_template.n));
