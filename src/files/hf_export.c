@@ -6,6 +6,7 @@
 #include "files/hf_export.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -145,6 +146,10 @@ static void deal_out(exporting *x) {
 
 static qs_status put_row(exporting *x, qsi_writer *w, const entry *e, const float *row, qs_err *err) {
     const qsi_type_info *to = qsi_type_get((int32_t)e->type);
+    for (int64_t i = 0; e->type == QSI_F16 && i < e->cols; i++) /* from 65520 on halves are infinite */
+        if (isfinite(row[i]) && fabsf(row[i]) >= 65520)
+            return qsi_err_set(err, QS_E_RANGE, "tensor %s has values too large for F16: BF16 and F32 "
+                               "hold them", e->name);
     to->encode(row, x->out, e->cols);
     return qsi_writer_write(w, x->out, (size_t)e->cols * (size_t)to->bytes, err);
 }

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "files/convert.h"
+#include "files/hf_export.h"
 #include "files/init.h"
 #include "files/presets.h"
 #include "sys/file.h"
@@ -277,6 +278,16 @@ static void values_beyond_a_type(void **state) {
         remove(DST ".part.journal");
     }
     qs_err err = {0};
+    put_last(tensor, -65520);
+    qsi_gguf *g = NULL;
+    qsi_hf_export_opts o = {.type = QSI_F16};
+    assert_int_equal(qsi_gguf_open(&g, SRC, &err), QS_OK);
+    assert_int_equal(qsi_hf_export(g, "test_convert.tmp.d", &o, &err), QS_E_RANGE);
+    assert_non_null(strstr(err.text, "too large for F16"));
+    qsi_gguf_close(&g);
+    remove("test_convert.tmp.d/model.safetensors.part");
+    remove("test_convert.tmp.d/model.safetensors.part.journal");
+    assert_int_equal(remove("test_convert.tmp.d"), 0);
     put_last(tensor, INFINITY);
     qsi_log_set(count, NULL);
     assert_int_equal(convert(SRC, DST, "Q8_0", &err), QS_OK);
