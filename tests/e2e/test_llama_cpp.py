@@ -61,10 +61,10 @@ class LlamaCpp(unittest.TestCase):
         return lines
 
     def test_every_type_dense(self):
-        self.assertEqual(len(self.check("--presets", "dense-tiny")), 19)
+        self.assertEqual(len(self.check("--presets", "dense-tiny")), 20)
 
     def test_every_type_moe(self):
-        self.assertEqual(len(self.check("--presets", "moe-tiny")), 19)
+        self.assertEqual(len(self.check("--presets", "moe-tiny")), 20)
 
     def test_latent_attention(self):
         lines = self.check("--presets", "deepseek-v2-lite-tiny,deepseek-v3-tiny")
