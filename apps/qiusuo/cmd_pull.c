@@ -27,7 +27,7 @@ static int on_progress(void *user, const char *what, uint64_t done, uint64_t of)
 }
 
 /* First line of a file that only its owner may read. */
-static bool read_token(const char *path, char *token) {
+static bool read_token(const char *path, char token[TOKEN_MAX]) {
     struct stat sb;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &sb) != 0) {
@@ -35,10 +35,14 @@ static bool read_token(const char *path, char *token) {
         if (fd >= 0) close(fd);
         return false;
     }
-    ssize_t n = read(fd, token, TOKEN_MAX - 1);
+    ssize_t n = read(fd, token, TOKEN_MAX);
     close(fd);
     if ((sb.st_mode & 077) != 0) {
         qsa_say("others may read the token file '%s': chmod 600 it first", path);
+        return false;
+    }
+    if (n == TOKEN_MAX) {
+        qsa_say("the token file '%s' holds more than a token", path);
         return false;
     }
     token[n > 0 ? n : 0] = '\0';

@@ -17,13 +17,13 @@ typedef struct qs_hub_opts {
     size_t size;        /* set by init */
     const char *store;  /* the store's folder; needed */
     const char *base;   /* of a hub with the Hugging Face API; NULL: https://huggingface.co */
-    const char *token;  /* NULL: none. Sent to the hub's host only, never shown */
+    const char *token;  /* NULL: none. Printable ASCII; sent to base's host only, never shown */
     int32_t parallel;   /* connections at a time; 0: a default */
     int32_t stall_s;    /* a connection without a byte for so long is dropped; 0: a default */
     int32_t tries;      /* failures in a row without progress before giving up; 0: a default */
     int32_t again;      /* non-zero: fetch also what is there */
-    /* Called now and then with what is done ("fetching", "checking") and bytes done and of all; a
-     * return other than 0 cancels. May be NULL. */
+    /* Called now and then with what is done ("fetching", "checking") and bytes done and of all (0 and
+     * 0 while the hub is asked what it has); a return other than 0 cancels. May be NULL. */
     int (*progress)(void *user, const char *what, uint64_t done, uint64_t of);
     void *user;
 } qs_hub_opts;

@@ -24,15 +24,27 @@ struct qsi_http {
     CURLM *multi;
     char *token;
     int stall_s, tries, parallel;
+    int (*waiting)(void *user);
+    void *user;
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static CURLcode global_rc;
 static void global_init(void) { global_rc = curl_global_init(CURL_GLOBAL_DEFAULT); }
 
+/* It becomes part of a header: a line end in it would begin another one. */
+static bool token_ok(const char *token) {
+    for (; *token != '\0'; token++)
+        if (*token <= ' ' || *token > '~') return false;
+    return true;
+}
+
 qs_status qsi_http_create(qsi_http **out, const qsi_http_opts *o, qs_err *err) {
     qs_status st = QS_OK;
     qsi_http *h = qsi_calloc(1, sizeof *h);
+    if (o->token != NULL && !token_ok(o->token))
+        QS_FAIL(err, QS_E_ARG, "the access token holds a space, a line end or a letter that no token "
+                "has; look at HF_TOKEN or the token file (it is not shown here)");
     pthread_once(&once, global_init);
     if (h == NULL || global_rc != CURLE_OK) QS_FAIL(err, QS_E_NOMEM, "libcurl cannot start");
     h->multi = curl_multi_init();
@@ -42,6 +54,8 @@ qs_status qsi_http_create(qsi_http **out, const qsi_http_opts *o, qs_err *err) {
     h->stall_s = o->stall_s > 0 ? o->stall_s : STALL_S;
     h->tries = o->tries > 0 ? o->tries : TRIES;
     h->parallel = o->parallel > 0 ? o->parallel : PARALLEL;
+    h->waiting = o->waiting;
+    h->user = o->user;
     *out = h;
     h = NULL;
 done:
@@ -87,6 +101,19 @@ static CURL *new_easy(const qsi_http *h, const char *url) {
 
 static qs_status no_handle(qs_err *err) {
     return qsi_err_set(err, QS_E_NOMEM, "libcurl has no handle (out of memory?)");
+}
+
+/* Bytes of url before '?' or '#': what may be shown. */
+static int shown(const char *url) { return (int)strcspn(url, "?#"); }
+
+/* No answer at all. */
+static qs_status no_answer(CURLcode rc, const char *url, qs_err *err) {
+    if (rc == CURLE_ABORTED_BY_CALLBACK) return qsi_err_set(err, QS_E_CANCELLED, "cancelled");
+    bool unreachable = rc == CURLE_COULDNT_CONNECT || rc == CURLE_COULDNT_RESOLVE_HOST ||
+                       rc == CURLE_COULDNT_RESOLVE_PROXY;
+    return qsi_err_set(err, QS_E_IO, "%.*s: %s%s", shown(url), url, curl_easy_strerror(rc),
+                       unreachable ? "; is there a network? Models that 'qiusuo list' shows run without"
+                                   : "");
 }
 
 /* A final answer other than success. */
@@ -153,20 +180,32 @@ static size_t take_text_header(char *p, size_t size, size_t n, void *user) {
     return n;
 }
 
-static void sleep_ns(int64_t ns) {
-    const struct timespec t = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
-    (void)nanosleep(&t, NULL);
+static bool cancelled(const qsi_http *h) { return h->waiting != NULL && h->waiting(h->user) != 0; }
+
+static int on_wait(void *user, curl_off_t n_down, curl_off_t down, curl_off_t n_up, curl_off_t up) {
+    return cancelled(user);
+}
+
+/* false: cancelled meanwhile. */
+static bool sleep_ns(const qsi_http *h, int64_t ns) {
+    const struct timespec slice = {0, (long)POLL_MS * 1000000};
+    for (int64_t end = qsi_now_ns() + ns; qsi_now_ns() < end; (void)nanosleep(&slice, NULL))
+        if (cancelled(h)) return false;
+    return true;
 }
 
 /* Performs e, again after failures that may pass. */
 static CURLcode perform(const qsi_http *h, CURL *e, qsi_str *body, long *code) {
+    curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, on_wait);
+    curl_easy_setopt(e, CURLOPT_XFERINFODATA, (void *)h);
+    curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L);
     for (int failures = 0;; failures++) {
         if (body != NULL) qsi_str_clear(body);
         *code = 0;
         CURLcode rc = curl_easy_perform(e);
         curl_easy_getinfo(e, CURLINFO_RESPONSE_CODE, code);
         if (!worth_a_retry(rc, *code) || failures + 1 >= h->tries) return rc;
-        sleep_ns(pause_ns(failures, e));
+        if (!sleep_ns(h, pause_ns(failures, e))) return CURLE_ABORTED_BY_CALLBACK;
     }
 }
 
@@ -186,7 +225,7 @@ qs_status qsi_http_text(qsi_http *h, const char *url, size_t max, qsi_str *body,
     CURLcode rc = perform(h, e, body, &code);
     if (s.too_long) QS_FAIL(err, QS_E_LIMIT, "%s: more than %zu bytes", url, max);
     if (s.no_memory) QS_FAIL(err, QS_E_NOMEM, "out of memory reading %s", url);
-    if (rc != CURLE_OK) QS_FAIL(err, QS_E_IO, "%s: %s", url, curl_easy_strerror(rc));
+    if (rc != CURLE_OK) QS_TRY(no_answer(rc, url, err));
     if (code != 200) QS_TRY(bad_answer(code, url, h->token != NULL, err));
 done:
     curl_easy_cleanup(e);
@@ -275,9 +314,12 @@ qs_status qsi_http_probe(qsi_http *h, const char *url, uint64_t *size, bool *ran
     curl_easy_setopt(e, CURLOPT_HEADERDATA, &s);
     CURLcode rc = perform(h, e, NULL, &code);
     if (s.no_memory) QS_FAIL(err, QS_E_NOMEM, "out of memory asking for %s", url);
-    if (rc != CURLE_OK && !(rc == CURLE_WRITE_ERROR && s.code == 200))
-        QS_FAIL(err, QS_E_IO, "%s: %s", url, curl_easy_strerror(rc));
-    if (s.code != 206 && s.code != 200) QS_TRY(bad_answer(s.code, url, h->token != NULL, err));
+    if (rc != CURLE_OK && !(rc == CURLE_WRITE_ERROR && s.code == 200)) QS_TRY(no_answer(rc, url, err));
+    if (s.code != 206 && s.code != 200) {
+        char name[256];
+        (void)snprintf(name, sizeof name, "%.*s", shown(url), url);
+        QS_TRY(bad_answer(s.code, name, h->token != NULL, err));
+    }
     *size = s.size;
     *ranges = s.code == 206;
 done:

@@ -15,12 +15,15 @@
 #include "base/str.h"
 
 typedef struct qsi_http_opts {
-    const char *token;   /* NULL: none; never shown */
+    const char *token;   /* NULL: none; printable ASCII without spaces; never shown */
     int stall_s;         /* seconds without a byte before a connection is dropped; 0: 30 */
     int tries;           /* failures in a row without progress before giving up; 0: 6 */
     int parallel;        /* connections at a time; 0: 4 */
+    int (*waiting)(void *user); /* called while a text or a probe is awaited; other than 0 cancels */
+    void *user;
 } qsi_http_opts;
 typedef struct qsi_http qsi_http;
+/* QS_E_ARG: what is given as a token cannot be one. */
 qs_status qsi_http_create(qsi_http **h, const qsi_http_opts *o, qs_err *err) QS_MUST_CHECK;
 void qsi_http_free(qsi_http *h);
 
@@ -29,7 +32,8 @@ void qsi_http_free(qsi_http *h);
 qs_status qsi_http_text(qsi_http *h, const char *url, size_t max, qsi_str *body, qsi_str *next,
                         qs_err *err) QS_MUST_CHECK;
 /* Size and entity tag ("" when there is none) of what a URL gives; ranges: parts can be asked for.
- * size is UINT64_MAX when the server does not say. */
+ * size is UINT64_MAX when the server does not say. What follows '?' may be a key to the file and is not
+ * shown in errors. */
 qs_status qsi_http_probe(qsi_http *h, const char *url, uint64_t *size, bool *ranges, qsi_str *etag,
                          qs_err *err) QS_MUST_CHECK;
 

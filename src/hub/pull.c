@@ -22,10 +22,10 @@ enum { INFO_MAX = 8 << 20, PAGES_MAX = 64 };
 
 typedef struct pulling {
     const qsi_pull_opts *o;
-    const char *base;
+    qsi_str base;                   /* of the hub, without a '/' at its end */
     qsi_hub_name name;
     qsi_str source, revision, etag; /* etag: of a plain URL */
-    bool plain;                     /* a URL; its digest is not known */
+    const char *plain;              /* a URL (its digest is not known), or NULL */
     bool ranges;
     qsi_http *http;
     qsi_hub_repo repo;
@@ -41,6 +41,61 @@ typedef struct pulling {
 
 static qs_status no_memory(qs_err *err) { return qsi_err_set(err, QS_E_NOMEM, "out of memory"); }
 
+/* ---- URLs ---- */
+
+static bool is_url(const char *text) {
+    return strncasecmp(text, "https://", 8) == 0 || strncasecmp(text, "http://", 7) == 0;
+}
+
+/* A name or password in a URL would stand in messages, in the manifest and in the list of processes:
+ * it is refused, and not shown. */
+static qs_status check_url(const char *url, qs_err *err) {
+    if (!is_url(url))
+        return qsi_err_set(err, QS_E_ARG, "the base URL does not begin with http:// or https://");
+    const char *host = strstr(url, "://") + 3;
+    if (memchr(host, '@', strcspn(host, "/?#")) == NULL) return QS_OK;
+    return qsi_err_set(err, QS_E_ARG, "a URL with a name or password before '@' is not taken: give an "
+                       "access token in HF_TOKEN or with --token-file");
+}
+
+static qs_status take_base(pulling *p, qs_err *err) {
+    qs_status st = QS_OK;
+    const char *base = p->o->base != NULL ? p->o->base : QSI_HUB_BASE;
+    size_t n = strlen(base);
+    QS_TRY(check_url(base, err));
+    if (strcspn(base, "?#") != n)
+        QS_FAIL(err, QS_E_ARG, "the base URL holds a '?' or '#': the hub's own paths follow it");
+    while (n > 0 && base[n - 1] == '/') n--;
+    if (qsi_str_append(&p->base, base, n) != QS_OK) QS_TRY(no_memory(err));
+done:
+    return st;
+}
+
+/* RFC 3986: every byte that is not "unreserved" as %XX; the slashes stay. */
+static qs_status put_escaped(qsi_str *url, const char *path) {
+    qs_status st = QS_OK;
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
+    for (; *path != '\0'; path++) {
+        if (strchr(plain, *path) != NULL) QS_TRY(qsi_str_putc(url, *path));
+        else QS_TRY(qsi_str_printf(url, "%%%02X", (unsigned char)*path));
+    }
+done:
+    return st;
+}
+
+static size_t origin_len(const char *url) {
+    const char *host = strstr(url, "://") + 3;
+    return (size_t)(host - url) + strcspn(host, "/?#");
+}
+
+/* The token belongs to the hub: it goes along to a URL there, and to no other. */
+static const char *token_for(const pulling *p) {
+    size_t n = origin_len(p->base.data);
+    if (p->plain == NULL) return p->o->token;
+    bool there = origin_len(p->plain) == n && strncasecmp(p->plain, p->base.data, n) == 0;
+    return there ? p->o->token : NULL;
+}
+
 /* ---- what there is ---- */
 
 /* "sha" of the revision: all files then come from one commit. */
@@ -49,18 +104,18 @@ static qs_status resolve_revision(pulling *p, qs_err *err) {
     qsi_str url = {0}, body = {0}, next = {0};
     qsi_json *root = NULL;
     const char *rev = p->name.revision[0] != '\0' ? p->name.revision : "main", *sha = NULL;
-    if (qsi_str_printf(&url, "%s/api/models/%s/%s/revision/%s", p->base, p->name.owner, p->name.name,
-                       rev) != QS_OK)
+    if (qsi_str_printf(&url, "%s/api/models/%s/%s/revision/%s", p->base.data, p->name.owner,
+                       p->name.name, rev) != QS_OK)
         QS_TRY(no_memory(err));
     QS_TRY(qsi_http_text(p->http, url.data, INFO_MAX, &body, &next, err));
     st = qsi_json_parse(&root, body.data, body.len,
                         (qsi_json_limits){INFO_MAX, (size_t)QSI_HUB_MAX_FILES * 8}, err);
     if (st == QS_OK) st = qsi_json_str(root, "sha", &sha, err);
-    if (st != QS_OK) {
-        qsi_err_prefix(err, "%s: the hub's answer cannot be read", url.data);
-        goto done;
-    }
-    if (!qsi_hub_path_ok(sha) || strchr(sha, '/') != NULL)
+    /* What came is not repeated: it may be the request's head, and the token in it. */
+    if (st != QS_OK && st != QS_E_NOMEM)
+        QS_FAIL(err, st, "%s: the answer is not what a hub sends; is it a hub's address?", url.data);
+    QS_TRY(st);
+    if (!qsi_hub_path_ok(sha) || strpbrk(sha, "/?#% ") != NULL)
         QS_FAIL(err, QS_E_FORMAT, "%s: the hub names no revision", url.data);
     if (qsi_str_puts(&p->revision, sha) != QS_OK) QS_TRY(no_memory(err));
 done:
@@ -71,30 +126,29 @@ done:
     return st;
 }
 
-/* A page's successor must lie on the hub itself. */
-static bool same_base(const pulling *p, const char *url) {
-    size_t n = strlen(p->base);
-    return strncmp(url, p->base, n) == 0 && url[n] == '/';
-}
-
+/* Every page is asked for at the place of the first: of the next one's URL only the question counts. A
+ * mirror may name the hub it mirrors there, or a path alone. */
 static qs_status list_files(pulling *p, qs_err *err) {
     qs_status st = QS_OK;
-    qsi_str url = {0}, body = {0}, next = {0};
-    if (qsi_str_printf(&url, "%s/api/models/%s/%s/tree/%s?recursive=true", p->base, p->name.owner,
-                       p->name.name, p->revision.data) != QS_OK)
-        QS_TRY(no_memory(err));
-    for (int page = 0; url.len > 0; page++) {
+    qsi_str url = {0}, question = {0}, body = {0}, next = {0};
+    if (qsi_str_puts(&question, "?recursive=true") != QS_OK) QS_TRY(no_memory(err));
+    for (int page = 0; question.len > 0; page++) {
         if (page == PAGES_MAX) QS_FAIL(err, QS_E_LIMIT, "the hub's listing does not end");
+        qsi_str_clear(&url);
         qsi_str_clear(&body);
+        if (qsi_str_printf(&url, "%s/api/models/%s/%s/tree/%s%s", p->base.data, p->name.owner,
+                           p->name.name, p->revision.data, question.data) != QS_OK)
+            QS_TRY(no_memory(err));
         QS_TRY(qsi_http_text(p->http, url.data, LIST_MAX, &body, &next, err));
         QS_TRY(qsi_hub_repo_add(&p->repo, body.data != NULL ? body.data : "", body.len, err));
-        if (next.len > 0 && !same_base(p, next.data))
-            QS_FAIL(err, QS_E_FORMAT, "the hub's listing goes on at another place");
-        qsi_str_clear(&url);
-        if (qsi_str_append(&url, next.data, next.len) != QS_OK) QS_TRY(no_memory(err));
+        const char *more = next.len > 0 ? strchr(next.data, '?') : "";
+        if (more == NULL) QS_FAIL(err, QS_E_FORMAT, "the hub's listing goes on at another place");
+        qsi_str_clear(&question);
+        if (qsi_str_puts(&question, more) != QS_OK) QS_TRY(no_memory(err));
     }
 done:
     qsi_str_release(&url);
+    qsi_str_release(&question);
     qsi_str_release(&body);
     qsi_str_release(&next);
     return st;
@@ -106,6 +160,7 @@ static qs_status read_url(pulling *p, const char *url, qs_err *err) {
     const char *host = strstr(url, "://") + 3, *end = url + strcspn(url, "?#");
     const char *file = end;
     char clean[2][QSI_HUB_NAME];
+    QS_TRY(check_url(url, err));
     while (file > host && file[-1] != '/') file--;
     const char *part[2] = {host, file};
     size_t len[2] = {strcspn(host, "/:?#"), (size_t)(end - file)};
@@ -114,39 +169,44 @@ static qs_status read_url(pulling *p, const char *url, qs_err *err) {
         memcpy(clean[k], part[k], n);
         clean[k][n] = '\0';
         if (n == 0 || n != len[k] || !qsi_hub_path_ok(clean[k]))
-            QS_FAIL(err, QS_E_ARG, "'%.200s' does not end in the name of a file", url);
+            QS_FAIL(err, QS_E_ARG, "'%.*s' does not end in the name of a file",
+                    (int)(end - url < 200 ? end - url : 200), url);
     }
     memcpy(p->name.owner, clean[0], strlen(clean[0]) + 1);
     memcpy(p->name.name, clean[1], strlen(clean[1]) + 1);
-    p->plain = true;
+    p->plain = url;
 done:
     return st;
 }
 
-static qs_status probe_url(pulling *p, const char *url, qs_err *err) {
+/* What follows '?' may be a key to the file: it is not recorded, and not shown. */
+static qs_status probe_url(pulling *p, qs_err *err) {
     qs_status st = QS_OK;
+    const char *url = p->plain;
+    size_t n_shown = strcspn(url, "?#");
     void *files = NULL;
     uint64_t size = 0;
     QS_TRY(qsi_http_probe(p->http, url, &size, &p->ranges, &p->etag, err));
     if (size == UINT64_MAX)
-        QS_FAIL(err, QS_E_UNSUPPORTED, "%s: the server does not say how large the file is", url);
+        QS_FAIL(err, QS_E_UNSUPPORTED, "%.*s: the server does not say how large the file is",
+                (int)n_shown, url);
     if (qsi_grow(&files, &p->repo.cap_files, 1, sizeof *p->repo.files) != QS_OK) QS_TRY(no_memory(err));
     p->repo.files = files;
     p->repo.files[p->repo.n_files++] =
         (qsi_hub_file){.path = p->name.name, .size = size, .chosen = true};
-    if (qsi_str_puts(&p->source, url) != QS_OK) QS_TRY(no_memory(err));
+    if (qsi_str_append(&p->source, url, n_shown) != QS_OK) QS_TRY(no_memory(err));
 done:
     return st;
 }
 
-static qs_status find_files(pulling *p, const char *text, qs_err *err) {
+static qs_status find_files(pulling *p, qs_err *err) {
     qs_status st = QS_OK;
-    if (p->plain) {
-        QS_TRY(probe_url(p, text, err));
+    if (p->plain != NULL) {
+        QS_TRY(probe_url(p, err));
         goto done;
     }
     p->ranges = true;
-    if (qsi_str_printf(&p->source, "%s/%s/%s", p->base, p->name.owner, p->name.name) != QS_OK)
+    if (qsi_str_printf(&p->source, "%s/%s/%s", p->base.data, p->name.owner, p->name.name) != QS_OK)
         QS_TRY(no_memory(err));
     QS_TRY(resolve_revision(p, err));
     QS_TRY(list_files(p, err));
@@ -164,8 +224,17 @@ static bool same(const char *a, const char *b) { return a != NULL && b != NULL &
 static bool have(const pulling *p, const qsi_hub_file *f) {
     const qsi_stored_file *s = qsi_stored_find(&p->stored, f->path);
     if (p->o->again || s == NULL || s->size != f->size || !qsi_stored_there(&p->stored, s)) return false;
-    return p->plain || same(s->sha256, f->sha256) || same(s->git_blob, f->git_blob) ||
+    return p->plain != NULL || same(s->sha256, f->sha256) || same(s->git_blob, f->git_blob) ||
            (f->sha256 == NULL && f->git_blob == NULL);
+}
+
+static qs_status put_url(pulling *p, size_t i, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_str *url = &p->urls[i];
+    if (p->plain != NULL) st = qsi_str_puts(url, p->plain);
+    else st = qsi_str_printf(url, "%s/resolve/%s/", p->source.data, p->revision.data);
+    if (st == QS_OK && p->plain == NULL) st = put_escaped(url, p->repo.files[i].path);
+    return st == QS_OK ? QS_OK : no_memory(err);
 }
 
 static qs_status open_part(pulling *p, size_t i, qs_err *err) {
@@ -180,10 +249,7 @@ static qs_status open_part(pulling *p, size_t i, qs_err *err) {
         if (t->n > 1) t->end[0] = f->size;
         t->n = t->n > 0 ? 1 : 0;
     }
-    if (p->plain) st = qsi_str_puts(&p->urls[i], p->source.data);
-    else
-        st = qsi_str_printf(&p->urls[i], "%s/resolve/%s/%s", p->source.data, p->revision.data, f->path);
-    if (st != QS_OK) QS_TRY(no_memory(err));
+    QS_TRY(put_url(p, i, err));
     p->done += qsi_part_done(&p->parts[i]);
     p->total += f->size;
 done:
@@ -304,14 +370,11 @@ static void release(pulling *p) {
     qsi_stored_release(&p->stored);
     qsi_hub_repo_release(&p->repo);
     qsi_http_free(p->http);
+    qsi_str_release(&p->base);
     qsi_str_release(&p->source);
     qsi_str_release(&p->revision);
     qsi_str_release(&p->etag);
     qsi_str_release(&p->dir);
-}
-
-static bool is_url(const char *text) {
-    return strncasecmp(text, "https://", 8) == 0 || strncasecmp(text, "http://", 7) == 0;
 }
 
 static qs_status model_dir(const char *root, const qsi_hub_name *n, qsi_str *dir, qs_err *err) {
@@ -320,14 +383,21 @@ static qs_status model_dir(const char *root, const qsi_hub_name *n, qsi_str *dir
     return QS_OK;
 }
 
+static int on_wait(void *user) {
+    const pulling *p = user;
+    return p->o->progress != NULL ? p->o->progress(p->o->user, "fetching", 0, 0) : 0;
+}
+
 qs_status qsi_pull(const qsi_pull_opts *o, const char *text, qsi_str *path, qs_err *err) {
     qs_status st = QS_OK;
-    pulling p = {.o = o, .base = o->base != NULL ? o->base : QSI_HUB_BASE, .lock = {-1}};
-    const qsi_http_opts ho = {o->token, o->stall_s, o->tries, o->parallel};
+    pulling p = {.o = o, .lock = {-1}};
+    qsi_http_opts ho = {NULL, o->stall_s, o->tries, o->parallel, on_wait, &p};
+    QS_TRY(take_base(&p, err));
     if (is_url(text)) QS_TRY(read_url(&p, text, err));
     else QS_TRY(qsi_hub_name_parse(&p.name, text, err));
+    ho.token = token_for(&p);
     QS_TRY(qsi_http_create(&p.http, &ho, err));
-    QS_TRY(find_files(&p, text, err));
+    QS_TRY(find_files(&p, err));
     QS_TRY(model_dir(o->root, &p.name, &p.dir, err));
     QS_TRY(qsi_store_lock(p.dir.data, &p.lock, err));
     QS_TRY(qsi_stored_read(&p.stored, p.dir.data, err));

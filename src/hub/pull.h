@@ -13,11 +13,12 @@
 
 typedef struct qsi_pull_opts {
     const char *root;    /* of the store */
-    const char *base;    /* of the hub; NULL: QSI_HUB_BASE */
+    const char *base;    /* of the hub, with a path or without; NULL: QSI_HUB_BASE */
     const char *token;   /* NULL: none */
     int parallel, stall_s, tries; /* 0: the defaults of hub/http.h */
     bool again;          /* fetch also what is there */
-    /* Bytes done and of all files; a return other than 0 cancels. `what` is "fetching" or "checking". */
+    /* Bytes done and of all files (0 and 0 while the hub is asked what it has); a return other than 0
+     * cancels. `what` is "fetching" or "checking". */
     int (*progress)(void *user, const char *what, uint64_t done, uint64_t of);
     void *user;
 } qsi_pull_opts;

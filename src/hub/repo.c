@@ -119,7 +119,8 @@ qs_status qsi_hub_repo_add(qsi_hub_repo *r, const char *json, size_t n, qs_err *
     qsi_json *root = NULL;
     st = qsi_json_parse(&root, json, n, LIST_LIMITS, err);
     if (st != QS_OK) {
-        qsi_err_prefix(err, "the hub's listing cannot be read");
+        /* what came is not repeated: it may be the request's head, with the token */
+        if (st == QS_E_FORMAT) QS_FAIL(err, st, "the hub's listing is no JSON");
         goto done;
     }
     if (qsi_json_kind_of(root) != QSI_JSON_ARRAY)
@@ -168,12 +169,12 @@ static bool wants(const qsi_hub_file *f, const char *what) {
     return qsi_ends_with(f->path, ".gguf") && (what[0] == '\0' || has_type(f->path, what));
 }
 
-/* Lists groups of GGUF files. */
-static qs_status list_groups(const qsi_hub_repo *r, qsi_str *out, qs_err *err) {
+/* Lists groups of GGUF files, with all = true the other files too. */
+static qs_status list_groups(const qsi_hub_repo *r, bool all, qsi_str *out, qs_err *err) {
     qs_status st = QS_OK;
     int listed = 0;
     for (size_t i = 0; i < r->n_files; i++) {
-        bool first = qsi_ends_with(r->files[i].path, ".gguf");
+        bool first = all || qsi_ends_with(r->files[i].path, ".gguf");
         for (size_t k = 0; first && k < i; k++) first = !same_group(&r->files[i], &r->files[k]);
         if (!first) continue;
         if (++listed > 12) {
@@ -209,6 +210,14 @@ static bool choose_folder(qsi_hub_repo *r) {
     return true;
 }
 
+/* Someone who names x.json, or looks into a folder of weights, wants to hear of more than GGUF files. */
+static bool beyond_gguf(const qsi_hub_repo *r, const char *what) {
+    if (strchr(what, '.') != NULL && !qsi_ends_with(what, ".gguf")) return true;
+    for (size_t i = 0; i < r->n_files; i++)
+        if (qsi_ends_with(r->files[i].path, ".gguf")) return false;
+    return true;
+}
+
 qs_status qsi_hub_choose(qsi_hub_repo *r, const char *what, qs_err *err) {
     qs_status st = QS_OK;
     qsi_str list = {0};
@@ -225,12 +234,14 @@ qs_status qsi_hub_choose(qsi_hub_repo *r, const char *what, qs_err *err) {
         }
     }
     if (what[0] == '\0' && choose_folder(r)) goto done;
-    QS_TRY(list_groups(r, &list, err));
+    QS_TRY(list_groups(r, beyond_gguf(r, what), &list, err));
     if (first == NULL && what[0] != '\0')
         QS_FAIL(err, QS_E_NOTFOUND, "no file or type '%s' there%s%s", what,
                 list.len > 0 ? "; there are " : "", list.len > 0 ? list.data : "");
     if (first == NULL)
-        QS_FAIL(err, QS_E_NOTFOUND, "the repository holds no GGUF file and no config.json with weights");
+        QS_FAIL(err, QS_E_NOTFOUND,
+                "the repository holds no GGUF file and no config.json with weights%s%s",
+                list.len > 0 ? "; there are " : "", list.len > 0 ? list.data : "");
     if (several)
         QS_FAIL(err, QS_E_ARG, "several files fit: name one after ':', there are %s",
                 list.len > 0 ? list.data : "?");

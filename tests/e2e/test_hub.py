@@ -12,8 +12,9 @@ import subprocess
 import threading
 import time
 import unittest
+import urllib.parse
 
-from program import ENV, FOLDER, PROGRAM, TIMEOUT, main, model, run
+from program import ENV, FOLDER, PROGRAM, TIMEOUT, Terminal, main, model, run
 
 MB = 1 << 20
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -24,9 +25,16 @@ def git_blob(data):
 
 
 class Hub:
-    """A hub of one repository, o/n. Faults are taken one at a time from `faults`, for GETs of files."""
+    """A hub of one repository, o/n. Faults are taken one at a time from `faults`, for GETs of files.
 
-    def __init__(self, files, faults=(), token=None, ranges=True, page=1000):
+    prefix: the path under which it lies. next_base: what stands before the path in a listing's
+    link to its next page. raw: bodies to give to "revision" or "tree"; silent: seconds before any
+    such answer. A refusal repeats the request's head, as some servers do."""
+
+    def __init__(self, files, faults=(), token=None, ranges=True, page=1000, prefix="", next_base=None,
+                 raw=None, silent=0, refusal=401):
+        self.prefix, self.next_base, self.raw = prefix, next_base, raw or {}
+        self.silent, self.refusal = silent, refusal
         self.files, self.faults, self.token = dict(files), list(faults), token
         self.ranges, self.page, self.seen, self.lock = ranges, page, [], threading.Lock()
         self.sizes, self.digests = {}, {}
@@ -51,7 +59,9 @@ class Hub:
                     pass
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self.server.server_address[1]
-        self.base = "http://127.0.0.1:%d" % self.port
+        self.base = "http://127.0.0.1:%d%s" % (self.port, prefix)
+        if next_base is None:
+            self.next_base = self.base
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self):
@@ -80,9 +90,17 @@ class Hub:
     def get(self, h):
         with self.lock:
             self.seen.append((h.path, h.headers.get("Authorization"), h.headers.get("Range")))
-        path = h.path.split("?")[0]
+        path = urllib.parse.unquote(h.path.split("?")[0])
+        if not path.startswith(self.prefix + "/"):
+            return self.answer(h, 404, b"none")
+        path = path[len(self.prefix):]
         if self.token and h.headers.get("Authorization") != "Bearer " + self.token:
-            return self.answer(h, 401, b"no")
+            said = str(h.headers)
+            return self.answer(h, self.refusal, said.encode(), X_Seen=" ".join(said.split()))
+        if path.startswith("/api/") and self.silent:
+            time.sleep(self.silent)
+        if path.startswith("/api/") and path.split("/")[5] in self.raw:
+            return self.answer(h, 200, self.raw[path.split("/")[5]])
         if path == "/api/models/o/n/revision/main":
             return self.answer(h, 200, json.dumps({"sha": COMMIT, "private": False}).encode())
         if path == "/api/models/o/n/tree/" + COMMIT:
@@ -90,7 +108,8 @@ class Hub:
             all_ = self.listing()
             head = {}
             if at + self.page < len(all_):
-                head["Link"] = '<%s%s?recursive=true&cursor=%d>; rel="next"' % (self.base, path, at + self.page)
+                head["Link"] = '<%s%s?recursive=true&cursor=%d>; rel="next"' % (
+                    self.next_base, path, at + self.page)
             return self.answer(h, 200, json.dumps(all_[at:at + self.page]).encode(), **head)
         prefix = "/o/n/resolve/%s/" % COMMIT
         name = path[len(prefix):] if path.startswith(prefix) else path[len("/plain/"):]
@@ -167,6 +186,26 @@ class HubTest(unittest.TestCase):
     def pull(self, hub, what="o/n", *more, env=None):
         rc, out, err = run("pull", what, "--base", hub.base, *more, env=env or self.env)
         return rc, out.decode(), err.decode()
+
+    def start(self, hub, what="o/n", *more, env=None):
+        return subprocess.Popen([PROGRAM, "pull", what, "--base", hub.base, *more], env=env or self.env,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def wait_for(self, true):
+        end = time.time() + TIMEOUT
+        while not true():
+            self.assertLess(time.time(), end)
+            time.sleep(0.02)
+
+    def stored(self):
+        """Every file under the store, hidden ones too: path from its root to bytes."""
+        out = {}
+        for folder, _, names in os.walk(self.store):
+            for name in names:
+                full = os.path.join(folder, name)
+                with open(full, "rb") as f:
+                    out[os.path.relpath(full, self.store)] = f.read()
+        return out
 
     def path(self, name):
         return os.path.join(self.store, "o", "n", name)
@@ -385,6 +424,291 @@ class Faults(HubTest):
         self.assertIn("another process", err)
         p.communicate()
         self.assertEqual(p.returncode, 0)
+
+
+class Secrets(HubTest):
+    TOKEN = "hf_ThisIsNeverShown0123456789"
+
+    def with_token(self, token=TOKEN):
+        return dict(self.env, HF_TOKEN=token)
+
+    def hidden(self, *texts):
+        for t in texts:
+            self.assertNotIn(self.TOKEN, t if isinstance(t, str) else t.decode("utf-8", "replace"))
+
+    def test_no_trace_of_the_token(self):
+        data = noise(3 * MB, 20)
+        hub = self.hub({"m.gguf": data}, [("stall", 2 * MB, 30)], token=self.TOKEN)
+        p = self.start(hub, env=self.with_token())
+        part = self.path("m.gguf.part")
+        self.wait_for(lambda: os.path.exists(part) and os.path.getsize(part) == 2 * MB)
+        with open("/proc/%d/cmdline" % p.pid, "rb") as f:
+            line = f.read()
+        self.assertIn(hub.base.encode(), line)
+        with open("/proc/%d/task/%d/children" % (p.pid, p.pid), "rb") as f:
+            self.assertEqual(f.read(), b"")  # and nobody else's line has it
+        self.assertIn("o/n/m.gguf.part.state", self.stored())
+        self.hidden(line, *self.stored().values())
+        p.send_signal(signal.SIGINT)
+        self.hidden(*p.communicate())
+        t = Terminal("pull", "o/n", "--base", hub.base, env=self.with_token())
+        self.assertEqual(t.close(), 0)
+        self.same("m.gguf", data)
+        self.hidden(t.raw, *self.stored().values())
+        for words in (("list",), ("list", "--json"), ("list", "--verify"), ("info", "o/n")):
+            self.hidden(*run(*words, env=self.with_token())[1:])
+
+    def test_a_refused_token_is_not_shown(self):
+        for code in (401, 403):
+            hub = self.hub({"m.gguf": b"x"}, token="another", refusal=code)
+            rc, out, err = self.pull(hub, env=self.with_token())
+            self.assertEqual((rc, out), (1, ""))
+            self.assertRegex(err, r"\Aqiusuo: .*refuses access \(%d\): the token does not.*\n\Z" % code)
+            self.hidden(err)
+            hub = self.hub({"m.gguf": b"x"}, [("status", code)], token=self.TOKEN)
+            rc, out, err = self.pull(hub, env=self.with_token())
+            self.assertEqual((rc, out), (1, ""))
+            self.assertRegex(err, r"\Aqiusuo: m.gguf: .*refuses access \(%d\).*\n\Z" % code)
+            self.hidden(err, *self.stored().values())
+
+    def test_an_answer_that_repeats_the_token(self):
+        cases = [("revision", raw, "not what a hub sends")
+                 for raw in ("%s", "[%s]", '{"%s"', '{"sha": [%s]}', '{"error": "%s"}')]
+        cases += [("tree", raw, "no JSON") for raw in ("%s", '["%s" x]')]
+        for question, raw, says in cases:
+            hub = self.hub({}, raw={question: (raw % self.TOKEN).encode()})
+            rc, out, err = self.pull(hub, env=self.with_token())
+            self.assertEqual((rc, out, err.count("\n")), (1, "", 1))
+            self.assertIn(says, err)
+            self.hidden(err)
+
+    def test_a_token_that_is_none(self):
+        hub = self.hub({"m.gguf": b"x"}, token=self.TOKEN)
+        for bad in (self.TOKEN + "\n", self.TOKEN + "\r\nX-More: 1", "a " + self.TOKEN,
+                    self.TOKEN + "é"):
+            rc, out, err = self.pull(hub, env=self.with_token(bad))
+            self.assertEqual((rc, out), (1, ""))
+            self.assertIn("no token has", err)
+            self.hidden(err)
+        self.assertEqual(hub.seen, [])
+
+    def test_token_files_that_others_may_read(self):
+        hub = self.hub({"m.gguf": b"x"}, token=self.TOKEN)
+        path = os.path.join(FOLDER, "token-modes")
+        with open(path, "w") as f:
+            f.write(self.TOKEN + "\n")
+        for mode in (0o640, 0o604, 0o660, 0o601, 0o620, 0o777):
+            os.chmod(path, mode)
+            rc, out, err = self.pull(hub, "o/n", "--token-file", path)
+            self.assertEqual((rc, out), (1, ""), oct(mode))
+            self.assertIn("chmod 600", err)
+            self.hidden(err)
+        self.assertEqual(hub.seen, [])
+        for mode in (0o400, 0o600):
+            os.chmod(path, mode)
+            self.assertEqual(self.pull(hub, "o/n", "--again", "--token-file", path)[0], 0)
+        with open(path, "w") as f:
+            f.write(self.TOKEN * 100)
+        rc, _, err = self.pull(hub, "o/n", "--token-file", path)
+        self.assertEqual(rc, 1)
+        self.assertIn("more than a token", err)
+        self.hidden(err)
+
+    def test_a_url_gets_the_token_of_its_own_hub_only(self):
+        hub, other = self.hub({"m.gguf": b"x"}), self.hub({"x.gguf": b"y"})
+        url = other.base + "/plain/x.gguf"
+        self.assertEqual(self.pull(hub, url, env=self.with_token())[0], 0)
+        self.assertEqual({auth for _, auth, _ in other.seen}, {None})
+        other.seen = []
+        self.assertEqual(self.pull(other, url, "--again", env=self.with_token())[0], 0)
+        self.assertEqual({auth for _, auth, _ in other.seen}, {"Bearer " + self.TOKEN})
+
+    def test_keys_in_urls_are_not_written_down(self):
+        hub = self.hub({"x.gguf": b"model"})
+        url = hub.base + "/plain/x.gguf?key=" + self.TOKEN
+        rc, out, err = self.pull(hub, url)
+        self.assertEqual((rc, err), (0, ""))
+        self.assertIn("?key=" + self.TOKEN, hub.seen[-1][0])
+        rc, listed, _ = run("list", "--json", env=self.env)
+        self.assertEqual(json.loads(listed)[0]["source"], hub.base + "/plain/x.gguf")
+        self.hidden(out, listed, *self.stored().values())
+        for what in (hub.base + "/plain/none.gguf?key=" + self.TOKEN, hub.base + "/?key=" + self.TOKEN,
+                     "http://me:%s@127.0.0.1:%d/plain/x.gguf" % (self.TOKEN, hub.port)):
+            rc, _, err = self.pull(hub, what)
+            self.assertEqual(rc, 1)
+            self.hidden(err)
+        rc, _, err = run("pull", "o/n", "--base", "http://me:%s@127.0.0.1:%d" % (self.TOKEN, hub.port),
+                         env=self.env)
+        self.assertEqual(rc, 1)
+        self.assertIn(b"--token-file", err)
+        self.hidden(err)
+
+
+class Interrupted(HubTest):
+    def test_goes_on_at_the_very_byte(self):
+        data, at = noise(3 * MB + 11, 21), 1234567
+        hub = self.hub({"m.gguf": data}, [("stall", at, 30)])
+        p = self.start(hub)
+        part = self.path("m.gguf.part")
+        self.wait_for(lambda: os.path.exists(part) and os.path.getsize(part) == at)
+        p.send_signal(signal.SIGINT)
+        self.assertEqual(p.communicate(timeout=TIMEOUT), (b"", b""))
+        self.assertEqual(p.returncode, 130)
+        self.assertFalse(os.path.exists(self.path("m.gguf")))
+        with open(part, "rb") as f:
+            self.assertEqual(f.read(), data[:at])
+        self.assertEqual(run("list", env=self.env), (0, b"", b""))
+        hub.seen = []
+        self.assertEqual(self.pull(hub), (0, self.path("m.gguf") + "\n", ""))
+        self.same("m.gguf", data)
+        self.assertEqual([r for q, _, r in hub.seen if "resolve" in q],
+                         ["bytes=%d-%d" % (at, len(data) - 1)])
+
+    def test_while_the_hub_is_silent(self):
+        hub = self.hub({"m.gguf": b"x"}, silent=25)
+        p = self.start(hub)
+        self.wait_for(lambda: hub.seen)
+        time.sleep(0.2)
+        t = time.time()
+        p.send_signal(signal.SIGINT)
+        self.assertEqual(p.wait(TIMEOUT), 130)
+        self.assertLess(time.time() - t, 10)
+        p.communicate()
+        self.assertFalse(os.path.exists(self.store))
+
+
+class Named(HubTest):
+    FILES = {"deep/er/m-Q4_0.gguf": b"deep", "m-Q4_0.gguf": b"flat", "m-Q8_0.gguf": b"eight",
+             "诗 词#1?50%.gguf": b"poems", "config.json": b"{}", "README.md": b"r"}
+
+    def test_full_names(self):
+        hub = self.hub(self.FILES)
+        for name in ("deep/er/m-Q4_0.gguf", "诗 词#1?50%.gguf", "README.md", "m-Q4_0.gguf"):
+            before = {k for k in self.stored() if not os.path.basename(k).startswith(".")}
+            self.assertEqual(self.pull(hub, "o/n:" + name), (0, self.path(name) + "\n", ""))
+            self.same(name, self.FILES[name])
+            after = {k for k in self.stored() if not os.path.basename(k).startswith(".")}
+            self.assertEqual(after - before, {"o/n/" + name})
+        rc, out, _ = run("list", "--verify", env=self.env)
+        self.assertEqual(rc, 0)
+        self.assertIn("o/n:deep/er/m-Q4_0.gguf  4 bytes\n", out.decode())
+        self.assertEqual(run("rm", "o/n:deep/er/m-Q4_0.gguf", env=self.env)[0], 0)
+        self.assertFalse(os.path.exists(self.path("deep/er/m-Q4_0.gguf")))
+        self.same("m-Q4_0.gguf", b"flat")
+
+    def test_a_name_that_is_not_there(self):
+        hub = self.hub(self.FILES)
+        for name in ("deep/m-Q4_0.gguf", "er/m-Q4_0.gguf", "Q5_K_M", "诗.gguf"):
+            rc, out, err = self.pull(hub, "o/n:" + name)
+            self.assertEqual((rc, out), (1, ""))
+            self.assertIn("no file or type '%s'" % name, err)
+            for there in ("deep/er/m-Q4_0.gguf", "m-Q8_0.gguf", "诗 词#1?50%.gguf"):
+                self.assertIn(there, err)
+            self.assertNotIn("README.md", err)
+        self.assertIn("README.md", self.pull(hub, "o/n:readme.md")[2])
+        folder = self.hub({"config.json": b"{}", "model.safetensors": b"w", "sub/x.bin": b"b"})
+        for name in ("model.gguf", "Q4_0", "x.bin"):
+            err = self.pull(folder, "o/n:" + name)[2]
+            for there in ("config.json", "model.safetensors", "sub/x.bin"):
+                self.assertIn(there, err)
+        self.assertIn("notes.txt", self.pull(self.hub({"notes.txt": b"n"}))[2])
+        self.assertFalse(os.path.exists(self.store))
+
+
+class Mirror(HubTest):
+    FILES = {"a.Q4_0.gguf": b"four", "b.Q8_0.gguf": b"eight", "c.F16.gguf": b"sixteen"}
+
+    def test_below_a_path(self):
+        for next_base in (None, "https://hub.invalid", ""):
+            hub = self.hub(self.FILES, page=1, prefix="/mirrors/hub", next_base=next_base)
+            for base in (hub.base, hub.base + "/", hub.base + "//"):
+                hub.seen = []
+                rc, out, err = run("pull", "o/n:F16", "--again", "--base", base, env=self.env)
+                self.assertEqual((rc, err), (0, b""))
+                self.same("c.F16.gguf", b"sixteen")
+                self.assertEqual(len(hub.seen), 5)  # revision, three pages, file
+                for asked, _, _ in hub.seen:
+                    self.assertRegex(asked, r"\A/mirrors/hub/(?!.*//)")
+            entry, = json.loads(run("list", "--json", env=self.env)[1])
+            self.assertEqual(entry["source"], hub.base + "/o/n")
+
+    def test_environment_and_option(self):
+        one = self.hub({"m.gguf": b"one"}, prefix="/one")
+        two = self.hub({"m.gguf": b"two"}, prefix="/two")
+        env = dict(self.env, HF_ENDPOINT=one.base + "/")
+        self.assertEqual(run("pull", "o/n", env=env)[0], 0)
+        self.same("m.gguf", b"one")
+        one.seen = []
+        self.assertEqual(self.pull(two, env=env)[0], 0)
+        self.same("m.gguf", b"two")
+        self.assertEqual(one.seen, [])
+
+    def test_bases_that_are_none(self):
+        for bad in ("127.0.0.1:1", "ftp://127.0.0.1/", "file:///etc", "http://127.0.0.1:1/?x=", "/tmp"):
+            rc, out, err = run("pull", "o/n", "--tries", "1", "--base", bad, env=self.env)
+            self.assertEqual((rc, out), (1, b""))
+            self.assertIn(b"base URL", err)
+
+
+class Offline(HubTest):
+    def test_all_but_pull_works(self):
+        with open(model(), "rb") as f:
+            hub = self.hub({"t.gguf": f.read(), "u.gguf": b"not fetched"})
+        self.assertEqual(self.pull(hub, "o/n:t.gguf")[0], 0)
+        hub.close()
+        self.hubs.remove(hub)
+        env = dict(self.env, HF_ENDPOINT=hub.base, http_proxy=hub.base, https_proxy=hub.base,
+                   NO_PROXY="", no_proxy="")
+        before = self.stored()
+        for what in ("o/n:t.gguf", "o/n:u.gguf", "o/other", "o/n", hub.base + "/plain/x.gguf"):
+            for e in (env, dict(self.env, HF_ENDPOINT="http://hub.invalid")):
+                rc, out, err = run("pull", what, "--tries", "1", env=e)
+                self.assertEqual((rc, out), (1, b""))
+                self.assertRegex(err, rb"\Aqiusuo: http://[^\n]*; is there a network[^\n]*\n\Z")
+        self.assertEqual(self.stored(), before)
+        self.assertEqual(os.listdir(os.path.join(self.store, "o")), ["n"])
+        for words in (("list",), ("list", "--verify")):
+            rc, out, err = run(*words, env=env)
+            self.assertEqual((rc, err), (0, b""))
+            self.assertRegex(out, rb"\Ao/n:t.gguf  [^\n]*B\n\Z")
+        words = ("--raw", "-n", "4", "--seed", "1", "ab")
+        want = run("run", model(), *words, env=env)
+        self.assertEqual(want[0], 0)
+        self.assertEqual(run("run", "o/n", *words, env=env)[:2], want[:2])
+        self.assertEqual(run("rm", "o/n", env=env)[0], 0)
+        self.assertEqual(self.stored(), {})
+
+    def test_gone_in_the_middle(self):
+        data = noise(MB, 22)
+        hub = self.hub({"m.gguf": data}, [("cut", 1000)] + [("cut", 0)] * 9)
+        rc, out, err = self.pull(hub, "o/n", "--tries", "1")
+        self.assertEqual((rc, out, err.count("\n")), (1, "", 1))
+        kept = self.stored()
+        self.assertEqual(set(kept), {"o/n/.lock", "o/n/m.gguf.part", "o/n/m.gguf.part.state"})
+        self.assertEqual(kept["o/n/m.gguf.part"], data[:1000])
+
+
+class Together(HubTest):
+    def test_one_fetches_the_others_say_so(self):
+        data = noise(40 * MB, 23)
+        hub = self.hub({"m.gguf": data, "x.Q4_0.gguf": b"small"}, [("slow", 0.05)] * 40)
+        pulls = [self.start(hub, "o/n:m.gguf") for _ in range(3)] + [self.start(hub, "o/n:Q4_0")]
+        fetched = 0
+        for p in pulls:
+            out, err = p.communicate(timeout=TIMEOUT)
+            if p.returncode == 0:
+                fetched += 1
+                continue
+            self.assertEqual((p.returncode, out), (1, b""))
+            self.assertIn(b"another process", err)
+        self.assertGreaterEqual(fetched, 1)
+        for what, name in (("o/n:m.gguf", "m.gguf"), ("o/n:Q4_0", "x.Q4_0.gguf")):
+            self.assertEqual(self.pull(hub, what)[0], 0)
+            self.same(name, hub.files[name])
+        rc, out, _ = run("list", "--verify", env=self.env)
+        self.assertEqual((rc, out.count(b"\n")), (0, 2))
+        self.assertEqual(set(self.stored()),
+                         {"o/n/.lock", "o/n/.qiusuo.json", "o/n/m.gguf", "o/n/x.Q4_0.gguf"})
 
 
 class Plain(HubTest):
