@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../sys/tmpdir.h"
 #include "qiusuo/qiusuo.h"
 #include "tiny_model.h"
 
@@ -22,16 +23,13 @@ static qs_model *model;
 static int open_model(void **state) {
     tiny_model_opts o = { .arch = QSI_ARCH_DEEPSEEK, .type = QSI_F32, .seed = 5 };
     qs_err err;
-    if (tiny_model_write(MODEL, &o, &err) != QS_OK) return -1;
+    if (tmp_enter(state) != 0 || tiny_model_write(MODEL, &o, &err) != QS_OK) return -1;
     return qs_model_open(&model, MODEL, NULL, &err);
 }
 
 static int close_model(void **state) {
     qs_model_close(&model);
-    unlink(MODEL);
-    unlink(FILE_A);
-    unlink(FILE_B);
-    return 0;
+    return tmp_leave(state);
 }
 
 static qs_session *new_session(int64_t n_ctx) {

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../sys/tmpdir.h"
 #include "base/str.h"
 #include "qiusuo/measure.h"
 #include "qiusuo/qiusuo.h"
@@ -25,13 +26,8 @@ static int write_models(void **state) {
     tiny_model_opts a = { .arch = QSI_ARCH_DEEPSEEK, .type = QSI_F32, .seed = 1 };
     tiny_model_opts b = { .arch = QSI_ARCH_DEEPSEEK, .type = QSI_Q4_0, .seed = 1 };
     qs_err err;
+    if (tmp_enter(state) != 0) return -1;
     return tiny_model_write(A, &a, &err) || tiny_model_write(B, &b, &err);
-}
-
-static int remove_models(void **state) {
-    unlink(A);
-    unlink(B);
-    return 0;
 }
 
 static void open_both(qs_model **m, qs_session **s, int max_rows) {
@@ -186,5 +182,5 @@ int main(void) {
         cmocka_unit_test(test_brute_force),
         cmocka_unit_test(test_itself_and_errors),
     };
-    return cmocka_run_group_tests(tests, write_models, remove_models);
+    return cmocka_run_group_tests(tests, write_models, tmp_leave);
 }

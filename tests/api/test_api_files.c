@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../sys/tmpdir.h"
 #include "qiusuo/files.h"
 
 #define TEMP "test_api_files.tmp.gguf"
@@ -141,5 +142,5 @@ int main(void) {
         cmocka_unit_test(refusals),
         cmocka_unit_test(a_folder_is_no_file),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

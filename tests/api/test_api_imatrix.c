@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../sys/tmpdir.h"
 #include "fmt/gguf.h"
 #include "qiusuo/files.h"
 #include "qiusuo/measure.h"
@@ -79,5 +80,5 @@ static void a_text_becomes_a_matrix(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_text_becomes_a_matrix)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

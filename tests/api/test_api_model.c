@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../sys/tmpdir.h"
 #include "qiusuo/qiusuo.h"
 #include "tiny_model.h"
 
@@ -20,14 +21,8 @@ static int write_models(void **state) {
     tiny_model_opts moe = { .arch = QSI_ARCH_DEEPSEEK, .type = QSI_F32, .seed = 1, .tasks = true };
     tiny_model_opts vocab = { .arch = QSI_ARCH_LLAMA, .vocab_only = true };
     qs_err err;
+    if (tmp_enter(state) != 0) return -1;
     return tiny_model_write(MOE, &moe, &err) || tiny_model_write(VOCAB, &vocab, &err);
-}
-
-static int remove_models(void **state) {
-    unlink(MOE);
-    unlink(VOCAB);
-    unlink(BROKEN);
-    return 0;
 }
 
 static void test_describe(void **state) {
@@ -149,5 +144,5 @@ int main(void) {
         cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_log),
     };
-    return cmocka_run_group_tests(tests, write_models, remove_models);
+    return cmocka_run_group_tests(tests, write_models, tmp_leave);
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../sys/tmpdir.h"
 #include "base/str.h"
 #include "qiusuo/qiusuo.h"
 #include "tiny_model.h"
@@ -26,16 +27,9 @@ static int write_models(void **state) {
     tiny_model_opts bad = { .arch = QSI_ARCH_DEEPSEEK, .type = QSI_F32, .seed = 1, .nan = true };
     tiny_model_opts mtp = { .arch = QSI_ARCH_DEEPSEEK2, .type = QSI_Q8_0, .seed = 4, .mtp = true };
     qs_err err;
+    if (tmp_enter(state) != 0) return -1;
     return tiny_model_write(MTP, &mtp, &err) || tiny_model_write(MOE, &moe, &err) ||
            tiny_model_write(DENSE, &dense, &err) || tiny_model_write(NOT_A_NUMBER, &bad, &err);
-}
-
-static int remove_models(void **state) {
-    unlink(MOE);
-    unlink(DENSE);
-    unlink(NOT_A_NUMBER);
-    unlink(MTP);
-    return 0;
 }
 
 static void open_session_mtp(const char *path, int threads, int max_rows, int64_t n_ctx, bool mtp,
@@ -369,5 +363,5 @@ int main(void) {
         cmocka_unit_test(test_drafts),
         cmocka_unit_test(test_score_limits),
     };
-    return cmocka_run_group_tests(tests, write_models, remove_models);
+    return cmocka_run_group_tests(tests, write_models, tmp_leave);
 }

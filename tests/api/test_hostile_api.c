@@ -9,6 +9,7 @@
 
 #include <unistd.h>
 
+#include "../sys/tmpdir.h"
 #include "base/mem.h"
 #include "qiusuo/qiusuo.h"
 #include "tiny_model.h"
@@ -18,13 +19,7 @@
 
 static int write_model(void **state) {
     tiny_model_opts o = { .arch = QSI_ARCH_DEEPSEEK, .type = QSI_Q8_0, .seed = 5 };
-    return tiny_model_write(MODEL, &o, NULL);
-}
-
-static int remove_files(void **state) {
-    unlink(MODEL);
-    unlink(SAVED);
-    return 0;
+    return tmp_enter(state) != 0 ? -1 : (int)tiny_model_write(MODEL, &o, NULL);
 }
 
 static int ignore(void *user, const qs_score_pos *p) {
@@ -96,5 +91,5 @@ int main(void) {
         cmocka_unit_test(test_session),
         cmocka_unit_test(test_open),
     };
-    return cmocka_run_group_tests(tests, write_model, remove_files);
+    return cmocka_run_group_tests(tests, write_model, tmp_leave);
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../sys/tmpdir.h"
 #include "base/log.h"
 #include "files/convert.h"
 #include "files/hf_export.h"
@@ -306,5 +307,5 @@ int main(void) {
         cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(values_beyond_a_type),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../sys/tmpdir.h"
 #include "base/mem.h"
 #include "files/convert.h"
 #include "files/info.h"
@@ -232,5 +233,5 @@ int main(void) {
         cmocka_unit_test(encoders_use_it),
         cmocka_unit_test(patterns_choose_types),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../sys/tmpdir.h"
 #include "base/mem.h"
 #include "base/hash.h"
 #include "files/hf_export.h"
@@ -486,5 +487,5 @@ int main(void) {
         cmocka_unit_test(folders_say_why),
         cmocka_unit_test(vocabularies_and_others),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

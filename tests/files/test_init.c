@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../sys/tmpdir.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "files/init.h"
@@ -379,5 +380,5 @@ int main(void) {
         cmocka_unit_test(skewed_routers_have_scaled_rows),
         cmocka_unit_test(failures_leave_no_file),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../sys/tmpdir.h"
 #include "base/mem.h"
 #include "files/convert.h"
 #include "files/hf_export.h"
@@ -195,17 +196,6 @@ static void tensors_take_their_places(void **state) {
 
 /* ---- folders made wrong ---- */
 
-static void clean(void) {
-    static const char *const names[] = {"generation_config.json", "config.json",
-                                         "model.safetensors", "tokenizer.json"};
-    for (size_t i = 0; i < QSI_COUNT(names); i++) {
-        char path[128];
-        snprintf(path, sizeof path, FOLDER "/%s", names[i]);
-        remove(path);
-    }
-    rmdir(FOLDER);
-}
-
 static const char *changed_model = "dense"; /* what put_changed copies from */
 
 static void read_golden(const char *name, qsi_str *out) {
@@ -275,7 +265,7 @@ static void contradictions_are_refused(void **state) {
         static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
         qs_err err = {0};
         qsi_gguf *g = NULL;
-        clean();
+        tmp_remove(FOLDER);
         assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
         for (size_t k = 0; k < QSI_COUNT(files); k++) {
             bool it = strcmp(files[k], cases[i].file) == 0;
@@ -289,7 +279,7 @@ static void contradictions_are_refused(void **state) {
     }
     qs_err err = {0};
     qsi_gguf *g = NULL;
-    clean();
+    tmp_remove(FOLDER);
     assert_int_equal(qsi_files_open_model(FOLDER, &g, &err), QS_E_NOTFOUND);
     assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
     assert_int_equal(qsi_files_open_model(FOLDER, &g, &err), QS_E_NOTFOUND);
@@ -302,7 +292,7 @@ static void contradictions_are_refused(void **state) {
     put_changed("tokenizer.json", NULL, NULL);
     assert_int_equal(qsi_files_open_model(FOLDER, &g, &err), QS_OK);
     qsi_gguf_close(&g);
-    clean();
+    tmp_remove(FOLDER);
 }
 
 /* A template in a file of its own counts before that of the configuration. */
@@ -310,7 +300,7 @@ static void the_template_may_be_a_file(void **state) {
     static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
     static const char config[] = "{\"chat_template\":\"one\"}", *const other = "another";
     qs_err err = {0};
-    clean();
+    tmp_remove(FOLDER);
     assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
     for (size_t k = 0; k < QSI_COUNT(files); k++) put_changed(files[k], NULL, NULL);
     put_file("tokenizer_config.json", config, sizeof config - 1);
@@ -325,9 +315,7 @@ static void the_template_may_be_a_file(void **state) {
         qsi_vocab_free(v);
         qsi_gguf_close(&g);
     }
-    remove(FOLDER "/tokenizer_config.json");
-    remove(FOLDER "/chat_template.jinja");
-    clean();
+    tmp_remove(FOLDER);
 }
 
 /* Up to the limit a template is what its words say, beyond it nobody's; the folder opens. */
@@ -336,7 +324,7 @@ static void a_template_file_has_a_limit(void **state) {
     static char text[QSI_JINJA_MAX + 100];
     const qsi_chat_template *llm = NULL, *t = NULL;
     qs_err err = {0};
-    clean();
+    tmp_remove(FOLDER);
     assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
     for (size_t k = 0; k < QSI_COUNT(files); k++) put_changed(files[k], NULL, NULL);
     assert_int_equal(qsi_chat_by_name(&llm, "deepseek-llm", &err), QS_OK);
@@ -359,8 +347,7 @@ static void a_template_file_has_a_limit(void **state) {
         qsi_vocab_free(v);
         qsi_gguf_close(&g);
     }
-    remove(FOLDER "/chat_template.jinja");
-    clean();
+    tmp_remove(FOLDER);
 }
 
 static int cancel(void *user, int64_t done, int64_t of) {
@@ -399,21 +386,6 @@ static void same_ids(const qsi_gguf *a, const qsi_gguf *b) {
     qsi_vocab_free(w);
 }
 
-static void remove_folder(const char *folder) {
-    char **names = NULL;
-    size_t n = 0;
-    qs_err err = {0};
-    assert_int_equal(qsi_dir_list(folder, &names, &n, &err), QS_OK);
-    for (size_t i = 0; i < n; i++) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        unlink(path);
-        qsi_free(names[i]);
-    }
-    qsi_free(names);
-    rmdir(folder);
-}
-
 /* A folder as a file, the file as a folder, in several files: the answers stay those of the classes. */
 static void files_become_folders(void **state) {
     static const char *const models[] = {"dense", "moe", "v2_lite", "v3_fp8", "v32", "r1_qwen2",
@@ -439,7 +411,7 @@ static void files_become_folders(void **state) {
         qsi_gguf_close(&g);
         qsi_gguf_close(&h);
         remove(FOLDER ".gguf");
-        remove_folder(FOLDER ".out");
+        tmp_remove(FOLDER ".out");
     }
 }
 
@@ -508,7 +480,7 @@ static void names_and_tasks_come_back(void **state) {
         }
         qsi_gguf_close(&g);
         qsi_gguf_close(&h);
-        remove_folder(FOLDER ".out");
+        tmp_remove(FOLDER ".out");
     }
     qsi_gguf_close(&plain);
     remove(FOLDER ".gguf");
@@ -528,7 +500,7 @@ static void foreign_names_are_not_trusted(void **state) {
         qs_err err = {0};
         qsi_gguf *g = NULL;
         qsi_slice name = {0};
-        clean();
+        tmp_remove(FOLDER);
         assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
         for (size_t k = 0; k < QSI_COUNT(files); k++) put_changed(files[k], NULL, NULL);
         snprintf(to, sizeof to, "{%s,", cases[i]);
@@ -539,7 +511,7 @@ static void foreign_names_are_not_trusted(void **state) {
         assert_null(qsi_gguf_find(g, "qiusuo.tasks"));
         qsi_gguf_close(&g);
     }
-    clean();
+    tmp_remove(FOLDER);
 }
 
 /* K and V of latent attention, apart in the file, are one matrix in the folder; quantised rows become
@@ -595,7 +567,7 @@ static void latent_matrices_are_put_together(void **state) {
     qsi_gguf_close(&g);
     qsi_gguf_close(&h);
     remove(FOLDER ".gguf");
-    remove_folder(FOLDER ".out");
+    tmp_remove(FOLDER ".out");
 }
 
 /* FP8 folders that lie about their scales. */
@@ -626,7 +598,7 @@ static void false_fp8_folders_are_refused(void **state) {
     for (size_t i = 0; i < QSI_COUNT(cases); i++) {
         qs_err err = {0};
         qsi_gguf *g = NULL;
-        clean();
+        tmp_remove(FOLDER);
         assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
         for (size_t k = 0; k < QSI_COUNT(files); k++) {
             bool it = strcmp(files[k], cases[i].file) == 0;
@@ -638,7 +610,7 @@ static void false_fp8_folders_are_refused(void **state) {
         assert_null(g);
     }
     changed_model = "dense";
-    clean();
+    tmp_remove(FOLDER);
 }
 
 static double number_of(const qsi_gguf *g, const char *key) {
@@ -666,7 +638,7 @@ static void generation_config_is_read(void **state) {
     for (size_t i = 0; i < QSI_COUNT(cases); i++) {
         qs_err err = {0};
         qsi_gguf *g = NULL;
-        clean();
+        tmp_remove(FOLDER);
         assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
         put_changed("config.json", NULL, NULL);
         put_changed("model.safetensors", NULL, NULL);
@@ -678,12 +650,12 @@ static void generation_config_is_read(void **state) {
         assert_true((qsi_gguf_find(g, "general.sampling.top_k") == NULL) == (cases[i].top_k < 0));
         qsi_gguf_close(&g);
     }
-    clean();
+    tmp_remove(FOLDER);
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
-        fprintf(stderr, "usage: test_open_model FOLDER\n");
+    if (argc != 2 || argv[1][0] != '/') { /* the tests work in a folder of their own */
+        fprintf(stderr, "usage: test_open_model /FOLDER\n");
         return 2;
     }
     golden_dir = argv[1];
@@ -703,5 +675,5 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_template_file_has_a_limit),
         cmocka_unit_test(a_conversion_can_be_cancelled),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

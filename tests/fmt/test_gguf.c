@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../sys/tmpdir.h"
 #include "base/mem.h"
 #include "gguf_bytes.h"
 
@@ -533,5 +534,5 @@ int main(void) {
         cmocka_unit_test(files_that_are_not_there),
         cmocka_unit_test(a_model_in_several_files),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../sys/tmpdir.h"
 #include "fmt/gguf.h"
 #include "sys/file.h"
 
@@ -184,5 +185,5 @@ int main(void) {
         cmocka_unit_test(too_many_bytes_are_refused),
         cmocka_unit_test(wrong_declarations_are_refused_and_stick),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../sys/tmpdir.h"
 #include "base/mem.h"
 #include "fmt/safetensors.h"
 #include "sys/file.h"
@@ -216,22 +217,11 @@ static void write_file(const char *name, const void *p, size_t n) {
 
 static void write_text(const char *name, const char *text) { write_file(name, text, strlen(text)); }
 
-static void clean(void) {
-    static const char *const names[] = {"model.safetensors.index.json", "model.safetensors",
-                                        "m-1.safetensors", "m-2.safetensors"};
-    for (size_t i = 0; i < QSI_COUNT(names); i++) {
-        char path[128];
-        snprintf(path, sizeof path, FOLDER "/%s", names[i]);
-        remove(path);
-    }
-    rmdir(FOLDER);
-}
-
 static void folders(void **state) {
     qs_err err = {0};
     qsi_st *s = NULL;
     file f;
-    clean();
+    tmp_remove(FOLDER);
     assert_int_equal(qsi_make_dirs(FOLDER, &err), QS_OK);
     assert_int_equal(qsi_st_open(&s, FOLDER, &err), QS_E_NOTFOUND);
     make(&f, sound, 29);
@@ -287,7 +277,7 @@ static void folders(void **state) {
                "{\"weight_map\":{\"t\":\"m-1.safetensors\",\"u\":\"m-2.safetensors\"}}");
     assert_int_equal(qsi_st_open(&s, FOLDER, &err), QS_E_FORMAT);
     assert_non_null(strstr(err.text, "two files"));
-    clean();
+    tmp_remove(FOLDER);
 }
 
 static void memory_runs_out(void **state) {
@@ -319,5 +309,5 @@ int main(void) {
         cmocka_unit_test(folders),
         cmocka_unit_test(memory_runs_out),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

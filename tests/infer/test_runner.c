@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../sys/tmpdir.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "infer/engine.h"
@@ -179,5 +180,5 @@ int main(void) {
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_room_for_caches),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

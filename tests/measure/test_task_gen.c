@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "../infer/fake_model.h"
+#include "../sys/tmpdir.h"
 #include "measure/task_code.h"
 #include "measure/task_gen.h"
 #include "measure/task_run.h"
@@ -257,5 +258,5 @@ int main(void) {
         cmocka_unit_test(exact_match), cmocka_unit_test(settings), cmocka_unit_test(conversation),
         cmocka_unit_test(code),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

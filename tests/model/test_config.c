@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../sys/tmpdir.h"
 #include "model/model.h"
 #include "model/rope_scaling.h"
 
@@ -547,5 +548,5 @@ int main(void) {
         cmocka_unit_test(wrong_keys_are_refused),
         cmocka_unit_test(bounds_are_checked),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

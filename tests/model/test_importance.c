@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../sys/tmpdir.h"
 #include "base/mem.h"
 #include "files/init.h"
 #include "files/presets.h"
@@ -253,5 +254,5 @@ int main(void) {
         cmocka_unit_test(heads_of_latent_attention),
         cmocka_unit_test(indexer),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

@@ -1,4 +1,6 @@
-/* A private folder for one test program, removed at the end. */
+/* A private folder for one test program, removed at the end. Files of a fixed name in the folder where
+ * tests are run would be seen by another run of the same program, at the same time or after a run that
+ * failed or was stopped. */
 #ifndef QST_TMPDIR_H
 #define QST_TMPDIR_H
 
@@ -36,6 +38,15 @@ static int tmp_teardown(void **state) {
     (void)state;
     tmp_remove(tmp_root);
     return 0;
+}
+
+/* The same, and the program works in that folder, so that a name without a folder is one in there. */
+static inline int tmp_enter(void **state) {
+    return tmp_setup(state) != 0 ? -1 : chdir(tmp_root);
+}
+
+static inline int tmp_leave(void **state) {
+    return chdir("/") != 0 ? -1 : tmp_teardown(state);
 }
 
 /* "<folder>/name" in one of 64 buffers that take turns. */

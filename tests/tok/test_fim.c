@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../sys/tmpdir.h"
 #include "tok_fixture.h"
 
 #define BEGIN "<｜fim▁begin｜>"
@@ -130,5 +131,5 @@ int main(void) {
         cmocka_unit_test(finds_them_by_key_or_name),
         cmocka_unit_test(says_when_there_are_none),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../sys/tmpdir.h"
 #include "base/mem.h"
 #include "tok/vocab.h"
 #include "tok_golden.h"
@@ -18,12 +19,12 @@ static size_t n_golden;
 
 static int setup(void **state) {
     golden = tok_read_file(golden_path, &n_golden);
-    return 0;
+    return tmp_enter(state);
 }
 
 static int teardown(void **state) {
     free(golden);
-    return 0;
+    return tmp_leave(state);
 }
 
 /* The golden text with the first `old` replaced. */
