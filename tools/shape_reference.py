@@ -11,8 +11,11 @@ the file named); the ten likeliest ids of each position are compared, and of 64 
 model with experts are its dense one and one with experts; where two experts' scores are so close that
 rounding decides, the other choice is as right: such places are counted. The equations, beside those of
 gen_golden_mla.py: grouped heads rotated as pairs of neighbours, as GGUF files of `llama` and `deepseek`
-have them; YaRN (arXiv:2309.00071) by context / trained with scores times (1 + 0.1 ln s)^2, or as the
-file declares it. Of the last layer only the rows compared are computed, of the others all 8192. Exits 1
+have them, or as halves (`qwen2`, whose queries, keys and values have biases); positions / s (linear, as
+the coder's file declares); Llama 3.1's frequencies, from its rule, not from the file's tensor; YaRN
+(arXiv:2309.00071) by context / trained with scores times (1 + 0.1 ln s)^2, or as the file declares it.
+How far the reference without scaling is from the one with is said, so that one sees that a difference
+would be seen. Of the last layer only the rows compared are computed, of the others all 8192. Exits 1
 when a difference is more than is allowed (1e-4 in F32, 3e-3 in F16: each rounding of 2^-11 is some 3e-4
 of a product's deviation, through a dozen products of two layers).
 
@@ -42,9 +45,15 @@ class Model:
         arch = self.reader.get_field("general.architecture").contents()
         self.key = lambda k, d=None: (f.contents() if (f := self.reader.get_field(f"{arch}.{k}")) else d)
         self.latent = arch == "deepseek2"
+        self.halves = arch == "qwen2"
 
     def __contains__(self, name):
         return name in self.tensors
+
+    def linear(self, x, name):
+        """with the bias that qwen2 has"""
+        y = x @ self(name + ".weight").T
+        return y + self(name + ".bias") if name + ".bias" in self else y
 
     def __call__(self, name):
         """in float64, rows of inputs last: [out, in]"""
@@ -57,20 +66,48 @@ class Model:
         return np.asarray(t.data.reshape([int(n) for n in reversed(t.shape)])[e], np.float64)
 
 
-def frequencies(d, theta, stretch):
-    f = theta ** (-2.0 * np.arange(d // 2) / d)
-    if stretch is None:
-        return f
-    factor, orig = stretch[:2]
+def yarn(f, d, theta, factor, orig):
     pair = [d * np.log(orig / (2 * np.pi * turns)) / (2 * np.log(theta)) for turns in (32, 1)]
     low, high = max(np.floor(pair[0]), 0), min(np.ceil(pair[1]), d - 1)
     ramp = np.clip((np.arange(d // 2) - low) / max(high - low, 1e-3), 0, 1)
     return f * (1 - ramp) + f / factor * ramp
 
 
-def rotate(x, pos, freq):
-    """x [rows, heads, d]"""
-    z = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * pos[:, None, None] * freq)
+def llama31(f):
+    """factor 8, low 1, high 4, 8192 trained positions"""
+    turns = 8192 * f / (2 * np.pi)
+    smooth = np.clip((turns - 1) / (4 - 1), 0, 1)
+    return f * smooth + f / 8 * (1 - smooth)
+
+
+def rotations(m):
+    """(what --rope-scaling is given, None where no run asks for it and it only shows how far another
+    rotation is; a name; the frequencies; what scores are multiplied by) of each"""
+    d, theta = m.key("rope.dimension_count"), m.key("rope.freq_base")
+    f = theta ** (-2.0 * np.arange(d // 2) / d)
+    scale = (m.key("attention.key_length_mla") if m.latent else d) ** -0.5
+    factor, orig, log_times = N / TRAINED, TRAINED, 0.1
+    if "rope_freqs.weight" in m:
+        return [(None, "no scaling", f, scale), ("auto", "Llama 3.1's frequencies", llama31(f), scale)]
+    plain = ("none", "no scaling", f, scale)
+    if m.key("rope.scaling.type") == "linear":
+        factor = m.key("rope.scaling.factor")
+        return [plain, ("auto", f"linear by {factor:g}", f / factor, scale)]
+    if m.latent:
+        factor, orig, log_times = (m.key("rope.scaling." + k) for k in
+                                   ("factor", "original_context_length", "yarn_log_multiplier"))
+    elif m.key("context_length") >= N:
+        return [plain]
+    return [plain, ("auto", "YaRN", yarn(f, d, theta, factor, orig),
+                    scale * (1 + log_times * np.log(factor)) ** 2)]
+
+
+def rotate(x, pos, freq, halves=False):
+    """x [rows, heads, d]; a pair is two neighbours, or one value of each half"""
+    re, im = np.split(x, 2, -1) if halves else (x[..., 0::2], x[..., 1::2])
+    z = (re + 1j * im) * np.exp(1j * pos[:, None, None] * freq)
+    if halves:
+        return np.concatenate([z.real, z.imag], -1)
     return np.stack([z.real, z.imag], -1).reshape(x.shape)
 
 
@@ -88,10 +125,9 @@ def heads_of(m, b, x, rows, freq):
     h, pos = m.key("attention.head_count"), np.arange(N)
     if not m.latent:
         kv = m.key("attention.head_count_kv", h)
-        q = (x[rows] @ m(b + "attn_q.weight").T).reshape(len(rows), h, -1)
-        k = (x @ m(b + "attn_k.weight").T).reshape(N, kv, -1)
-        v = (x @ m(b + "attn_v.weight").T).reshape(N, kv, -1)
-        return rotate(q, rows, freq), rotate(k, pos, freq), v
+        q = m.linear(x[rows], b + "attn_q").reshape(len(rows), h, -1)
+        k, v = (m.linear(x, b + name).reshape(N, kv, -1) for name in ("attn_k", "attn_v"))
+        return rotate(q, rows, freq, m.halves), rotate(k, pos, freq, m.halves), v
     r, dr = m.key("attention.kv_lora_rank"), m.key("rope.dimension_count")
     q = (x[rows] @ m(b + "attn_q.weight").T).reshape(len(rows), h, -1)
     q[..., -dr:] = rotate(q[..., -dr:], rows, freq)
@@ -145,14 +181,10 @@ def expert_ffn(m, b, x, spare):
     return y, (last - next_) / last
 
 
-def logprobs(m, ids, stretch):
+def logprobs(m, ids, freq, scale):
     """[which choice of experts, place, id], and the margin of the choice at each place or None"""
     m.eps = m.key("attention.layer_norm_rms_epsilon")
     layers = m.key("block_count")
-    d = m.key("rope.dimension_count")
-    freq = frequencies(d, m.key("rope.freq_base"), stretch)
-    width = m.key("attention.key_length_mla") if m.latent else d
-    scale = (1 + stretch[2] * np.log(stretch[0]) if stretch else 1) ** 2 / np.sqrt(width)
     x = m("token_embd.weight")[ids]
     margin = None
     for i in range(layers):
@@ -197,24 +229,23 @@ def check(o, preset, kind, path):
     m = Model(path)
     size = len(m("token_embd.weight"))
     ids = [(7 + 37 * i + i * i % 11) % size for i in range(N)]
-    declared = (m.key("rope.scaling.factor"), m.key("rope.scaling.original_context_length"),
-                m.key("rope.scaling.yarn_log_multiplier"))
-    good = True
-    for scaling in ("none", "auto"):
-        stretch = None
-        if scaling == "auto":
-            stretch = declared if m.latent else (N / TRAINED, TRAINED, 0.1)
-        got = ours(o.program, path, ids, scaling)
-        want, margin = logprobs(m, np.array(ids), stretch)
-        worst, others = compare(want, margin, got, ALLOWED[kind])
+    good, before = True, None
+    for scaling, name, freq, scale in rotations(m):
+        want, margin = logprobs(m, np.array(ids), freq, scale)
+        apart = None if before is None else np.abs(want[0] - before).max(-1)[:len(WHERE)]
+        before = want[0]
+        if scaling is None:
+            continue
+        worst, others = compare(want, margin, ours(o.program, path, ids, scaling), ALLOWED[kind])
         fine = max(worst) <= ALLOWED[kind]
         good &= fine
         more = f"; the other {len(PLACES) - len(WHERE)}: {max(worst[len(WHERE):]):.1e}"
+        if apart is not None:
+            more += f"; without scaling {apart.min():.1e} or more away"
         if margin is not None:
             more += (f"; another choice of experts at {others}, closest two of them {min(margin):.1e} "
                      "apart")
-        print(f"{'ok ' if fine else 'BAD'} {preset}, {kind}, {o.layers} layers, "
-              f"{'YaRN' if stretch else 'no scaling'}: "
+        print(f"{'ok ' if fine else 'BAD'} {preset}, {kind}, {o.layers} layers, {name}: "
               + ", ".join(f"{p}: {w:.1e}" for p, w in zip(WHERE, worst)) + more, flush=True)
     return good
 
@@ -223,7 +254,9 @@ def main():
     a = argparse.ArgumentParser()
     a.add_argument("program")
     a.add_argument("vocab")
-    a.add_argument("--presets", default="deepseek-llm-7b,deepseek-moe-16b,deepseek-v2-lite")
+    a.add_argument("--presets", default=",".join((
+        "deepseek-llm-7b", "deepseek-coder-6.7b", "deepseek-moe-16b", "deepseek-v2-lite",
+        "r1-distill-qwen-1.5b", "r1-distill-llama-8b")))
     a.add_argument("--types", default="F32,F16")
     a.add_argument("--layers", type=int, default=1)
     o = a.parse_args()
