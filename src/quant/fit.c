@@ -238,21 +238,15 @@ static void solve_factors(const shape *s, const float *x, const float *w, chosen
     c->dmin = as_half(dmin);
 }
 
-/* Blocks of groups. */
-static bool fit_groups(const shape *s, const float *x, const float *w, chosen *best) {
+/* From the block's factors d and dmin and the scales and minima of its groups; what is better than *best
+ * replaces it. */
+static void fit_from(const shape *s, const float *x, const float *w, float d, float dmin,
+                     const float *scales, const float *minima, chosen *best) {
     int n = s->block / s->group;
-    float scale[16], min[16], most = 0, deepest = 0;
-    for (int g = 0; g < n; g++) {
-        const float *xg = x + g * s->group, *wg = w + g * s->group;
-        guess f = s->affine ? fit_affine(s, xg, wg, s->group) : fit_signed(s, xg, wg, s->group);
-        scale[g] = f.scale;
-        min[g] = f.min;
-        most = fabsf(f.scale) > fabsf(most) ? f.scale : most;
-        deepest = f.min > deepest ? f.min : deepest;
-    }
-    chosen c = {.d = as_half(most / (float)(s->affine ? s->sc_hi : s->sc_lo)),
-                .dmin = s->affine ? as_half(deepest / (float)s->mn_hi) : 0};
-    best->loss = INFINITY;
+    float scale[16], min[16];
+    chosen c = {.d = as_half(d), .dmin = as_half(dmin)};
+    memcpy(scale, scales, (size_t)n * sizeof *scale);
+    memcpy(min, minima, (size_t)n * sizeof *min);
     for (int round = 0; round < 3; round++) {
         float id = reciprocal(c.d), idmin = reciprocal(c.dmin);
         if (id == 0 || !isfinite(c.d) || !isfinite(c.dmin)) break;
@@ -267,6 +261,29 @@ static bool fit_groups(const shape *s, const float *x, const float *w, chosen *b
         if (c.loss < best->loss) *best = c;
         solve_factors(s, x, w, &c);
     }
+}
+
+/* Halves below this have few bits left: larger factors, which smaller integers meet, may fit better. */
+#define FEW_BITS 2e-5f
+
+/* Blocks of groups. */
+static bool fit_groups(const shape *s, const float *x, const float *w, chosen *best) {
+    int n = s->block / s->group;
+    float scale[16], min[16], most = 0, deepest = 0;
+    for (int g = 0; g < n; g++) {
+        const float *xg = x + g * s->group, *wg = w + g * s->group;
+        guess f = s->affine ? fit_affine(s, xg, wg, s->group) : fit_signed(s, xg, wg, s->group);
+        scale[g] = f.scale;
+        min[g] = f.min;
+        most = fabsf(f.scale) > fabsf(most) ? f.scale : most;
+        deepest = f.min > deepest ? f.min : deepest;
+    }
+    float d = most / (float)(s->affine ? s->sc_hi : s->sc_lo);
+    float dmin = s->affine ? deepest / (float)s->mn_hi : 0;
+    best->loss = INFINITY;
+    fit_from(s, x, w, d, dmin, scale, min, best);
+    for (float k = 2; k <= 64 && fabsf(d) * k < FEW_BITS; k *= 2)
+        fit_from(s, x, w, d * k, dmin * k, scale, min, best);
     return best->loss < INFINITY;
 }
 
@@ -340,6 +357,21 @@ static void pack(const shape *s, const chosen *c, void *dst) {
     s->pack(&p, dst);
 }
 
+/* Where a block's few large values or the steps of tiny halves make the search (or its length) clearly
+ * worse than the plain encoder, or than zeros, it is replaced. */
+static void settle_for_less(const qsi_type_info *ti, const float *x, const float *w, uint8_t *out) {
+    uint8_t plain[MOST * sizeof(float)];
+    float y[MOST], none[MOST] = {0};
+    ti->decode(out, y, ti->block);
+    float ours = loss_of(x, w, y, ti->block, 1, 0);
+    ti->encode(x, plain, ti->block);
+    ti->decode(plain, y, ti->block);
+    float theirs = loss_of(x, w, y, ti->block, 1, 0), zeros = loss_of(x, w, none, ti->block, 1, 0);
+    if (ours <= 1.25f * theirs && ours <= zeros) return;
+    if (zeros < theirs) ti->encode(none, plain, ti->block);
+    memcpy(out, plain, (size_t)ti->bytes);
+}
+
 static const shape shapes[] = {
     {QSI_Q4_0, 32, 32, false, {-8, 7, false}, 0, 0, 0, qsi_pack_q4_0},
     {QSI_Q5_0, 32, 32, false, {-16, 15, false}, 0, 0, 0, qsi_pack_q5_0},
@@ -393,11 +425,14 @@ void qsi_quant_fit(const qsi_type_info *ti, const float *src, const float *impor
             ti->encode(x, out, s->block);
         } else if (s->type == QSI_MXFP4) {
             pack_mxfp4(x, w, out);
-        } else if (s->sc_hi > 0 ? fit_groups(s, x, w, &c) : fit_one(s, x, w, &c)) {
-            keep_length(s, x, counts, &c);
-            pack(s, &c, out);
         } else {
-            ti->encode(x, out, s->block);
+            if (s->sc_hi > 0 ? fit_groups(s, x, w, &c) : fit_one(s, x, w, &c)) {
+                keep_length(s, x, counts, &c);
+                pack(s, &c, out);
+            } else {
+                ti->encode(x, out, s->block);
+            }
+            settle_for_less(ti, x, w, out);
         }
     }
 }

@@ -153,6 +153,67 @@ static void length_is_kept(void **state) {
     free(w);
 }
 
+/* Of weights a thousandth of the usual size, whose factors are halves of few bits, no more is lost (in
+ * parts of their size): larger factors meet smaller integers. Weights below all halves become nothing
+ * worse than zeros. */
+static void tiny_weights_are_kept(void **state) {
+    float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y), *small = malloc(N * sizeof *x);
+    uint32_t s = 7;
+    assert_true(x && y && small);
+    for (int i = 0; i < N; i++) x[i] = 0.01f * gauss(&s);
+    for (size_t i = 0; i < QSI_COUNT(bars); i++) {
+        const qsi_type_info *ti = qsi_type_get((int32_t)bars[i].type);
+        if (ti->type == QSI_Q8_0) continue; /* not searched */
+        double usual = loss(ti, true, x, NULL, y);
+        for (int j = 0; j < N; j++) small[j] = 1e-3f * x[j];
+        double got = loss(ti, true, small, NULL, y) * 1e6;
+        if (got > 1.6 * usual) fail_msg("%s: %g lost, %g of larger weights", ti->name, got, usual);
+        double all = 0;
+        for (int j = 0; j < N; j++) {
+            small[j] = 1e-6f * x[j];
+            all += (double)small[j] * (double)small[j];
+        }
+        if (loss(ti, true, small, NULL, y) > 1.01 * all) fail_msg("%s: worse than zeros", ti->name);
+    }
+    free(x);
+    free(y);
+    free(small);
+}
+
+/* Blocks of few values and of one far above all others lose little more than by the plain encoder. */
+static void no_block_is_clearly_worse_than_plain(void **state) {
+    float *x = calloc(N, sizeof *x), *y = malloc(N * sizeof *y), *z = malloc(N * sizeof *z);
+    uint32_t s = 8;
+    assert_true(x && y && z);
+    for (int b = 0; b < N / 256; b++) {
+        for (int j = 0; j < 256 && b % 2; j++) x[256 * b + j] = 0.1f * gauss(&s);
+        if (b % 2) x[256 * b] = 60000;
+        for (int j = 0; j < 2 + b / 2 && b % 2 == 0; j++)
+            x[256 * b + (37 * j + 11 * b) % 256] = gauss(&s);
+    }
+    for (size_t i = 0; i < QSI_COUNT(bars); i++) {
+        const qsi_type_info *ti = qsi_type_get((int32_t)bars[i].type);
+        if (ti->type == QSI_MXFP4) continue; /* its exponents are whole powers of two */
+        (void)loss(ti, true, x, NULL, y);
+        (void)loss(ti, false, x, NULL, z);
+        for (int b = 0; b < N; b += ti->block) {
+            double ours = 0, plain = 0, all = 0;
+            for (int j = b; j < b + ti->block; j++) {
+                double e = (double)x[j] - (double)y[j], f = (double)x[j] - (double)z[j];
+                ours += e * e;
+                plain += f * f;
+                all += (double)x[j] * (double)x[j];
+            }
+            /* Q3_K counts by size, and a half has 11 bits */
+            if (ours > 2.5 * plain + 3e-7 * all)
+                fail_msg("%s, block at %d: %g lost, %g by the plain encoder", ti->name, b, ours, plain);
+        }
+    }
+    free(x);
+    free(y);
+    free(z);
+}
+
 /* Columns that count a hundred times lose less than when all count alike. */
 static void importance_goes_where_it_is_said(void **state) {
     float *x = malloc(N * sizeof *x), *w = malloc(N * sizeof *w), *y = malloc(N * sizeof *y);
@@ -233,6 +294,8 @@ int main(void) {
         cmocka_unit_test(the_search_holds_the_bars),
         cmocka_unit_test(the_search_loses_less),
         cmocka_unit_test(length_is_kept),
+        cmocka_unit_test(tiny_weights_are_kept),
+        cmocka_unit_test(no_block_is_clearly_worse_than_plain),
         cmocka_unit_test(importance_goes_where_it_is_said),
         cmocka_unit_test(what_was_quantised_stays),
         cmocka_unit_test(what_cannot_be_searched),
