@@ -272,7 +272,7 @@ class Packages(unittest.TestCase):
     def go(self, task, **env):
         p = subprocess.run([os.path.join(self.tree, "tools/packages.sh"), task], capture_output=True,
                            text=True, timeout=TIMEOUT, check=False,
-                           env=dict(ENV, PATH=self.bin + ":" + ENV["PATH"], **env))
+                           env={**ENV, "PATH": self.bin + ":" + ENV["PATH"], "CC": "", **env})
         calls = []
         if os.path.exists(self.log):
             with open(self.log, encoding="ascii") as f:
