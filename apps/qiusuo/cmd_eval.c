@@ -279,6 +279,11 @@ static int find_kind(const qsa_cmd *cmd, const args *a, const qsa_pos *pos, bool
     if (!code && (a->run_code || a->python || a->code_seconds > 0))
         return qsa_usage(cmd, "--run-code, --python and --code-timeout are for humaneval");
     if (a->resume && a->output == NULL) return qsa_usage(cmd, "--resume needs --output");
+    if (!qsa_apart(a->model.model, a->output) || !qsa_apart(a->against, a->output) ||
+        !qsa_apart(a->dev, a->output) || !qsa_apart(a->labels, a->output))
+        return QSA_EXIT_FAILED;
+    for (int i = 0; i < pos->n; i++)
+        if (!qsa_apart(pos->v[i], a->output)) return QSA_EXIT_FAILED;
     bool asked = written && (a->chat == NULL || strcmp(a->chat, "off") != 0);
     if (asked && a->model.chat_template != NULL) { /* else the prompt would be continued as a text */
         qs_status st = qs_chat_template_check(a->model.chat_template, &err);

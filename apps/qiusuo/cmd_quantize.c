@@ -113,6 +113,9 @@ static int run(const qsa_cmd *cmd, args *a) {
         if (k < 0 || (size_t)k >= sizeof beside) return qsa_usage(cmd, "the name is too long");
         a->save = beside;
     }
+    if (!qsa_apart(a->src, a->save) || !qsa_apart(a->imatrix, a->save) ||
+        !qsa_apart(a->dst, a->save) || !qsa_apart(a->imatrix, a->dst))
+        return QSA_EXIT_FAILED;
     int rc = a->dst != NULL ? check_model(a) : QSA_GO;
     if (rc == QSA_GO) rc = collect(a);
     return rc == QSA_GO && a->dst != NULL ? write_model(a, a->save) : rc == QSA_GO ? QSA_EXIT_OK : rc;

@@ -52,6 +52,15 @@ int qsa_fail(qs_status st, const qs_err *err) {
     return QSA_EXIT_FAILED;
 }
 
+bool qsa_apart(const char *in, const char *out) {
+    struct stat a, b;
+    if (in == NULL || out == NULL) return true;
+    bool same = strcmp(in, out) == 0 || (stat(in, &a) == 0 && stat(out, &b) == 0 &&
+                                         a.st_dev == b.st_dev && a.st_ino == b.st_ino);
+    if (same) qsa_say("writing '%s' would replace '%s': name another file", out, in);
+    return !same;
+}
+
 size_t qsa_columns(void) {
     struct winsize w = {0};
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &w) != 0 || w.ws_col == 0) return 80;

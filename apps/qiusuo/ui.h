@@ -13,6 +13,9 @@
 void qsa_say(const char *fmt, ...) QS_PRINTF(1, 2);
 /* Says err's text and returns the exit code that fits: 130 for QS_E_CANCELLED, else 1. */
 int qsa_fail(qs_status st, const qs_err *err);
+/* False, said with a line, when writing `out` would replace what is read from `in`; either may be
+ * NULL. */
+bool qsa_apart(const char *in, const char *out);
 
 /* Progress on a terminal: one line "label  42 %  3.1 M tokens/s  1:05 left", none in a pipe. */
 typedef struct qsa_progress {

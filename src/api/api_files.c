@@ -68,6 +68,7 @@ qs_status qs_init(const qs_init_opts *opts, const char *out, qs_err *err) {
         x.config.n_layer = o.layers;
         if (x.config.n_dense > o.layers) x.config.n_dense = o.layers;
     }
+    if (o.vocab != NULL) QS_TRY(qsi_path_apart(o.vocab, out, err));
     if (o.vocab != NULL) QS_TRY(qsi_vocab_file_load(&vocab, o.vocab, err));
     x.vocab = vocab;
     QS_TRY(qsi_init_write(&x, out, err));

@@ -144,6 +144,7 @@ qs_status qs_tokenizer_train(const qs_tokenizer_training *s, qs_tokenizer_traine
     QS_TRY(qsi_bpe_trainer_create(&r.trainer, s->pre == NULL ? "deepseek-llm" : s->pre, err));
     for (size_t i = 0; i < s->n_paths; i++) {
         const char *path = s->paths[i];
+        QS_TRY(qsi_path_apart(path, s->out, err));
         QS_TRY(qsi_path_is_dir(path) ? add_folder(&r, path, 0, err) : add_file(&r, path, err));
     }
     if (r.n_bytes == 0)

@@ -387,8 +387,8 @@ static void close_writer(converting *x, qs_status st) {
 qs_status qsi_convert(const char *src, const char *dst, const qsi_convert_opts *o, qs_err *err) {
     qs_status st = QS_OK;
     converting x = {.o = o};
-    if (strcmp(src, dst) == 0)
-        QS_FAIL(err, QS_E_ARG, "'%s' cannot become itself: name another file", src);
+    if (dst[0] == '\0') QS_FAIL(err, QS_E_ARG, "the file to write has no name");
+    QS_TRY(qsi_path_apart(src, dst, err));
     QS_TRY(qsi_msource_open(&x.src, src, err));
     QS_TRY(reserve(&x, err));
     st = choose_types(&x, err);

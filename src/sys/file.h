@@ -90,6 +90,11 @@ bool qsi_path_exists(const char *path);
 /* Size of a regular file; 0 when there is none. */
 uint64_t qsi_file_bytes(const char *path);
 bool qsi_path_is_dir(const char *path);
+/* Whether both name one file or folder, by whatever spelling or link. */
+bool qsi_same_file(const char *a, const char *b);
+/* QS_E_ARG when writing `out` would replace what is read from `in`: the same file, another part of a
+ * split model (NAME-00001-of-0000N.gguf), or a file of folder `in` other than a GGUF. */
+qs_status qsi_path_apart(const char *in, const char *out, qs_err *err) QS_MUST_CHECK;
 /* Appends the absolute path without links. */
 qs_status qsi_path_real(const char *path, qsi_str *out, qs_err *err) QS_MUST_CHECK;
 /* True when folder `path` is also one of the folders that stand above it in `path`: a link leads in

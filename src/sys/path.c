@@ -29,6 +29,68 @@ bool qsi_path_is_dir(const char *path) {
     return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
 }
 
+bool qsi_same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* Whether out is one of the parts of the split model that `in` is a part of. */
+static bool is_part(const char *in, const char *out) {
+    static const char form[] = "-00000-of-00000.gguf";
+    size_t len = strlen(in), tail = sizeof form - 1;
+    bool hit = false;
+    if (len < tail) return false;
+    for (size_t i = 0; i < tail; i++) {
+        char c = in[len - tail + i];
+        if (form[i] == '0' ? c < '0' || c > '9' : c != form[i]) return false;
+    }
+    char *name = qsi_alloc(len + 1, 1);
+    if (name == NULL) return false;
+    memcpy(name, in, len + 1);
+    long n = strtol(in + len - 10, NULL, 10);
+    for (long k = 1; k <= n && !hit; k++) {
+        char *at = name + len - tail + 1;
+        long left = k;
+        for (int i = 4; i >= 0; i--, left /= 10) at[i] = (char)('0' + left % 10);
+        hit = qsi_same_file(name, out);
+    }
+    qsi_free(name);
+    return hit;
+}
+
+/* Whether out is a file of folder `in` that is read with it. */
+static qs_status is_inside(const char *in, const char *out, bool *hit, qs_err *err) {
+    qs_status st = QS_OK;
+    char **names = NULL;
+    size_t n = 0;
+    qsi_str path = {0};
+    QS_TRY(qsi_dir_list(in, &names, &n, err));
+    for (size_t i = 0; i < n && !*hit; i++) {
+        size_t len = strlen(names[i]);
+        if (len > 5 && strcmp(names[i] + len - 5, ".gguf") == 0) continue;
+        qsi_str_clear(&path);
+        st = qsi_path_join(&path, in, names[i]);
+        if (st != QS_OK) QS_FAIL(err, st, "out of memory");
+        *hit = qsi_same_file(path.data, out);
+    }
+done:
+    for (size_t i = 0; i < n; i++) qsi_free(names[i]);
+    qsi_free(names);
+    qsi_str_release(&path);
+    return st;
+}
+
+qs_status qsi_path_apart(const char *in, const char *out, qs_err *err) {
+    qs_status st = QS_OK;
+    bool hit = qsi_same_file(in, out) || is_part(in, out);
+    if (!hit && qsi_path_is_dir(in)) QS_TRY(is_inside(in, out, &hit, err));
+    if (hit)
+        QS_FAIL(err, QS_E_ARG, "writing '%s' would replace what is read from '%s': name another file",
+                out, in);
+done:
+    return st;
+}
+
 qs_status qsi_path_real(const char *path, qsi_str *out, qs_err *err) {
     char real[PATH_MAX];
     if (realpath(path, real) == NULL) return qsi_err_errno(err, errno, "cannot find '%s'", path);
