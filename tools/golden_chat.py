@@ -26,7 +26,7 @@ SHA256 = {
     "deepseek-v2.5":
         "cac8d3ea82bac9a92114e474c67bed1497208570426258f9c447a1b355322117",
     "deepseek-v3":
-        "28aa7c713a358a55abacd401dca00211727d199706502d76718b5a6a47ec0bc7",
+        "1abb11869cb1ab4f7003d1c40de7c11b046c7844da22a67e6154d29e7d14d994",
     "deepseek-v3-0324":
         "86c9eb894f13402f6a30ad06ba7b05d436db0c7e1cc2ba84791a957fb4f6210d",
     "deepseek-r1":

@@ -43,7 +43,7 @@ static const struct {
     {UINT64_C(0x5d8f46e84b7785dd), "deepseek-v2.5"},
     {UINT64_C(0x2c92a8e6f77c96b8), "deepseek-v3-0324"},
     {UINT64_C(0x6be33d54322434a8), "deepseek-v3.1"},
-    {UINT64_C(0xd9c7919a9db981fe), "deepseek-v3"},
+    {UINT64_C(0xaeef296221187973), "deepseek-v3"},
 };
 
 static const qsi_chat_template *by_name(const char *name) {

@@ -83,7 +83,7 @@ const qsi_chat_template qsi_chat_table[] = {
               "{% elif message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}" J_PROMPT},
     {.name = "deepseek-v2.5", TOKENS, .between = "\n",
      .jinja = J_ONE J_TURNS J_USER J_ASSISTANT "{{ " J_MARKER J_PLAIN J_PROMPT},
-    {.name = "deepseek-v3", .pre = "deepseek-v3", TOKENS, .between = "",
+    {.name = "deepseek-v3", .pre = "deepseek-v3", TOKENS, .between = "\n",
      .jinja = J_GATHER J_TURNS J_USER J_ASSISTANT "{{ " J_MARKER J_PLAIN J_PROMPT},
     {.name = "deepseek-v3-0324", TOKENS, .between = "\n", .opens = QSI_OPENS_WITH_USER,
      .jinja = J_GATHER J_TURNS J_USER_OPENS J_ASSISTANT "{{ " J_PLAIN J_PROMPT_OPENED},
