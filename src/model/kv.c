@@ -31,7 +31,8 @@ struct qsi_kv {
     int64_t slab_pages, n_slabs;
     void **slabs;     /* [n_slabs] as allocated, NULL until first used */
     void **mem;       /* [max_pages], NULL until first used */
-    int32_t *free_ids; /* stack of pages not in a table */
+    int32_t *free_ids; /* stack of pages that nobody holds */
+    int32_t *holds;    /* [max_pages] tables and others that have the page */
 };
 
 qsi_kv_shape qsi_kv_shape_of(const qsi_config *c, int32_t layer) {
@@ -115,7 +116,8 @@ qs_status qsi_kv_create(qsi_kv **out, const qsi_config *c, qsi_type type, int64_
     kv->slabs = qsi_calloc((size_t)kv->n_slabs, sizeof *kv->slabs);
     kv->mem = qsi_calloc((size_t)max_pages, sizeof *kv->mem);
     kv->free_ids = qsi_alloc((size_t)max_pages, sizeof *kv->free_ids);
-    if (!kv->slabs || !kv->mem || !kv->free_ids)
+    kv->holds = qsi_calloc((size_t)max_pages, sizeof *kv->holds);
+    if (!kv->slabs || !kv->mem || !kv->free_ids || !kv->holds)
         QS_FAIL(err, QS_E_NOMEM, "no memory for a KV cache of %lld pages", (long long)max_pages);
     for (int64_t i = 0; i < max_pages; i++)
         kv->free_ids[i] = (int32_t)(max_pages - 1 - i);
@@ -132,6 +134,7 @@ void qsi_kv_free(qsi_kv *kv) {
     qsi_free(kv->slabs);
     qsi_free(kv->mem);
     qsi_free(kv->free_ids);
+    qsi_free(kv->holds);
     qsi_free(kv->layers);
     qsi_free(kv);
 }
@@ -186,33 +189,87 @@ done:
     return st;
 }
 
+/* A free page with memory, held once; *id only then. */
+static qs_status take_page(qsi_kv *kv, int32_t *out, qs_err *err) {
+    qs_status st = QS_OK;
+    if (kv->n_free < 1) QS_FAIL(err, QS_E_LIMIT, "the KV cache is full");
+    int32_t id = kv->free_ids[kv->n_free - 1];
+    if (!kv->mem[id]) kv->mem[id] = page_memory(kv, id);
+    if (!kv->mem[id])
+        QS_FAIL(err, QS_E_NOMEM, "no memory for a KV page of %zu bytes", kv->page_bytes);
+    kv->n_free--;
+    kv->holds[id] = 1;
+    *out = id;
+done:
+    return st;
+}
+
+static qs_status grow_table(qsi_kv_table *t, size_t n, qs_err *err) {
+    void *p = t->pages;
+    if (n <= t->cap) return QS_OK;
+    if (qsi_grow(&p, &t->cap, n, sizeof *t->pages) != QS_OK)
+        return qsi_err_set(err, QS_E_NOMEM, "no memory for a table of %zu KV pages", n);
+    t->pages = p;
+    return QS_OK;
+}
+
 qs_status qsi_kv_reserve(qsi_kv *kv, qsi_kv_table *t, int64_t n_pos, qs_err *err) {
     qs_status st = QS_OK;
     size_t need = n_pos > 0 ? (size_t)qsi_ceil_div(n_pos, QSI_KV_PAGE) : 0;
     if (need > t->n_pages && (int64_t)(need - t->n_pages) > kv->n_free)
         QS_FAIL(err, QS_E_LIMIT, "the KV cache is full: %zu more pages of %d positions are needed, "
                 "%lld are free", need - t->n_pages, QSI_KV_PAGE, (long long)kv->n_free);
-    if (need > t->cap) {
-        void *p = t->pages;
-        if (qsi_grow(&p, &t->cap, need, sizeof *t->pages) != QS_OK)
-            QS_FAIL(err, QS_E_NOMEM, "no memory for a table of %zu KV pages", need);
-        t->pages = p;
-    }
+    QS_TRY(grow_table(t, need, err));
     while (t->n_pages < need) {
-        int32_t id = kv->free_ids[kv->n_free - 1];
-        if (!kv->mem[id]) kv->mem[id] = page_memory(kv, id);
-        if (!kv->mem[id])
-            QS_FAIL(err, QS_E_NOMEM, "no memory for a KV page of %zu bytes", kv->page_bytes);
-        kv->n_free--;
-        t->pages[t->n_pages++] = id;
+        QS_TRY(take_page(kv, &t->pages[t->n_pages], err));
+        t->n_pages++;
     }
 done:
     return st;
 }
 
+qs_status qsi_kv_own(qsi_kv *kv, qsi_kv_table *t, int64_t from, qs_err *err) {
+    qs_status st = QS_OK;
+    for (size_t i = (size_t)from / QSI_KV_PAGE; i < t->n_pages; i++) {
+        int32_t old = t->pages[i], id = 0;
+        if (kv->holds[old] == 1) continue;
+        QS_TRY(take_page(kv, &id, err));
+        memcpy(kv->mem[id], kv->mem[old], kv->page_bytes);
+        kv->holds[old]--;
+        t->pages[i] = id;
+    }
+done:
+    return st;
+}
+
+qs_status qsi_kv_share(qsi_kv *kv, qsi_kv_table *t, const int32_t *pages, size_t n, qs_err *err) {
+    qs_status st = QS_OK;
+    QS_TRY(grow_table(t, t->n_pages + n, err));
+    for (size_t i = 0; i < n; i++) {
+        kv->holds[pages[i]]++;
+        t->pages[t->n_pages++] = pages[i];
+    }
+done:
+    return st;
+}
+
+qs_status qsi_kv_take(qsi_kv *kv, int32_t *page, qs_err *err) { return take_page(kv, page, err); }
+
+void qsi_kv_hold(qsi_kv *kv, int32_t page) { kv->holds[page]++; }
+
+void qsi_kv_drop(qsi_kv *kv, int32_t page) {
+    QS_ASSERT(kv->holds[page] > 0);
+    if (--kv->holds[page] == 0) kv->free_ids[kv->n_free++] = page;
+}
+
+int32_t qsi_kv_holds(const qsi_kv *kv, int32_t page) { return kv->holds[page]; }
+int64_t qsi_kv_n_pages(const qsi_kv *kv) { return kv->max_pages; }
+int64_t qsi_kv_n_free(const qsi_kv *kv) { return kv->n_free; }
+void *qsi_kv_page_data(const qsi_kv *kv, int32_t page) { return kv->mem[page]; }
+
 void qsi_kv_truncate(qsi_kv *kv, qsi_kv_table *t, int64_t n_pos) {
     size_t keep = n_pos > 0 ? (size_t)qsi_ceil_div(n_pos, QSI_KV_PAGE) : 0;
-    while (t->n_pages > keep) kv->free_ids[kv->n_free++] = t->pages[--t->n_pages];
+    while (t->n_pages > keep) qsi_kv_drop(kv, t->pages[--t->n_pages]);
 }
 
 void qsi_kv_table_release(qsi_kv *kv, qsi_kv_table *t) {

@@ -161,6 +161,21 @@ qs_status qsi_kv_reserve(qsi_kv *kv, qsi_kv_table *t, int64_t n_pos, qs_err *err
 /* Gives back pages beyond n_pos. */
 void qsi_kv_truncate(qsi_kv *kv, qsi_kv_table *t, int64_t n_pos);
 void qsi_kv_table_release(qsi_kv *kv, qsi_kv_table *t);
+/* Pages may stand in several tables, or be held by somebody without one. A page with one hold may be
+ * written to: `own` makes the pages of positions from `from` on such, copying those that are shared
+ * (QS_E_LIMIT: no page is free). `share` appends pages of others to a table; `take` gives a free one. */
+qs_status qsi_kv_own(qsi_kv *kv, qsi_kv_table *t, int64_t from, qs_err *err) QS_MUST_CHECK;
+qs_status qsi_kv_share(qsi_kv *kv, qsi_kv_table *t, const int32_t *pages, size_t n, qs_err *err)
+    QS_MUST_CHECK;
+qs_status qsi_kv_take(qsi_kv *kv, int32_t *page, qs_err *err) QS_MUST_CHECK;
+void qsi_kv_hold(qsi_kv *kv, int32_t page);
+void qsi_kv_drop(qsi_kv *kv, int32_t page);
+int32_t qsi_kv_holds(const qsi_kv *kv, int32_t page);
+int64_t qsi_kv_n_pages(const qsi_kv *kv);
+int64_t qsi_kv_n_free(const qsi_kv *kv);
+/* The bytes of a page that was taken, qsi_kv_page_bytes of them; what they mean depends on the shape and
+ * on the type of the cache only. */
+void *qsi_kv_page_data(const qsi_kv *kv, int32_t page);
 
 /* ---- inference ---- */
 typedef struct qsi_model qsi_model;

@@ -42,6 +42,47 @@ static void test_pages(void **s) {
     qsi_kv_free(kv);
 }
 
+/* Pages in two tables: who writes gets a copy, who only reads keeps the page; the last hold frees it. */
+static void test_sharing(void **s) {
+    (void)s;
+    qsi_config c = config();
+    qsi_kv *kv = NULL;
+    qs_err err = {0};
+    qsi_kv_table a = {0}, b = {0};
+    assert_int_equal(qsi_kv_create(&kv, &c, QSI_F16, 4, &err), QS_OK);
+    assert_int_equal(qsi_kv_reserve(kv, &a, 128, &err), QS_OK);
+    memset(qsi_kv_page_data(kv, a.pages[0]), 1, qsi_kv_page_bytes(kv));
+    memset(qsi_kv_page_data(kv, a.pages[1]), 2, qsi_kv_page_bytes(kv));
+    assert_int_equal(qsi_kv_share(kv, &b, a.pages, 2, &err), QS_OK);
+    assert_int_equal(qsi_kv_n_free(kv), 2);
+    assert_int_equal(qsi_kv_holds(kv, a.pages[1]), 2);
+    int32_t first = a.pages[0], second = a.pages[1];
+    assert_int_equal(qsi_kv_own(kv, &b, 70, &err), QS_OK); /* the first page is not written to */
+    assert_int_equal(b.pages[0], first);
+    assert_true(b.pages[1] != second);
+    assert_int_equal(qsi_kv_n_free(kv), 1);
+    assert_int_equal(qsi_kv_holds(kv, second), 1);
+    assert_memory_equal(qsi_kv_page_data(kv, b.pages[1]), qsi_kv_page_data(kv, second),
+                        qsi_kv_page_bytes(kv));
+    memset(qsi_kv_page_data(kv, b.pages[1]), 3, qsi_kv_page_bytes(kv));
+    assert_int_equal(*(char *)qsi_kv_page_data(kv, second), 2);
+    assert_int_equal(qsi_kv_own(kv, &a, 64, &err), QS_OK); /* nobody else has it: no copy */
+    assert_int_equal(a.pages[1], second);
+    int32_t mine = -1;
+    assert_int_equal(qsi_kv_take(kv, &mine, &err), QS_OK);
+    assert_int_equal(qsi_kv_own(kv, &a, 0, &err), QS_E_LIMIT); /* a copy needs a page */
+    qsi_kv_hold(kv, mine);
+    qsi_kv_drop(kv, mine);
+    assert_int_equal(qsi_kv_n_free(kv), 0);
+    qsi_kv_drop(kv, mine);
+    assert_int_equal(qsi_kv_n_free(kv), 1);
+    qsi_kv_table_release(kv, &a);
+    assert_int_equal(qsi_kv_n_free(kv), 2); /* the first is b's too */
+    qsi_kv_table_release(kv, &b);
+    assert_int_equal(qsi_kv_n_free(kv), qsi_kv_n_pages(kv));
+    qsi_kv_free(kv);
+}
+
 static void check_store(qsi_type type) {
     qsi_config c = config();
     qsi_kv *kv = NULL;
@@ -155,7 +196,7 @@ static void test_need(void **s) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_pages), cmocka_unit_test(test_sharing),
         cmocka_unit_test(test_store),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_need),
