@@ -9,9 +9,11 @@ typedef struct fake_model {
     qsi_runner runner;
     int32_t pages_used, pages_max, next_page;
     int32_t (*stored)[QSI_KV_PAGE]; /* [pages_max] ids by page */
-    bool *page_taken;
+    int32_t *holds;                 /* [pages_max] */
     int n_steps, n_rows;            /* since the start */
     int n_generated;                /* rows said to be of generated ids */
+    int n_shared_writes;            /* rows written to a page that several hold: a mistake */
+    int n_copies;                   /* pages */
     int fail_at_step;               /* that step fails (0: none) */
     atomic_int *cancel_at;          /* set after step cancel_step */
     int cancel_step;

@@ -253,9 +253,146 @@ static void test_walk(void **state) {
     fake_model_release(&f);
 }
 
+/* Drafts of which some come: every logits row is that of the ids before it, and steps are saved. */
+static void test_drafts(void **state) {
+    int32_t ids[40];
+    fake_model f;
+    qsi_engine *e;
+    qsi_seq s;
+    qsi_rng rng;
+    qsi_rng_init(&rng, 5);
+    random_ids(&rng, ids, 40);
+    fake_model_init(&f, V, 16, 128, 2);
+    assert_int_equal(qsi_engine_create_wide(&e, &f.runner, 1, 9, NULL), QS_OK);
+    assert_int_equal(qsi_seq_init(&s, e, NULL), QS_OK);
+    assert_int_equal(qsi_seq_push(&s, ids, 10, NULL), QS_OK);
+    qsi_seq *list[] = { &s };
+    assert_int_equal(qsi_engine_run(e, list, 1, NULL, NULL), QS_OK);
+    assert_int_equal(qsi_seq_push_generated(&s, ids[10], NULL), QS_OK);
+    assert_false(qsi_seq_settle(&s));
+    /* three drafts come, the fourth does not */
+    int32_t drafts[4] = { ids[11], ids[12], ids[13], (ids[14] + 1) % V };
+    qsi_take t = { .seq = &s, .n_rows = 1, .n_drafts = 4, .drafts = drafts };
+    assert_int_equal(qsi_engine_step(e, &t, 1, NULL), QS_OK);
+    check_logits(&f, &s, ids, 11);
+    int steps = f.n_steps;
+    for (size_t n = 12; n <= 14; n++) {
+        assert_int_equal(qsi_seq_push_generated(&s, ids[n - 1], NULL), QS_OK);
+        assert_true(qsi_seq_settle(&s));
+        check_logits(&f, &s, ids, n);
+    }
+    assert_int_equal(f.n_steps, steps);
+    assert_int_equal(qsi_seq_push_generated(&s, ids[14], NULL), QS_OK);
+    assert_false(qsi_seq_settle(&s));
+    assert_int_equal(s.n_hits, 3);
+    assert_int_equal(s.n_drafts, 4);
+    assert_int_equal(qsi_engine_run(e, list, 1, NULL, NULL), QS_OK);
+    check_logits(&f, &s, ids, 15);
+    /* drafts before all is fed, too many rows, none: no step */
+    t = (qsi_take){ .seq = &s, .n_rows = 1 };
+    assert_int_equal(qsi_engine_step(e, &t, 1, NULL), QS_E_ARG);
+    assert_int_equal(qsi_seq_push(&s, ids + 15, 3, NULL), QS_OK);
+    t = (qsi_take){ .seq = &s, .n_rows = 1, .n_drafts = 1, .drafts = drafts };
+    assert_int_equal(qsi_engine_step(e, &t, 1, NULL), QS_E_ARG);
+    qsi_seq_release(&s);
+    qsi_engine_free(e);
+    fake_model_release(&f);
+}
+
+/* Forks share pages; who goes on writes to its own; what was adopted is as if it had been fed. */
+static void test_forks(void **state) {
+    int32_t ids[2][130];
+    fake_model f;
+    qsi_engine *e;
+    qsi_seq a, b, c;
+    qsi_rng rng;
+    qsi_rng_init(&rng, 6);
+    random_ids(&rng, ids[0], 130);
+    memcpy(ids[1], ids[0], sizeof ids[0]);
+    ids[1][100] = (ids[0][100] + 1) % V;
+    fake_model_init(&f, V, 64, 256, 8);
+    assert_int_equal(qsi_engine_create(&e, &f.runner, 3, NULL), QS_OK);
+    assert_int_equal(qsi_seq_init(&a, e, NULL), QS_OK);
+    assert_int_equal(qsi_seq_init(&b, e, NULL), QS_OK);
+    assert_int_equal(qsi_seq_init(&c, e, NULL), QS_OK);
+    assert_int_equal(qsi_seq_push(&a, ids[0], 100, NULL), QS_OK);
+    qsi_seq *list[] = { &a, &b, &c };
+    assert_int_equal(qsi_engine_run(e, list, 1, NULL, NULL), QS_OK);
+    assert_int_equal(qsi_seq_fork(&b, &a, NULL), QS_OK);
+    check_logits(&f, &b, ids[0], 100);
+    assert_int_equal(f.pages_used, 2);
+    assert_int_equal(qsi_seq_adopt(&c, ids[0], NULL, 90, a.table.pages, NULL), QS_OK);
+    assert_int_equal(f.pages_used, 2);
+    assert_int_equal(qsi_seq_push(&a, ids[0] + 100, 30, NULL), QS_OK);
+    assert_int_equal(qsi_seq_push(&b, ids[1] + 100, 30, NULL), QS_OK);
+    assert_int_equal(qsi_seq_push(&c, ids[0] + 90, 20, NULL), QS_OK);
+    assert_int_equal(qsi_engine_run(e, list, 3, NULL, NULL), QS_OK);
+    check_logits(&f, &a, ids[0], 130);
+    check_logits(&f, &b, ids[1], 130);
+    check_logits(&f, &c, ids[0], 110);
+    assert_int_equal(f.n_shared_writes, 0);
+    assert_int_equal(f.n_copies, 2);
+    qsi_seq_release(&a);
+    qsi_seq_release(&b);
+    qsi_seq_release(&c);
+    assert_int_equal(f.pages_used, 0);
+    qsi_engine_free(e);
+    fake_model_release(&f);
+}
+
+typedef struct heard {
+    const fake_model *f;
+    const int32_t *ids;
+    size_t next;
+    bool same;
+} heard;
+
+static void hear_row(void *user, size_t pos, const float *logits, const float *hidden) {
+    heard *h = user;
+    float want[V];
+    (void)hidden;
+    fake_logits(h->f, h->ids, (int32_t)pos + 1, want);
+    h->same &= pos == h->next++ && logits && memcmp(logits, want, sizeof want) == 0;
+}
+
+/* A sequence that asks for every row's logits, beside one that does not. */
+static void test_rows(void **state) {
+    int32_t ids[2][50];
+    fake_model f;
+    qsi_engine *e;
+    qsi_seq a, b;
+    qsi_rng rng;
+    qsi_rng_init(&rng, 7);
+    random_ids(&rng, ids[0], 50);
+    random_ids(&rng, ids[1], 50);
+    fake_model_init(&f, V, 20, 64, 2);
+    heard h = { &f, ids[1], 0, true };
+    assert_int_equal(qsi_engine_create_wide(&e, &f.runner, 2, 12, NULL), QS_OK);
+    assert_int_equal(qsi_seq_init(&a, e, NULL), QS_OK);
+    assert_int_equal(qsi_seq_init(&b, e, NULL), QS_OK);
+    b.on_row = hear_row;
+    b.on_user = &h;
+    b.row_logits = true;
+    assert_int_equal(qsi_seq_push(&a, ids[0], 50, NULL), QS_OK);
+    assert_int_equal(qsi_seq_push(&b, ids[1], 50, NULL), QS_OK);
+    for (int i = 0; i < 5; i++) {
+        qsi_take t[2] = { { .seq = &a, .n_rows = 10 }, { .seq = &b, .n_rows = 10 } };
+        assert_int_equal(qsi_engine_step(e, t, 2, NULL), QS_OK);
+    }
+    check_logits(&f, &a, ids[0], 50);
+    check_logits(&f, &b, ids[1], 50);
+    assert_int_equal(h.next, 50);
+    assert_true(h.same);
+    qsi_seq_release(&a);
+    qsi_seq_release(&b);
+    qsi_engine_free(e);
+    fake_model_release(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chunks), cmocka_unit_test(test_generated),
+        cmocka_unit_test(test_chunks), cmocka_unit_test(test_drafts),
+        cmocka_unit_test(test_forks), cmocka_unit_test(test_rows), cmocka_unit_test(test_generated),
         cmocka_unit_test(test_batch),
         cmocka_unit_test(test_prefix), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_cancel), cmocka_unit_test(test_walk),
