@@ -3,11 +3,12 @@
 #include "infer/generate.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "sys/file.h"
 
-/* The user's biases and, where end tokens are to be ignored, -inf for each of them. */
+/* The user's biases, and -inf for each end token behind them. */
 static qs_status collect_bias(qsi_gen *g, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_sampling *s = &g->opts->sampling;
@@ -21,8 +22,9 @@ static qs_status collect_bias(qsi_gen *g, qs_err *err) {
     n = s->n_bias;
     for (int32_t i = 0; i < n_vocab && i < n_model; i++)
         if (qsi_vocab_is_end(g->vocab, i)) g->bias[n++] = (qsi_logit_bias){ i, -INFINITY };
+    g->n_bias = s->n_bias;
+    g->n_ends = n - s->n_bias;
     g->sampling.bias = g->bias;
-    g->sampling.n_bias = n;
 done:
     return st;
 }
@@ -40,7 +42,12 @@ qs_status qsi_gen_init(qsi_gen *g, const qsi_gen_opts *o, qsi_seq *seq, qsi_samp
         QS_FAIL(err, QS_E_ARG, "%d alternatives asked for: 0 to %d are possible",
                 (int)o->top_logprobs, QSI_MAX_TOP_LOGPROBS);
     QS_TRY(qsi_stop_init(&g->stop, o->stops, o->n_stops, err));
-    if (o->ignore_end) QS_TRY(collect_bias(g, err));
+    if (o->ignore_end || o->n_min > 0) QS_TRY(collect_bias(g, err));
+    if (o->guide && o->answer) {
+        size_t words = ((size_t)qsi_engine_runner(seq->engine)->n_vocab + 31) / 32;
+        g->mask = qsi_calloc(words, sizeof *g->mask);
+        if (!g->mask) QS_FAIL(err, QS_E_NOMEM, "out of memory for a mask");
+    }
     g->top = qsi_alloc((size_t)o->top_logprobs, sizeof *g->top);
     if (!g->top) QS_FAIL(err, QS_E_NOMEM, "out of memory for alternatives");
     qsi_detok_init(&g->detok, vocab, o->special);
@@ -50,6 +57,7 @@ done:
 
 void qsi_gen_release(qsi_gen *g) {
     qsi_free(g->bias);
+    qsi_free(g->mask);
     qsi_free(g->top);
     qsi_stop_release(&g->stop);
     qsi_str_release(&g->piece);
@@ -137,29 +145,10 @@ done:
     return st;
 }
 
-qs_status qsi_gen_accept(qsi_gen *g, qs_err *err) {
+/* Shows what an id that was appended says. */
+static qs_status show_id(qsi_gen *g, int32_t id, qs_err *err) {
     qs_status st = QS_OK;
-    int32_t id;
-    size_t n_made = g->seq->n_ids - g->start;
-    if (g->done) goto done;
-    if (g->opts->n_predict >= 0 && n_made >= (uint64_t)g->opts->n_predict) {
-        QS_TRY(qsi_gen_end(g, QSI_FINISH_LENGTH, err));
-        goto done;
-    }
-    if (g->seq->n_ids >= (uint64_t)qsi_engine_runner(g->seq->engine)->n_ctx) {
-        QS_TRY(qsi_gen_end(g, QSI_FINISH_CONTEXT, err));
-        goto done;
-    }
-    QS_TRY(qsi_sampler_pick(g->sampler, &g->sampling, g->seq->logits, g->seq->ids, g->seq->n_ids,
-                            g->rng, &id, err));
     bool known = id < qsi_vocab_size(g->vocab); /* a model may have more rows than the vocabulary */
-    if (known && qsi_vocab_is_end(g->vocab, id)) {
-        QS_TRY(qsi_gen_end(g, QSI_FINISH_END, err));
-        goto done;
-    }
-    QS_TRY(tell_token(g, id, err));
-    QS_TRY(qsi_seq_push_generated(g->seq, id, err));
-    if (g->done) goto done;
     if (known && g->opts->answer && qsi_answer_takes(g->opts->answer, id)) {
         st = show_marker(g, id);
     } else {
@@ -167,8 +156,91 @@ qs_status qsi_gen_accept(qsi_gen *g, qs_err *err) {
         if (st == QS_OK) st = show(g, false);
     }
     if (st != QS_OK) QS_FAIL(err, st, "out of memory for the answer");
+done:
+    return st;
+}
+
+qs_status qsi_gen_lead(qsi_gen *g, size_t n, qs_err *err) {
+    qs_status st = QS_OK;
+    for (size_t i = g->start - n; i < g->start; i++) QS_TRY(show_id(g, g->seq->ids[i], err));
+done:
+    return st;
+}
+
+/* Does the guide hold now? *maybe: reasoning may still begin. */
+static bool guided(const qsi_gen *g, bool *maybe) {
+    *maybe = false;
+    return g->opts->guide && !(g->opts->answer && qsi_answer_reasons(g->opts->answer, maybe));
+}
+
+/* The ids that may come, in g->sampling. */
+static qs_status look_at_guide(qsi_gen *g, bool maybe, qs_err *err) {
+    qs_status st = QS_OK;
+    const qsi_guide *guide = g->opts->guide;
+    size_t words = ((size_t)qsi_engine_runner(g->seq->engine)->n_vocab + 31) / 32;
+    g->sampling.mask = guide->mask(guide->user);
+    if (!g->sampling.mask) QS_FAIL(err, QS_E_NOMEM, "out of memory for a mask");
+    int32_t id = maybe ? qsi_vocab_find(g->vocab, "<think>", 7) : -1;
+    if (id >= 0 && qsi_answer_takes(g->opts->answer, id)) {
+        memcpy(g->mask, g->sampling.mask, words * sizeof *g->mask);
+        g->mask[id / 32] |= (uint32_t)1 << id % 32;
+        g->sampling.mask = g->mask;
+    }
+done:
+    return st;
+}
+
+/* Is the answer over before another id is chosen? */
+static bool at_end(qsi_gen *g, size_t n_made, bool holds, qsi_finish *why) {
+    *why = QSI_FINISH_LENGTH;
+    if (g->opts->n_predict >= 0 && n_made >= (uint64_t)g->opts->n_predict) return true;
+    *why = QSI_FINISH_END;
+    if (holds && g->opts->guide->done(g->opts->guide->user)) return true;
+    *why = QSI_FINISH_CONTEXT;
+    return g->seq->n_ids >= (uint64_t)qsi_engine_runner(g->seq->engine)->n_ctx;
+}
+
+/* The next id. */
+static qs_status choose(qsi_gen *g, size_t n_made, bool holds, bool maybe, int32_t *id, qs_err *err) {
+    qs_status st = QS_OK;
+    bool no_end = g->opts->ignore_end || (int64_t)n_made < g->opts->n_min;
+    g->sampling.mask = NULL;
+    if (g->bias) g->sampling.n_bias = g->n_bias + (no_end ? g->n_ends : 0);
+    if (holds) QS_TRY(look_at_guide(g, maybe, err));
+    QS_TRY(qsi_sampler_pick(g->sampler, &g->sampling, g->seq->logits, g->seq->ids, g->seq->n_ids,
+                            g->rng, id, err));
+done:
+    return st;
+}
+
+qs_status qsi_gen_accept(qsi_gen *g, qs_err *err) {
+    qs_status st = QS_OK;
+    int32_t id;
+    size_t n_made = g->seq->n_ids - g->start;
+    bool maybe, holds = guided(g, &maybe);
+    qsi_finish why;
+    if (g->done) goto done;
+    if (at_end(g, n_made, holds, &why)) {
+        QS_TRY(qsi_gen_end(g, why, err));
+        goto done;
+    }
+    QS_TRY(choose(g, n_made, holds, maybe, &id, err));
+    if (id < qsi_vocab_size(g->vocab) && qsi_vocab_is_end(g->vocab, id)) {
+        QS_TRY(qsi_gen_end(g, QSI_FINISH_END, err));
+        goto done;
+    }
+    bool marker = id < qsi_vocab_size(g->vocab) && g->opts->answer &&
+                  qsi_answer_takes(g->opts->answer, id);
+    if (holds && !marker && !g->opts->guide->accept(g->opts->guide->user, id))
+        QS_FAIL(err, QS_E_STATE, "the grammar does not take id %d, which it let come", (int)id);
+    QS_TRY(tell_token(g, id, err));
+    QS_TRY(qsi_seq_push_generated(g->seq, id, err));
+    if (g->done) goto done;
+    QS_TRY(show_id(g, id, err));
     if (g->stop.hit) QS_TRY(qsi_gen_end(g, QSI_FINISH_STOP, err));
-    /* the limit is known now: no step for logits that nobody reads */
+    /* the end is known now: no step for logits that nobody reads */
+    if (guided(g, &maybe) && g->opts->guide->done(g->opts->guide->user))
+        QS_TRY(qsi_gen_end(g, QSI_FINISH_END, err));
     if (g->opts->n_predict >= 0 && n_made + 1 >= (uint64_t)g->opts->n_predict)
         QS_TRY(qsi_gen_end(g, QSI_FINISH_LENGTH, err));
 done:

@@ -30,12 +30,23 @@ typedef struct qsi_gen_token {
 
 #define QSI_MAX_TOP_LOGPROBS 1000
 
+/* What the answer's text must keep to (a grammar), id by id. It holds behind the reasoning. */
+typedef struct qsi_guide {
+    /* Bits of the ids that may come, as qsi_sampling.mask; valid until accept. NULL: no memory. */
+    const uint32_t *(*mask)(void *user);
+    bool (*accept)(void *user, int32_t id); /* false: it may not */
+    bool (*done)(void *user);               /* nothing but the end may come */
+    void *user;
+} qsi_guide;
+
 typedef struct qsi_gen_opts { /* borrowed while the generation lives */
     qsi_sampling sampling;
     int64_t n_predict;        /* -1: no limit */
     const char *const *stops;
     size_t n_stops;
+    int64_t n_min;            /* end tokens are not chosen before so many ids */
     bool ignore_end;          /* end tokens are never chosen */
+    const qsi_guide *guide;   /* NULL: free */
     bool special;             /* control tokens appear in the text */
     bool strip_space;         /* one space at the text's beginning is not part of it */
     qsi_answer *answer;       /* takes the text apart; may be NULL. Then on_text hears nothing, and
@@ -54,7 +65,9 @@ typedef struct qsi_gen {
     const qsi_vocab *vocab;
     qsi_rng *rng;
     qsi_sampling sampling;    /* with the end tokens forbidden where asked */
-    qsi_logit_bias *bias;
+    qsi_logit_bias *bias;     /* the user's, then one for each end token */
+    size_t n_bias, n_ends;
+    uint32_t *mask;           /* where the guide's is not enough */
     qsi_logprob *top;
     size_t start;             /* ids before this index are the prompt */
     bool at_start;            /* nothing of the text was seen yet */
@@ -71,6 +84,9 @@ typedef struct qsi_gen {
 qs_status qsi_gen_init(qsi_gen *g, const qsi_gen_opts *o, qsi_seq *seq, qsi_sampler *sampler,
                        const qsi_vocab *vocab, qsi_rng *rng, qs_err *err) QS_MUST_CHECK;
 void qsi_gen_release(qsi_gen *g);
+/* The last n ids of the prompt begin the answer: they are shown, or given to the reader, as if they had
+ * been generated. Once, before the first accept. */
+qs_status qsi_gen_lead(qsi_gen *g, size_t n, qs_err *err) QS_MUST_CHECK;
 /* The sequence has logits: chooses the next id, appends it, shows what is certain; or sets done and
  * finish, and shows what was held back. */
 qs_status qsi_gen_accept(qsi_gen *g, qs_err *err) QS_MUST_CHECK;

@@ -189,6 +189,15 @@ static int32_t draw(const double *weight, int32_t n, double total, qsi_rng *rng)
     return last;
 }
 
+static void apply_mask(qsi_sampler *sm, const uint32_t *mask) {
+    for (int32_t i = 0; i < sm->n_vocab; i += 32) {
+        uint32_t word = mask[i / 32];
+        if (word == UINT32_MAX) continue;
+        for (int32_t j = 0; j < 32 && i + j < sm->n_vocab; j++)
+            if (!(word >> j & 1)) sm->logits[i + j] = -INFINITY;
+    }
+}
+
 qs_status qsi_sampler_pick(qsi_sampler *sm, const qsi_sampling *s, const float *logits,
                            const int32_t *history, size_t n_history, qsi_rng *rng, int32_t *id,
                            qs_err *err) {
@@ -197,12 +206,14 @@ qs_status qsi_sampler_pick(qsi_sampler *sm, const qsi_sampling *s, const float *
     memcpy(sm->logits, logits, (size_t)n * sizeof *logits);
     for (size_t i = 0; i < s->n_bias; i++) sm->logits[s->bias[i].id] += s->bias[i].bias;
     apply_penalties(sm, s, history, n_history);
+    if (s->mask) apply_mask(sm, s->mask);
 
     int32_t best = qsi_argmax(sm->logits, n);
     float max = sm->logits[best];
     if (!isfinite(max))
         QS_FAIL(err, QS_E_NUMERIC,
-                "no id can follow: every logit is -inf or not a number (logit bias?)");
+                "no id can follow: every logit is -inf or not a number (logit bias%s?)",
+                s->mask ? ", or what was asked for leaves none" : "");
     if (s->temp <= 0) {
         *id = best;
         goto done;

@@ -32,6 +32,8 @@ typedef struct qsi_sampling {
     int32_t penalty_last_n;   /* window of the penalties: 0 none, -1 the whole history */
     const qsi_logit_bias *bias; /* borrowed; several entries for one id add up */
     size_t n_bias;
+    const uint32_t *mask;     /* borrowed: bit id % 32 of word id / 32 is set for ids that may come;
+                               * NULL: all */
 } qsi_sampling;
 
 /* Temperature 0.7, top-p 0.95, everything else off (window 64). */

@@ -616,6 +616,11 @@ void qsi_answer_release(qsi_answer *a) {
     *a = (qsi_answer){.state = S_TEXT};
 }
 
+bool qsi_answer_reasons(const qsi_answer *a, bool *maybe) {
+    if (maybe) *maybe = a->state == S_EITHER;
+    return a->state == S_REASONING;
+}
+
 bool qsi_answer_takes(const qsi_answer *a, int32_t id) {
     const qsi_vocab *v = a->o.vocab;
     if (!qsi_chat_is_part(v, id)) return false;

@@ -61,6 +61,9 @@ qs_status qsi_answer_init(qsi_answer *a, const qsi_answer_opts *o, qs_err *err) 
 void qsi_answer_release(qsi_answer *a);
 /* True for a token that is a marker of the answer's template: it goes to qsi_answer_marker. */
 bool qsi_answer_takes(const qsi_answer *a, int32_t id);
+/* Reasoning may be going on, so that rules for the answer's text do not hold yet; *maybe (may be NULL):
+ * nothing has come, and it may begin with either. */
+bool qsi_answer_reasons(const qsi_answer *a, bool *maybe);
 /* Text in whole characters; a marker's token by its text. QS_E_NOMEM is their only error. */
 qs_status qsi_answer_text(qsi_answer *a, const char *p, size_t n) QS_MUST_CHECK;
 qs_status qsi_answer_marker(qsi_answer *a, const char *p, size_t n) QS_MUST_CHECK;

@@ -134,6 +134,89 @@ static void test_whole_answer(void **state) {
     }
 }
 
+/* A guide that lets one list of ids pass. */
+typedef struct rails {
+    qsi_ids ids;
+    size_t at;
+    uint32_t mask[128];
+} rails;
+
+static const uint32_t *rails_mask(void *user) {
+    rails *r = user;
+    memset(r->mask, 0, sizeof r->mask);
+    assert_true(r->at < r->ids.len); /* nobody asks when it is done */
+    int32_t id = r->ids.data[r->at];
+    r->mask[id / 32] |= (uint32_t)1 << id % 32;
+    return r->mask;
+}
+
+static bool rails_accept(void *user, int32_t id) {
+    rails *r = user;
+    if (r->ids.data[r->at] != id) return false;
+    r->at++;
+    return true;
+}
+
+static bool rails_done(void *user) {
+    const rails *r = user;
+    return r->at == r->ids.len;
+}
+
+/* What the guide lets pass comes, whatever the model wants, and no step is made behind its end. */
+static void test_guide(void **state) {
+    script s;
+    rails r = { .at = 0 };
+    const char *want = "{\"月\": 1}";
+    assert_true(qsi_vocab_size(vocab) <= 128 * 32);
+    assert_int_equal(qsi_encode(vocab, want, strlen(want), 0, &r.ids, NULL), QS_OK);
+    const qsi_guide guide = { rails_mask, rails_accept, rails_done, &r };
+    begin(&s, "the moon is bright", 256);
+    s.o.guide = &guide;
+    go(&s, NULL);
+    check_text(&s, want);
+    assert_int_equal(s.g.finish, QSI_FINISH_END);
+    assert_int_equal(s.f.n_steps, (int)r.ids.len);
+    end(&s);
+    r.at = 0;
+    begin(&s, "the moon is bright", 256);
+    s.o.guide = &guide;
+    s.o.n_predict = (int64_t)r.ids.len; /* complete at the very limit: it is complete */
+    go(&s, NULL);
+    assert_int_equal(s.g.finish, QSI_FINISH_END);
+    end(&s);
+    qsi_ids_release(&r.ids);
+}
+
+/* No end before n_min ids, then as soon as the model likes. */
+static void test_least(void **state) {
+    script s;
+    begin(&s, "the moon", 256);
+    int64_t n = (int64_t)s.answer.len;
+    s.o.n_min = n + 5;
+    s.o.sampling.temp = 0;
+    go(&s, NULL);
+    assert_int_equal(s.seq.n_ids, 3 + n + 5);
+    assert_int_equal(s.g.finish, QSI_FINISH_END);
+    end(&s);
+}
+
+/* The prompt's last ids can be the answer's first. */
+static void test_lead(void **state) {
+    script s;
+    qsi_ids lead = { 0 };
+    begin(&s, "bright", 256);
+    assert_int_equal(qsi_encode(vocab, "the moon is ", 12, 0, &lead, NULL), QS_OK);
+    assert_int_equal(qsi_seq_push(&s.seq, lead.data, lead.len, NULL), QS_OK);
+    s.n_prompt = (int32_t)(3 + lead.len);
+    assert_int_equal(qsi_gen_init(&s.g, &s.o, &s.seq, s.sm, vocab, &s.rng, NULL), QS_OK);
+    assert_int_equal(qsi_gen_lead(&s.g, lead.len, NULL), QS_OK);
+    check_text(&s, "the moon is ");
+    assert_int_equal(qsi_gen_run(&s.g, NULL, NULL, NULL), QS_OK);
+    check_text(&s, "the moon is bright");
+    qsi_ids_release(&lead);
+    end(&s);
+}
+
 static void test_strip_space(void **state) {
     script s;
     begin(&s, " the moon", 256);
@@ -353,7 +436,8 @@ static void test_parts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole_answer),   cmocka_unit_test(test_strip_space),
+        cmocka_unit_test(test_whole_answer), cmocka_unit_test(test_guide),
+        cmocka_unit_test(test_least), cmocka_unit_test(test_lead),   cmocka_unit_test(test_strip_space),
         cmocka_unit_test(test_stop_strings),   cmocka_unit_test(test_limits),
         cmocka_unit_test(test_callbacks_and_cancel), cmocka_unit_test(test_ignore_end),
         cmocka_unit_test(test_bad_settings),  cmocka_unit_test(test_parts),
