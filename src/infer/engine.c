@@ -2,9 +2,9 @@
  * in their order until the step is full; a sequence whose pending ids all fit asks for the logits of
  * its last row. The order of rows does not change any result (model.h).
  *
- * Drafting by the model. The layer that predicts further takes pairs of a position's hidden state and the
- * next id. After every step it gets the pairs that became known (follow), so that its cache keeps up; the
- * pairs up to the last position and the id just chosen give a draft of the one after it
+ * Drafting by the model. The layer that predicts further takes pairs of a position's hidden state and
+ * the next id. After every step it gets the pairs that became known (follow), so that its cache keeps
+ * up; the pairs up to the last position and the id just chosen give a draft of the one after it
  * (qsi_engine_draft). When a draft comes, it is in the cache and its logits are known (qsi_seq_settle);
  * when another id comes, the next step writes over its place. */
 #include "infer/engine.h"
@@ -21,7 +21,8 @@ struct qsi_engine {
     qsi_kv_table *tables; /* [max_seqs], copies: a step does not change them */
     qsi_take *takes;      /* [max_seqs] of a run's plan */
     float *logits;        /* [max_logits, n_vocab] */
-    float *hidden;        /* [LEAD + max_rows, d_model]: of a step's rows, from LEAD on; NULL until used */
+    float *hidden;        /* [LEAD + max_rows, d_model]: of a step's rows, from LEAD on; NULL until
+                           * used */
 };
 
 enum { LEAD = 1 + QSI_MAX_DRAFTS }; /* hidden states that a sequence may have before a step's own */

@@ -61,8 +61,8 @@ typedef struct qsi_model_runner {
     const qsi_gguf *file;    /* borrowed: asked after every step whether it is intact; may be NULL */
     uint64_t cache_bytes;    /* taken of the model's room for caches */
 } qsi_model_runner;
-/* A cache of pages for max_seqs sequences of n_ctx positions, or for as many,
- * one at least, as the model's limit of memory leaves room for (QS_E_LIMIT otherwise: how long it may be). n_ctx 0: the
+/* A cache of pages for max_seqs sequences of n_ctx positions, or for as many, one at least, as the
+ * model's limit of memory leaves room for (QS_E_LIMIT otherwise: how long it may be). n_ctx 0: the
  * model's context, or as much of it as there is room for, which the log then says. */
 qs_status qsi_model_runner_init(qsi_model_runner *r, qsi_model *m, int64_t n_ctx, qsi_type kv_type,
                                 int32_t max_seqs, qs_err *err) QS_MUST_CHECK;
@@ -133,8 +133,8 @@ qs_status qsi_seq_set(qsi_seq *s, const int32_t *ids, size_t n, size_t *n_kept, 
 qs_status qsi_engine_run(qsi_engine *e, qsi_seq *const *seqs, size_t n_seqs, const atomic_int *cancel,
                          qs_err *err) QS_MUST_CHECK;
 
-/* What a step takes of a sequence: the first n_rows of its pending ids, at least one; when those are all,
- * drafts may follow. */
+/* What a step takes of a sequence: the first n_rows of its pending ids, at least one; when those are
+ * all, drafts may follow. */
 typedef struct qsi_take {
     qsi_seq *seq;
     int32_t n_rows, n_drafts;

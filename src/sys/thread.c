@@ -1,4 +1,5 @@
-/* Threads, locks, conditions: see thread.h. Conditions run on the monotonic clock, as qsi_now_ns does. */
+/* Threads, locks, conditions: see thread.h. Conditions run on the monotonic clock, as qsi_now_ns
+ * does. */
 #include "sys/thread.h"
 
 #include <fenv.h>
