@@ -1,11 +1,13 @@
 /* The prefix cache as a file: see prefix.h.
  *
  *   header   magic, version, key, bytes of a page, number of nodes, hash of these
- *   node     parent (index in this file, -1: none), ids, [64] keys, hash of these and of the page's bytes
+ *   node     parent (index in this file, -1: none), ids, [64] keys, hash of these and of the
+ * page's bytes
  *   page     its bytes
  *
- * Little-endian, as the numbers in the pages are the machine's own (the key tells machines apart). Nodes
- * follow their parents. What does not fit its hash ends the reading: what came before it is good. */
+ * Little-endian, as the numbers in the pages are the machine's own (the key tells machines apart).
+ * Nodes follow their parents. What does not fit its hash ends the reading: what came before it is
+ * good. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,8 +46,8 @@ static int falling(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* The use that a node must have so that about n nodes have it. A node was used whenever its children
- * were, so those nodes hang together. */
+/* The use that a node must have so that about n nodes have it. A node was used whenever its
+ * children were, so those nodes hang together. */
 static qs_status least_use(const qsi_prefix *p, size_t n, uint64_t *out, qs_err *err) {
     qs_status st = QS_OK;
     size_t m = 0;
@@ -60,7 +62,8 @@ done:
     return st;
 }
 
-/* The node after i in an order that has parents first; -1 after the last. `inside`: i's children too. */
+/* The node after i in an order that has parents first; -1 after the last. `inside`: i's children
+ * too. */
 static int32_t next_node(const qsi_prefix *p, int32_t i, bool inside) {
     if (inside && p->nodes[i].first >= 0) return p->nodes[i].first;
     while (i >= 0 && p->nodes[i].next < 0) i = p->nodes[i].parent;
@@ -80,7 +83,8 @@ done:
     return st;
 }
 
-/* Writes up to `most` nodes used at `least` or later; *n: how many. places [p->n] is working memory. */
+/* Writes up to `most` nodes used at `least` or later; *n: how many. places [p->n] is working
+ * memory. */
 static qs_status write_nodes(qsi_writer *w, const qsi_prefix *p, uint64_t least, uint64_t most,
                              int32_t *places, uint64_t *n, qs_err *err) {
     qs_status st = QS_OK;

@@ -1,4 +1,5 @@
-/* infer/prefix on a scripted model: what is found, what is kept, what gives way, and the tree on disk. */
+/* infer/prefix on a scripted model: what is found, what is kept, what gives way, and the tree on
+ * disk. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -45,7 +46,8 @@ static void fill(int32_t *ids, size_t n, uint64_t seed) {
     for (size_t i = 0; i < n; i++) ids[i] = (int32_t)qsi_rng_below(&rng, V);
 }
 
-/* Computes ids with what the tree has of them, checks the logits, keeps them; returns what was there. */
+/* Computes ids with what the tree has of them, checks the logits, keeps them; returns what was
+ * there. */
 static size_t compute(bench *b, const int32_t *ids, size_t n) {
     qsi_seq s;
     int32_t pages[16];
