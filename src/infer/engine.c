@@ -389,28 +389,39 @@ bool qsi_seq_settle(qsi_seq *s) {
 
 /* ---- sequences that share ---- */
 
-qs_status qsi_seq_adopt(qsi_seq *to, const int32_t *ids, const bool *generated, size_t n,
-                        const int32_t *pages, qs_err *err) {
+qs_status qsi_seq_reuse(qsi_seq *s, size_t n, const int32_t *pages, qs_err *err) {
     qs_status st = QS_OK;
-    const qsi_runner *r = to->engine->runner;
-    if (to->n_ids > 0) QS_FAIL(err, QS_E_STATE, "a sequence with ids adopts none");
-    QS_TRY(check_ids(to, ids, n, 0, err));
-    QS_TRY(make_room(to, n, err));
-    QS_TRY(r->pages.share(r->user, &to->table, pages, (n + QSI_KV_PAGE - 1) / QSI_KV_PAGE, err));
-    memcpy(to->ids, ids, n * sizeof *ids);
-    for (size_t i = 0; i < n; i++) to->generated[i] = generated && generated[i];
-    to->n_ids = to->n_past = n;
+    const qsi_runner *r = s->engine->runner;
+    if (s->n_past > 0 || n > s->n_ids)
+        QS_FAIL(err, QS_E_STATE, "%zu computed ids for a sequence of %zu", n, s->n_ids);
+    r->truncate(r->user, &s->table, 0);
+    QS_TRY(r->pages.share(r->user, &s->table, pages, (n + QSI_KV_PAGE - 1) / QSI_KV_PAGE, err));
+    s->n_past = n;
 done:
     return st;
+}
+
+void qsi_seq_rewind(qsi_seq *s) {
+    const qsi_runner *r = s->engine->runner;
+    s->n_past = 0;
+    s->n_hidden = 0;
+    s->n_ahead = s->at_ahead = 0;
+    s->has_logits = false;
+    r->truncate(r->user, &s->table, 0);
 }
 
 qs_status qsi_seq_fork(qsi_seq *to, const qsi_seq *from, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_runner *r = to->engine->runner;
-    size_t d = (size_t)r->d_hidden;
-    QS_TRY(qsi_seq_adopt(to, from->ids, from->generated, from->n_past, from->table.pages, err));
+    if (to->n_ids > 0) QS_FAIL(err, QS_E_STATE, "a sequence with ids becomes no copy");
+    QS_TRY(make_room(to, from->n_past, err));
+    memcpy(to->ids, from->ids, from->n_past * sizeof *to->ids);
+    memcpy(to->generated, from->generated, from->n_past * sizeof *to->generated);
+    to->n_ids = from->n_past;
+    QS_TRY(qsi_seq_reuse(to, from->n_past, from->table.pages, err));
     memcpy(to->logits, from->logits, (size_t)r->n_vocab * sizeof *to->logits);
-    memcpy(to->hidden, from->hidden, (size_t)from->n_hidden * d * sizeof *to->hidden);
+    memcpy(to->hidden, from->hidden,
+           (size_t)from->n_hidden * (size_t)r->d_hidden * sizeof *to->hidden);
     to->n_hidden = from->n_hidden;
     to->has_logits = from->has_logits;
 done:

@@ -152,10 +152,11 @@ qs_status qsi_engine_draft(qsi_engine *e, qsi_seq *s, int32_t *id, qs_err *err) 
 /* Makes `to`, which has no ids, equal to `from`, sharing its pages and copying its logits. The runner
  * shares pages. */
 qs_status qsi_seq_fork(qsi_seq *to, const qsi_seq *from, qs_err *err) QS_MUST_CHECK;
-/* Puts ids that others have computed in front: `to` has no ids. Pages hold them, the last perhaps more;
- * generated may be NULL (none is). */
-qs_status qsi_seq_adopt(qsi_seq *to, const int32_t *ids, const bool *generated, size_t n,
-                        const int32_t *pages, qs_err *err) QS_MUST_CHECK;
+/* Of a sequence that has computed nothing yet: its first n ids (not more than it has) stand in these
+ * pages, the last of which perhaps holds more. The runner shares pages. */
+qs_status qsi_seq_reuse(qsi_seq *s, size_t n, const int32_t *pages, qs_err *err) QS_MUST_CHECK;
+/* Gives its pages back; all its ids are pending again, those that were generated as such. */
+void qsi_seq_rewind(qsi_seq *s);
 
 /* Logits of every position of ids, from an empty cache, in chunks: fn gets position pos and the
  * logits that follow ids[pos]; non-zero ends the walk with QS_E_CANCELLED. */

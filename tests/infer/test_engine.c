@@ -299,7 +299,7 @@ static void test_drafts(void **state) {
     fake_model_release(&f);
 }
 
-/* Forks share pages; who goes on writes to its own; what was adopted is as if it had been fed. */
+/* Forks share pages; who goes on writes to its own; what was reused is as if it had been fed. */
 static void test_forks(void **state) {
     int32_t ids[2][130];
     fake_model f;
@@ -321,17 +321,20 @@ static void test_forks(void **state) {
     assert_int_equal(qsi_seq_fork(&b, &a, NULL), QS_OK);
     check_logits(&f, &b, ids[0], 100);
     assert_int_equal(f.pages_used, 2);
-    assert_int_equal(qsi_seq_adopt(&c, ids[0], NULL, 90, a.table.pages, NULL), QS_OK);
+    assert_int_equal(qsi_seq_push(&c, ids[0], 110, NULL), QS_OK);
+    assert_int_equal(qsi_seq_reuse(&c, 90, a.table.pages, NULL), QS_OK);
     assert_int_equal(f.pages_used, 2);
     assert_int_equal(qsi_seq_push(&a, ids[0] + 100, 30, NULL), QS_OK);
     assert_int_equal(qsi_seq_push(&b, ids[1] + 100, 30, NULL), QS_OK);
-    assert_int_equal(qsi_seq_push(&c, ids[0] + 90, 20, NULL), QS_OK);
     assert_int_equal(qsi_engine_run(e, list, 3, NULL, NULL), QS_OK);
     check_logits(&f, &a, ids[0], 130);
     check_logits(&f, &b, ids[1], 130);
     check_logits(&f, &c, ids[0], 110);
     assert_int_equal(f.n_shared_writes, 0);
     assert_int_equal(f.n_copies, 2);
+    qsi_seq_rewind(&b);
+    assert_int_equal(qsi_engine_run(e, list, 2, NULL, NULL), QS_OK);
+    check_logits(&f, &b, ids[1], 130);
     qsi_seq_release(&a);
     qsi_seq_release(&b);
     qsi_seq_release(&c);

@@ -54,8 +54,8 @@ static size_t compute(bench *b, const int32_t *ids, size_t n) {
     float want[V];
     assert_int_equal(qsi_seq_init(&s, b->e, NULL), QS_OK);
     size_t have = qsi_prefix_match(b->p, ids, NULL, n - 1, pages);
-    if (have > 0) assert_int_equal(qsi_seq_adopt(&s, ids, NULL, have, pages, NULL), QS_OK);
-    assert_int_equal(qsi_seq_push(&s, ids + have, n - have, NULL), QS_OK);
+    assert_int_equal(qsi_seq_push(&s, ids, n, NULL), QS_OK);
+    assert_int_equal(qsi_seq_reuse(&s, have, pages, NULL), QS_OK);
     qsi_seq *list[] = { &s };
     int64_t more = (int64_t)(n + 63) / 64 - (int64_t)s.table.n_pages; /* and one for a copy */
     assert_true(qsi_prefix_make_room(b->p, more + 1));
