@@ -115,7 +115,7 @@ typedef struct qsi_sched_opts {
     const qsi_vocab *vocab;    /* borrowed */
     int32_t max_seqs;          /* sequences that run at once */
     int32_t max_queue;         /* answers that wait beyond those */
-    int64_t page_positions;    /* of all cache pages together; 0: max_seqs times the context */
+    bool exact_cache;          /* latent attention: generated ids are no substitute for a prompt's */
     bool speculate;            /* drafts from what was said before, and by the model's own layer */
     const char *cache_path;    /* file that the prefix cache is kept in over restarts; NULL: none */
     uint64_t cache_key;        /* of weights, template, vocabulary, settings that decide values */

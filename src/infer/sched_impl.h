@@ -1,0 +1,140 @@
+/* The scheduler's insides, shared by sched.c (the thread, the queue, the order), sched_step.c (what a
+ * step takes, and what it gave) and job.c (a job and its answers). See sched.h. */
+#ifndef QSI_INFER_SCHED_IMPL_H
+#define QSI_INFER_SCHED_IMPL_H
+
+#include <stdatomic.h>
+
+#include "base/mem.h"
+#include "infer/engine.h"
+#include "infer/generate.h"
+#include "infer/prefix.h"
+#include "infer/sched.h"
+#include "infer/spec.h"
+#include "sys/thread.h"
+
+typedef enum answer_state {
+    ANSWER_IDLE,     /* not begun, or over */
+    ANSWER_FEEDS,    /* its ids go through the model: a prompt, or again what gave way */
+    ANSWER_DECODES,
+    ANSWER_AWAY      /* gave way: waits for room to be computed again */
+} answer_state;
+
+typedef struct note note; /* an event that is kept for later (best_of) */
+
+/* One answer of a job, or its prompt alone. */
+typedef struct qsi_answer_run {
+    qsi_job *job;
+    int32_t index;
+    answer_state state;
+    qsi_seq seq;              /* has an engine while it lives */
+    qsi_gen gen;
+    qsi_gen_opts go;
+    qsi_answer reader;
+    qsi_rng rng;
+    qsi_guide guide;
+    void *matcher;
+    bool has_gen;
+    bool told_first;          /* its first id was chosen */
+    double sum_logprob;
+    int64_t n_made;
+    note *notes, *last_note;
+    qsi_spec_rate rate;
+    int32_t n_fed;            /* drafts of its last step */
+    int64_t hits_before;
+    size_t n_kept;            /* ids that the prefix cache has of it */
+} qsi_answer_run;
+
+struct qsi_job {
+    atomic_int holds;         /* the scheduler's and the submitter's */
+    atomic_int cancel;
+    atomic_int ahead;         /* jobs that wait before it */
+    qsi_sched *sched;
+    int64_t number;
+    qsi_job_opts o;           /* what it points to is in the arena */
+    qsi_arena arena;
+    qsi_answer_run *answers;  /* [best_of] */
+    int32_t n_begun, n_over;
+    bool running;
+    qsi_seq base;             /* the prompt, computed, while answers are still to begin from it */
+    bool has_base;
+    double *embedding;        /* [d_model] sums; NULL without */
+    int64_t n_echo;           /* ids of the prompt that were told */
+    double echo_logprob;      /* of the next */
+    qsi_logprob *echo_top;
+    int32_t n_echo_top;
+    qsi_usage usage;
+    int64_t t_submit, t_start, t_first;
+    qsi_job *next;            /* in the list of those that wait, or of those with a base */
+};
+
+typedef struct qsi_client {
+    uint64_t id;
+    double served;            /* ids, weighted */
+    int32_t n_jobs;           /* now */
+} qsi_client;
+
+struct qsi_sched {
+    qsi_sched_opts o;
+    const qsi_runner *r;
+    qsi_engine *engine;
+    qsi_prefix *prefix;       /* NULL: the runner shares no pages */
+    qsi_sampler *sampler;
+    qsi_thread *thread;
+    int32_t max_logits;
+    int64_t n_pages;
+    /* under the monitor */
+    qsi_monitor *m;
+    qsi_job *waiting;         /* by number */
+    int32_t n_waiting, n_waiting_answers, n_jobs; /* n_jobs: not over */
+    int64_t n_numbers;
+    bool quit, drain;
+    qsi_sched_stats stats;
+    qsi_slot *slots;          /* [max_seqs] */
+    double row_s;             /* seconds a row of a prompt takes; 0: not measured */
+    double step_s;            /* seconds of a step that only decodes */
+    int64_t left_ids, left_prompt; /* of the answers that run: ids to come at most; prompts' to compute */
+    /* the thread's own */
+    qsi_answer_run **running; /* [max_seqs] those with a slot; NULL: free */
+    qsi_job *bases;           /* jobs of which answers are to begin behind the computed prompt */
+    qsi_take *takes;          /* [max_seqs] */
+    qsi_answer_run **taken;   /* [max_seqs] whose they are */
+    int32_t (*drafts)[QSI_MAX_DRAFTS]; /* [max_seqs] */
+    int32_t *pages;           /* [n_ctx / 64 + 1] */
+    qsi_spec_cost cost;
+    qsi_client *clients;
+    size_t n_clients, cap_clients;
+    int64_t n_steps;
+};
+
+/* ---- job.c ---- */
+qs_status qsi_job_create(qsi_job **out, qsi_sched *s, const qsi_job_opts *o, qs_err *err) QS_MUST_CHECK;
+void qsi_job_drop(qsi_job *j); /* a hold */
+/* Tells; an unwilling listener cancels. */
+void qsi_job_tell(qsi_job *j, qsi_event *e);
+/* Answer 0 gets a sequence with the prompt. */
+qs_status qsi_job_begin(qsi_job *j, qs_err *err) QS_MUST_CHECK;
+/* Answer i begins behind a copy of the computed prompt. */
+qs_status qsi_job_begin_copy(qsi_job *j, int32_t i, qs_err *err) QS_MUST_CHECK;
+/* The prompt of a is computed: embeddings are told, answers begin. */
+qs_status qsi_answer_begin(qsi_answer_run *a, qs_err *err) QS_MUST_CHECK;
+/* Tells that a is complete, or keeps it for the choice of the best. */
+void qsi_answer_over(qsi_answer_run *a, qsi_finish why);
+void qsi_answer_release_run(qsi_answer_run *a);
+/* All its answers are over, or it failed: the last event. */
+void qsi_job_over(qsi_job *j, qs_status st, const qs_err *err);
+
+/* ---- sched_step.c ---- */
+/* One step of what runs, and all that follows from it. */
+void qsi_sched_step(qsi_sched *s);
+/* The sequence has logits: ids are chosen as long as they are known ahead. */
+void qsi_sched_choose(qsi_sched *s, qsi_answer_run *a);
+
+/* ---- sched.c ---- */
+void qsi_sched_leave(qsi_sched *s, qsi_answer_run *a); /* gives up its slot */
+void qsi_sched_end_job(qsi_sched *s, qsi_job *j, qs_status st, const qs_err *err);
+qsi_client *qsi_sched_client(qsi_sched *s, uint64_t id);
+/* Goes a before b? */
+bool qsi_sched_before(qsi_sched *s, const qsi_job *a, const qsi_job *b);
+
+#endif
