@@ -1,12 +1,12 @@
 /* The engine: see engine.h. A run is a loop over plans: a plan takes pending ids from the sequences
- * in their order until the step is full; a sequence whose pending ids all fit asks for the logits of
- * its last row. The order of rows does not change any result (model.h).
+ * in their order until the step is full; a sequence whose pending ids all fit asks for the logits
+ * of its last row. The order of rows does not change any result (model.h).
  *
- * Drafting by the model. The layer that predicts further takes pairs of a position's hidden state and
- * the next id. After every step it gets the pairs that became known (follow), so that its cache keeps
- * up; the pairs up to the last position and the id just chosen give a draft of the one after it
- * (qsi_engine_draft). When a draft comes, it is in the cache and its logits are known (qsi_seq_settle);
- * when another id comes, the next step writes over its place. */
+ * Drafting by the model. The layer that predicts further takes pairs of a position's hidden state
+ * and the next id. After every step it gets the pairs that became known (follow), so that its
+ * cache keeps up; the pairs up to the last position and the id just chosen give a draft of the one
+ * after it (qsi_engine_draft). When a draft comes, it is in the cache and its logits are known
+ * (qsi_seq_settle); when another id comes, the next step writes over its place. */
 #include "infer/engine.h"
 
 #include <inttypes.h>
@@ -181,8 +181,8 @@ done:
 
 /* ---- the layer that predicts further ---- */
 
-/* Feeds it n pairs from position pos on: hidden states and the ids after them. logits: out, of the last
- * pair; NULL: not wanted. */
+/* Feeds it n pairs from position pos on: hidden states and the ids after them. logits: out, of the
+ * last pair; NULL: not wanted. */
 static qs_status feed_pairs(qsi_engine *e, const qsi_seq *s, size_t pos, int32_t n, float *hidden,
                             float *logits, qs_err *err) {
     qs_status st = QS_OK;
@@ -201,8 +201,8 @@ done:
     return st;
 }
 
-/* After a step that fed t, whose hidden states begin at `own` and have LEAD free places before them: all
- * pairs that are known now. Those of the last position and of drafts are kept. */
+/* After a step that fed t, whose hidden states begin at `own` and have LEAD free places before
+ * them: all pairs that are known now. Those of the last position and of drafts are kept. */
 static qs_status follow(qsi_engine *e, const qsi_take *t, float *own, qs_err *err) {
     qs_status st = QS_OK;
     qsi_seq *s = t->seq;
@@ -252,7 +252,8 @@ static bool completes(const qsi_take *t) {
     return t->seq->n_past + (size_t)t->n_rows == t->seq->n_ids;
 }
 
-/* Rows of take i of the step, from e->rows[n] on; returns the rows there are then. *n_logits counts. */
+/* Rows of take i of the step, from e->rows[n] on; returns the rows there are then. *n_logits
+ * counts. */
 static int32_t put_rows(qsi_engine *e, const qsi_take *t, int32_t i, int32_t n, int32_t *n_logits) {
     const qsi_seq *s = t->seq;
     for (int32_t j = 0; j < t->n_rows + t->n_drafts; j++) {

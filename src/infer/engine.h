@@ -3,9 +3,9 @@
  * cache, the rest are pending. Running feeds what is pending and leaves the logits that follow the
  * last id.
  *
- * Drafts are ids fed ahead of what is known (from the model's own further layer, MTP; or from whoever
- * has a guess): when such an id is then pushed, its logits are there already. A step's rows do not
- * influence each other, so logits are those of a run without drafts, bit for bit.
+ * Drafts are ids fed ahead of what is known (from the model's own further layer, MTP; or from
+ * whoever has a guess): when such an id is then pushed, its logits are there already. A step's
+ * rows do not influence each other, so logits are those of a run without drafts, bit for bit.
  *
  * What the engine needs of a model stands behind qsi_runner, so that tests script the logits.
  * Thread: an engine and its sequences have one owner; the cancel flag may be set from any thread or
@@ -72,8 +72,8 @@ qs_status qsi_model_runner_init_pages(qsi_model_runner *r, qsi_model *m, int64_t
 void qsi_model_runner_release(qsi_model_runner *r);
 
 typedef struct qsi_engine qsi_engine;
-/* max_seqs: sequences one run may have; max_logits: rows of a step that may have logits, max_seqs at
- * least (2 at least where the runner drafts). The runner is borrowed. */
+/* max_seqs: sequences one run may have; max_logits: rows of a step that may have logits, max_seqs
+ * at least (2 at least where the runner drafts). The runner is borrowed. */
 qs_status qsi_engine_create(qsi_engine **e, const qsi_runner *r, int32_t max_seqs, qs_err *err)
     QS_MUST_CHECK;
 qs_status qsi_engine_create_wide(qsi_engine **e, const qsi_runner *r, int32_t max_seqs,
@@ -120,10 +120,10 @@ qs_status qsi_seq_push(qsi_seq *s, const int32_t *ids, size_t n, qs_err *err) QS
 qs_status qsi_seq_push_generated(qsi_seq *s, int32_t id, qs_err *err) QS_MUST_CHECK;
 /* Keeps the first n ids (n <= n_ids) and what the cache holds of them. */
 void qsi_seq_truncate(qsi_seq *s, size_t n);
-/* Makes the sequence equal to ids, keeping the cache of the common beginning, generated ids in it as
- * they were computed; what is fed anew counts as prompt. *n_kept (optional) is the length kept. The
- * last id is always fed again, so that a run yields logits. Errors as push; the sequence is then
- * unchanged. */
+/* Makes the sequence equal to ids, keeping the cache of the common beginning, generated ids in it
+ * as they were computed; what is fed anew counts as prompt. *n_kept (optional) is the length kept.
+ * The last id is always fed again, so that a run yields logits. Errors as push; the sequence is
+ * then unchanged. */
 qs_status qsi_seq_set(qsi_seq *s, const int32_t *ids, size_t n, size_t *n_kept, qs_err *err)
     QS_MUST_CHECK;
 
@@ -133,27 +133,27 @@ qs_status qsi_seq_set(qsi_seq *s, const int32_t *ids, size_t n, size_t *n_kept, 
 qs_status qsi_engine_run(qsi_engine *e, qsi_seq *const *seqs, size_t n_seqs, const atomic_int *cancel,
                          qs_err *err) QS_MUST_CHECK;
 
-/* What a step takes of a sequence: the first n_rows of its pending ids, at least one; when those are
- * all, drafts may follow. */
+/* What a step takes of a sequence: the first n_rows of its pending ids, at least one; when those
+ * are all, drafts may follow. */
 typedef struct qsi_take {
     qsi_seq *seq;
     int32_t n_rows, n_drafts;
     const int32_t *drafts;
 } qsi_take;
-/* One step. Rows in all at most the runner's max_rows; rows with logits (of each sequence that is then
- * complete one, of each draft one, of sequences with row_logits all) at most max_logits. When it fails
- * nothing was fed. */
+/* One step. Rows in all at most the runner's max_rows; rows with logits (of each sequence that is
+ * then complete one, of each draft one, of sequences with row_logits all) at most max_logits. When
+ * it fails nothing was fed. */
 qs_status qsi_engine_step(qsi_engine *e, const qsi_take *takes, size_t n, qs_err *err) QS_MUST_CHECK;
-/* Of a sequence whose one pending id was fed as a draft: it is in the cache, its logits are there, true.
- * Otherwise the drafts are forgotten. */
+/* Of a sequence whose one pending id was fed as a draft: it is in the cache, its logits are there,
+ * true. Otherwise the drafts are forgotten. */
 bool qsi_seq_settle(qsi_seq *s);
 /* The model's own draft of the id after the pending one; *id -1: it cannot tell. */
 qs_status qsi_engine_draft(qsi_engine *e, qsi_seq *s, int32_t *id, qs_err *err) QS_MUST_CHECK;
-/* Makes `to`, which has no ids, equal to `from`, sharing its pages and copying its logits. The runner
- * shares pages. */
+/* Makes `to`, which has no ids, equal to `from`, sharing its pages and copying its logits. The
+ * runner shares pages. */
 qs_status qsi_seq_fork(qsi_seq *to, const qsi_seq *from, qs_err *err) QS_MUST_CHECK;
-/* Of a sequence that has computed nothing yet: its first n ids (not more than it has) stand in these
- * pages, the last of which perhaps holds more. The runner shares pages. */
+/* Of a sequence that has computed nothing yet: its first n ids (not more than it has) stand in
+ * these pages, the last of which perhaps holds more. The runner shares pages. */
 qs_status qsi_seq_reuse(qsi_seq *s, size_t n, const int32_t *pages, qs_err *err) QS_MUST_CHECK;
 /* Gives its pages back; all its ids are pending again, those that were generated as such. */
 void qsi_seq_rewind(qsi_seq *s);

@@ -84,8 +84,8 @@ typedef struct qsi_gen {
 qs_status qsi_gen_init(qsi_gen *g, const qsi_gen_opts *o, qsi_seq *seq, qsi_sampler *sampler,
                        const qsi_vocab *vocab, qsi_rng *rng, qs_err *err) QS_MUST_CHECK;
 void qsi_gen_release(qsi_gen *g);
-/* The last n ids of the prompt begin the answer: they are shown, or given to the reader, as if they had
- * been generated. Once, before the first accept. */
+/* The last n ids of the prompt begin the answer: they are shown, or given to the reader, as if
+ * they had been generated. Once, before the first accept. */
 qs_status qsi_gen_lead(qsi_gen *g, size_t n, qs_err *err) QS_MUST_CHECK;
 /* The sequence has logits: chooses the next id, appends it, shows what is certain; or sets done and
  * finish, and shows what was held back. */

@@ -44,8 +44,8 @@ static qs_status check_opts(const qsi_sched *s, const qsi_job_opts *o, qs_err *e
     if (o->n_lead < 0 || (size_t)o->n_lead > o->n_ids)
         QS_FAIL(err, QS_E_ARG, "a lead of %d ids in a prompt of %zu", (int)o->n_lead, o->n_ids);
     if (o->n_predict < -1 || o->n_min < 0)
-        QS_FAIL(err, QS_E_ARG, "%lld tokens to generate, at least %lld: numbers from 0 on (-1: no limit)",
-                (long long)o->n_predict, (long long)o->n_min);
+        QS_FAIL(err, QS_E_ARG, "%lld tokens to generate, at least %lld: numbers from 0 on (-1: no "
+                "limit)", (long long)o->n_predict, (long long)o->n_min);
     if (o->top_logprobs < 0 || o->top_logprobs > QSI_MAX_TOP_LOGPROBS)
         QS_FAIL(err, QS_E_ARG, "%d alternatives asked for: 0 to %d are possible",
                 (int)o->top_logprobs, QSI_MAX_TOP_LOGPROBS);

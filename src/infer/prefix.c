@@ -1,5 +1,5 @@
-/* The tree of pages: see prefix.h. Nodes stand in an array and refer to each other by index; children of
- * a node are a list. */
+/* The tree of pages: see prefix.h. Nodes stand in an array and refer to each other by index;
+ * children of a node are a list. */
 #include "infer/prefix.h"
 
 #include <string.h>

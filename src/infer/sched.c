@@ -357,7 +357,8 @@ void qsi_sched_free(qsi_sched *s) {
     if (!s) return;
     if (s->thread) {
         qsi_monitor_lock(s->m);
-        s->quit = s->drain = true;
+        s->drain = true;
+        s->quit = true;
         qsi_monitor_wake(s->m);
         qsi_monitor_unlock(s->m);
         qsi_thread_join(&s->thread);

@@ -1,15 +1,15 @@
-/* The scheduler: one thread owns a model, its cache and its steps; jobs come from any thread. A job is
- * one prompt and the answers to it (or its embedding). What happens to it is told by events, in order,
- * on the scheduler's thread; the last one is always QSI_EV_END, exactly once.
+/* The scheduler: one thread owns a model, its cache and its steps; jobs come from any thread. A
+ * job is one prompt and the answers to it (or its embedding). What happens to it is told by
+ * events, in order, on the scheduler's thread; the last one is always QSI_EV_END, exactly once.
  *
- * Every step takes an id of each sequence that decodes, with drafts where they pay, and fills up with
- * chunks of prompts, short enough that nobody's next token waits long. Results do not depend on who
- * else runs, on chunks, or on what was cached (model.h): seeds, and nothing else, decide an answer.
- * Prompts share their cache pages with earlier ones that begin alike (prefix.h).
+ * Every step takes an id of each sequence that decodes, with drafts where they pay, and fills up
+ * with chunks of prompts, short enough that nobody's next token waits long. Results do not depend
+ * on who else runs, on chunks, or on what was cached (model.h): seeds, and nothing else, decide an
+ * answer. Prompts share their cache pages with earlier ones that begin alike (prefix.h).
  *
- * Order: by priority; within one by how much a client was served so far (a virtual clock of tokens, as
- * in Sheng et al. 2024, arXiv:2401.00588); then by arrival. Where the cache is full, the sequence that
- * came last gives way and is computed again later: its answer is the same. */
+ * Order: by priority; within one by how much a client was served so far (a virtual clock of
+ * tokens, as in Sheng et al. 2024, arXiv:2401.00588); then by arrival. Where the cache is full,
+ * the sequence that came last gives way and is computed again later: its answer is the same. */
 #ifndef QSI_INFER_SCHED_H
 #define QSI_INFER_SCHED_H
 
@@ -74,8 +74,8 @@ typedef struct qsi_event { /* valid during the call; pointers too */
     const qs_err *err;
     const qsi_usage *usage;        /* END; FINISH: so far */
 } qsi_event;
-/* Scheduler's thread. Must not block, nor call back into the scheduler but for qsi_job_cancel. A return
- * other than 0 cancels the job. */
+/* Scheduler's thread. Must not block, nor call back into the scheduler but for qsi_job_cancel. A
+ * return other than 0 cancels the job. */
 typedef int qsi_event_fn(void *user, const qsi_event *e);
 
 typedef struct qsi_job_opts { /* copied by submit, texts too; chat is borrowed, grammar retained */
@@ -125,8 +125,8 @@ typedef struct qsi_sched_opts {
 qs_status qsi_sched_create(qsi_sched **s, const qsi_sched_opts *o, qs_err *err) QS_MUST_CHECK;
 /* Cancels what is left (their END events come), keeps the prefix cache, ends the thread. Owner. */
 void qsi_sched_free(qsi_sched *s);
-/* No job is taken any more (QS_E_STATE); returns when none is left or at the deadline (qsi_now_ns; 0:
- * none), false then. Any thread. */
+/* No job is taken any more (QS_E_STATE); returns when none is left or at the deadline (qsi_now_ns;
+ * 0: none), false then. Any thread. */
 bool qsi_sched_drain(qsi_sched *s, int64_t deadline_ns);
 
 /* What a job of that size may expect now. Any thread. */
@@ -142,11 +142,12 @@ void qsi_sched_forecast(qsi_sched *s, int64_t n_prompt, int64_t n_predict, int32
                         qsi_forecast *out);
 
 /* Any thread. QS_E_ARG: an option out of range; QS_E_LIMIT: it never fits; QS_E_STATE: the queue is
- * full, or the scheduler is being drained. Events may come before this returns. On failure none come. */
+ * full, or the scheduler is being drained. Events may come before this returns. On failure none
+ * come. */
 qs_status qsi_sched_submit(qsi_sched *s, const qsi_job_opts *o, qsi_job **job, qs_err *err)
     QS_MUST_CHECK;
-/* Ends a job at the next step, in its prompt too; END comes with QS_E_CANCELLED, unless it was over.
- * Any thread, before release. */
+/* Ends a job at the next step, in its prompt too; END comes with QS_E_CANCELLED, unless it was
+ * over. Any thread, before release. */
 void qsi_job_cancel(qsi_job *j);
 /* Jobs that wait before it, 0 when it runs. Any thread. */
 int32_t qsi_job_ahead(qsi_job *j);

@@ -1,5 +1,5 @@
-/* The scheduler's insides, shared by sched.c (the thread, the queue, the order), sched_step.c (what a
- * step takes, and what it gave) and job.c (a job and its answers). See sched.h. */
+/* The scheduler's insides, shared by sched.c (the thread, the queue, the order), sched_step.c
+ * (what a step takes, and what it gave) and job.c (a job and its answers). See sched.h. */
 #ifndef QSI_INFER_SCHED_IMPL_H
 #define QSI_INFER_SCHED_IMPL_H
 
@@ -88,7 +88,8 @@ struct qsi_sched {
     qsi_job *waiting;         /* by number */
     int32_t n_waiting, n_waiting_answers, n_jobs; /* n_jobs: not over */
     int64_t n_numbers;
-    bool quit, drain;
+    bool drain;
+    atomic_bool quit;         /* set under it, read without */
     qsi_sched_stats stats;
     qsi_slot *slots;          /* [max_seqs] */
     double row_s;             /* seconds a row of a prompt takes; 0: not measured */
@@ -108,7 +109,8 @@ struct qsi_sched {
 };
 
 /* ---- job.c ---- */
-qs_status qsi_job_create(qsi_job **out, qsi_sched *s, const qsi_job_opts *o, qs_err *err) QS_MUST_CHECK;
+qs_status qsi_job_create(qsi_job **out, qsi_sched *s, const qsi_job_opts *o, qs_err *err)
+    QS_MUST_CHECK;
 void qsi_job_drop(qsi_job *j); /* a hold */
 /* Tells; an unwilling listener cancels. */
 void qsi_job_tell(qsi_job *j, qsi_event *e);

@@ -27,7 +27,8 @@ static int magnitude(size_t n) {
     return m;
 }
 
-/* Goes a's prompt before b's? Of one client the short ones first, but in every fourth step the oldest. */
+/* Goes a's prompt before b's? Of one client the short ones first, but in every fourth step the
+ * oldest. */
 static bool prompt_before(qsi_sched *s, const qsi_answer_run *a, const qsi_answer_run *b) {
     const qsi_job *x = a->job, *y = b->job;
     if (x->o.priority != y->o.priority || x->o.client != y->o.client) return qsi_sched_before(s, x, y);

@@ -1,6 +1,6 @@
-/* Stop strings in a stream of text, across the borders of its pieces: text that may be the beginning
- * of a stop string is held back until that is decided. The text before the first stop string is
- * what comes out; the stop string itself never does. Thread: owner. */
+/* Stop strings in a stream of text, across the borders of its pieces: text that may be the
+ * beginning of a stop string is held back until that is decided. The text before the first stop
+ * string is what comes out; the stop string itself never does. Thread: owner. */
 #ifndef QSI_INFER_STOP_H
 #define QSI_INFER_STOP_H
 

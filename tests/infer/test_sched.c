@@ -1,5 +1,6 @@
-/* infer/sched on a scripted model: every answer is that of a run alone, whoever runs beside it, whatever
- * was cached, gave way or was drafted; cancelling, order, limits, forks, echoes, the cache on disk. */
+/* infer/sched on a scripted model: every answer is that of a run alone, whoever runs beside it,
+ * whatever was cached, gave way or was drafted; cancelling, order, limits, forks, echoes, the
+ * cache on disk. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,4 +1,5 @@
-/* infer/spec: what is found again in a text, costs between what was measured, and when guesses pay. */
+/* infer/spec: what is found again in a text, costs between what was measured, and when guesses
+ * pay. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -40,8 +41,8 @@ static void test_cost(void **state) {
     assert_true(qsi_spec_cost_of(&c, 1000) > 0.3);
 }
 
-/* Where rows are nearly free many guesses are fed; where they cost like steps, only sure ones; where
- * guesses never come, none after a while, and it is tried again ever more rarely. */
+/* Where rows are nearly free many guesses are fed; where they cost like steps, only sure ones;
+ * where guesses never come, none after a while, and it is tried again ever more rarely. */
 static void test_choice(void **state) {
     qsi_spec_cost cheap = { { 0 } }, dear = { { 0 } };
     qsi_spec_rate r;
