@@ -94,7 +94,8 @@ struct qsi_sched {
     qsi_slot *slots;          /* [max_seqs] */
     double row_s;             /* seconds a row of a prompt takes; 0: not measured */
     double step_s;            /* seconds of a step that only decodes */
-    int64_t left_ids, left_prompt; /* of the answers that run: ids to come at most; prompts' to compute */
+    int64_t left_ids;         /* of the answers that run: ids to come at most */
+    int64_t left_prompt;      /* ids of prompts to compute */
     /* the thread's own */
     qsi_answer_run **running; /* [max_seqs] those with a slot; NULL: free */
     qsi_job *bases;           /* jobs of which answers are to begin behind the computed prompt */
