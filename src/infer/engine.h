@@ -49,6 +49,10 @@ typedef struct qsi_runner {
     qs_status (*draft)(void *user, const qsi_step *s, qs_err *err); /* as qsi_model_mtp_step */
     bool two_paths;     /* prompts and generated ids are computed on different paths (latent attention):
                          * their cache differs by rounding */
+    /* Runs fn(arg, worker, n_workers) on every thread the model computes with; NULL: there is
+     * one. */
+    void (*parallel)(void *user, void (*fn)(void *arg, int worker, int n_workers), void *arg);
+    int n_workers;
     qsi_page_fns pages; /* own NULL: pages are not shared */
 } qsi_runner;
 

@@ -127,16 +127,13 @@ done:
     return st;
 }
 
-/* Tells the listener of an id; its log-probability is that of the logits as they came. */
-static qs_status tell_token(qsi_gen *g, int32_t id, qs_err *err) {
+/* Tells the listener of the id that was picked. */
+static qs_status tell_token(qsi_gen *g, qs_err *err) {
     qs_status st = QS_OK;
     if (!g->opts->on_token) goto done;
-    const float *logits = g->seq->logits;
-    int32_t n_vocab = qsi_engine_runner(g->seq->engine)->n_vocab;
-    qsi_gen_token t = { .id = id, .logprob = qsi_logprob_of(logits, n_vocab, id), .top = g->top };
-    t.n_top = qsi_logprob_top(g->sampler, logits, g->opts->top_logprobs, g->top);
-    if (id < qsi_vocab_size(g->vocab)) {
-        qsi_slice bytes = qsi_vocab_bytes(g->vocab, id);
+    qsi_gen_token t = { .id = g->id, .logprob = g->logprob, .top = g->top, .n_top = g->n_top };
+    if (g->id < qsi_vocab_size(g->vocab)) {
+        qsi_slice bytes = qsi_vocab_bytes(g->vocab, g->id);
         t.text = bytes.p;
         t.n_text = bytes.n;
     }
@@ -201,39 +198,67 @@ static bool at_end(qsi_gen *g, size_t n_made, bool holds, qsi_finish *why) {
 }
 
 /* The next id. */
-static qs_status choose(qsi_gen *g, size_t n_made, bool holds, bool maybe, int32_t *id, qs_err *err) {
+static qs_status choose(qsi_gen *g, qsi_sampler *sampler, size_t n_made, bool holds, bool maybe,
+                        int32_t *id, qs_err *err) {
     qs_status st = QS_OK;
     bool no_end = g->opts->ignore_end || (int64_t)n_made < g->opts->n_min;
     g->sampling.mask = NULL;
     if (g->bias) g->sampling.n_bias = g->n_bias + (no_end ? g->n_ends : 0);
     if (holds) QS_TRY(look_at_guide(g, maybe, err));
-    QS_TRY(qsi_sampler_pick(g->sampler, &g->sampling, g->seq->logits, g->seq->ids, g->seq->n_ids,
-                            g->rng, id, err));
+    QS_TRY(qsi_sampler_pick(sampler, &g->sampling, g->seq->logits, g->seq->ids, g->seq->n_ids, g->rng,
+                            id, err));
+done:
+    return st;
+}
+
+static bool is_end(const qsi_gen *g, int32_t id) {
+    return id < qsi_vocab_size(g->vocab) && qsi_vocab_is_end(g->vocab, id);
+}
+
+qs_status qsi_gen_pick(qsi_gen *g, qsi_sampler *sampler, qs_err *err) {
+    qs_status st = QS_OK;
+    size_t n_made = g->seq->n_ids - g->start;
+    bool maybe, holds = guided(g, &maybe);
+    const float *logits = g->seq->logits;
+    int32_t n_vocab = qsi_engine_runner(g->seq->engine)->n_vocab;
+    if (g->done || g->picked != QSI_PICK_NONE) goto done;
+    if (at_end(g, n_made, holds, &g->why)) {
+        g->picked = QSI_PICK_END;
+        goto done;
+    }
+    QS_TRY(choose(g, sampler, n_made, holds, maybe, &g->id, err));
+    if (is_end(g, g->id)) {
+        g->why = QSI_FINISH_END;
+        g->picked = QSI_PICK_END;
+        goto done;
+    }
+    g->picked = QSI_PICK_ID;
+    if (!g->opts->on_token) goto done;
+    /* its log-probability is that of the logits as they came */
+    g->logprob = qsi_logprob_of(logits, n_vocab, g->id);
+    g->n_top = qsi_logprob_top(sampler, logits, g->opts->top_logprobs, g->top);
 done:
     return st;
 }
 
 qs_status qsi_gen_accept(qsi_gen *g, qs_err *err) {
     qs_status st = QS_OK;
-    int32_t id;
     size_t n_made = g->seq->n_ids - g->start;
     bool maybe, holds = guided(g, &maybe);
-    qsi_finish why;
     if (g->done) goto done;
-    if (at_end(g, n_made, holds, &why)) {
-        QS_TRY(qsi_gen_end(g, why, err));
+    QS_TRY(qsi_gen_pick(g, g->sampler, err));
+    bool over = g->picked == QSI_PICK_END;
+    g->picked = QSI_PICK_NONE;
+    if (over) {
+        QS_TRY(qsi_gen_end(g, g->why, err));
         goto done;
     }
-    QS_TRY(choose(g, n_made, holds, maybe, &id, err));
-    if (id < qsi_vocab_size(g->vocab) && qsi_vocab_is_end(g->vocab, id)) {
-        QS_TRY(qsi_gen_end(g, QSI_FINISH_END, err));
-        goto done;
-    }
+    int32_t id = g->id;
     bool marker = id < qsi_vocab_size(g->vocab) && g->opts->answer &&
                   qsi_answer_takes(g->opts->answer, id);
     if (holds && !marker && !g->opts->guide->accept(g->opts->guide->user, id))
         QS_FAIL(err, QS_E_STATE, "the grammar does not take id %d, which it let come", (int)id);
-    QS_TRY(tell_token(g, id, err));
+    QS_TRY(tell_token(g, err));
     QS_TRY(qsi_seq_push_generated(g->seq, id, err));
     if (g->done) goto done;
     QS_TRY(show_id(g, id, err));

@@ -77,6 +77,11 @@ typedef struct qsi_gen {
     qsi_str text;             /* all that was shown, but for markers */
     bool done;
     qsi_finish finish;
+    /* what pick has found, for accept */
+    enum { QSI_PICK_NONE, QSI_PICK_ID, QSI_PICK_END } picked;
+    int32_t id, n_top;
+    double logprob;
+    qsi_finish why;
 } qsi_gen;
 
 /* The sequence holds the prompt. All pointers are borrowed until release, which copes with a zeroed
@@ -87,8 +92,12 @@ void qsi_gen_release(qsi_gen *g);
 /* The last n ids of the prompt begin the answer: they are shown, or given to the reader, as if
  * they had been generated. Once, before the first accept. */
 qs_status qsi_gen_lead(qsi_gen *g, size_t n, qs_err *err) QS_MUST_CHECK;
-/* The sequence has logits: chooses the next id, appends it, shows what is certain; or sets done and
- * finish, and shows what was held back. */
+/* The sequence has logits: finds what comes next, an id or the end, without showing it.
+ * Generations of different sequences may do so at the same time, each thread with a sampler of its
+ * own. */
+qs_status qsi_gen_pick(qsi_gen *g, qsi_sampler *sampler, qs_err *err) QS_MUST_CHECK;
+/* The sequence has logits: chooses the next id (unless pick has), appends it, shows what is
+ * certain; or sets done and finish, and shows what was held back. */
 qs_status qsi_gen_accept(qsi_gen *g, qs_err *err) QS_MUST_CHECK;
 /* Ends it from outside (cancelled): shows what was held back. */
 qs_status qsi_gen_end(qsi_gen *g, qsi_finish why, qs_err *err) QS_MUST_CHECK;

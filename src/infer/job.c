@@ -111,7 +111,7 @@ qs_status qsi_job_create(qsi_job **out, qsi_sched *s, const qsi_job_opts *o, qs_
     for (size_t i = 0; i < n; i++) {
         j->answers[i].job = j;
         j->answers[i].index = (int32_t)i;
-        qsi_spec_rate_init(&j->answers[i].rate);
+        for (int k = 0; k < N_SOURCES; k++) qsi_spec_rate_init(&j->answers[i].rate[k]);
     }
     j->t_submit = qsi_now_ns();
     j->usage.n_prompt = (int64_t)o->n_ids;
@@ -209,7 +209,7 @@ static void tell_echo(qsi_job *j, size_t pos, const float *logits) {
     j->n_echo++;
     if (pos + 1 >= j->o.n_ids) return;
     j->echo_logprob = qsi_logprob_of(logits, s->r->n_vocab, j->o.ids[pos + 1]);
-    j->n_echo_top = qsi_logprob_top(s->sampler, logits, j->o.top_logprobs, j->echo_top);
+    j->n_echo_top = qsi_logprob_top(s->samplers[0], logits, j->o.top_logprobs, j->echo_top);
 }
 
 static void hear_row(void *user, size_t pos, const float *logits, const float *hidden) {
@@ -263,7 +263,7 @@ static qs_status start_gen(qsi_answer_run *a, qs_err *err) {
         a->go.on_text = hear_text;
     }
     qsi_rng_init(&a->rng, qsi_job_seed(o->seed, a->index));
-    QS_TRY(qsi_gen_init(&a->gen, &a->go, &a->seq, s->sampler, s->o.vocab, &a->rng, err));
+    QS_TRY(qsi_gen_init(&a->gen, &a->go, &a->seq, s->samplers[0], s->o.vocab, &a->rng, err));
     a->has_gen = true;
     if (o->n_lead > 0) QS_TRY(qsi_gen_lead(&a->gen, (size_t)o->n_lead, err));
     a->state = ANSWER_DECODES;
@@ -332,6 +332,7 @@ void qsi_answer_release_run(qsi_answer_run *a) {
     a->has_gen = false;
     qsi_answer_release(&a->reader);
     qsi_seq_release(&a->seq);
+    qsi_seq_release(&a->small);
     a->state = ANSWER_IDLE;
 }
 

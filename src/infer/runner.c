@@ -94,6 +94,21 @@ done:
     return st;
 }
 
+typedef struct parallel_call {
+    void (*fn)(void *arg, int worker, int n_workers);
+    void *arg;
+} parallel_call;
+
+static void parallel_worker(const qsi_worker *w, void *arg) {
+    const parallel_call *c = arg;
+    c->fn(c->arg, w->index, w->count);
+}
+
+static void model_parallel(void *user, void (*fn)(void *arg, int worker, int n_workers), void *arg) {
+    qsi_model_runner *r = user;
+    qsi_pool_run_alloc(qsi_model_pool(r->model), parallel_worker, &(parallel_call){ fn, arg });
+}
+
 static qs_status init_pages(qsi_model_runner *r, qsi_model *m, int64_t n_ctx, qsi_type kv_type,
                             int64_t pages, qs_err *err) {
     qs_status st = QS_OK;
@@ -107,6 +122,8 @@ static qs_status init_pages(qsi_model_runner *r, qsi_model *m, int64_t n_ctx, qs
                               .truncate = model_truncate, .release = model_release, .draft = model_draft,
                               .d_model = c->d_model, .two_paths = qsi_config_is_latent(c),
                               .d_hidden = qsi_model_has_mtp(m) ? c->d_model : 0 };
+    r->runner.parallel = model_parallel;
+    r->runner.n_workers = qsi_pool_size(qsi_model_pool(m));
     r->runner.pages = (qsi_page_fns){ .own = model_own, .share = model_share, .take = model_take,
                                       .hold = model_hold, .drop = model_drop, .holds = model_holds,
                                       .n_free = model_n_free, .data = model_data, .n_pages = pages,

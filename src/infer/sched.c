@@ -290,6 +290,8 @@ static void thread_main(void *arg) {
 
 /* ---- life ---- */
 
+static int n_workers(const qsi_runner *r) { return r->n_workers > 1 ? r->n_workers : 1; }
+
 static qs_status make_tables(qsi_sched *s, qs_err *err) {
     qs_status st = QS_OK;
     size_t n = (size_t)s->o.max_seqs;
@@ -298,8 +300,10 @@ static qs_status make_tables(qsi_sched *s, qs_err *err) {
     s->taken = qsi_calloc(n, sizeof *s->taken);
     s->drafts = qsi_calloc(n, sizeof *s->drafts);
     s->slots = qsi_calloc(n, sizeof *s->slots);
+    s->samplers = qsi_calloc((size_t)n_workers(s->r), sizeof *s->samplers);
     s->pages = qsi_calloc((size_t)(s->r->n_ctx / QSI_KV_PAGE) + 1, sizeof *s->pages);
-    if (!s->running || !s->takes || !s->taken || !s->drafts || !s->slots || !s->pages)
+    if (!s->running || !s->takes || !s->taken || !s->drafts || !s->slots || !s->samplers ||
+        !s->pages)
         QS_FAIL(err, QS_E_NOMEM, "out of memory for %d sequences", (int)s->o.max_seqs);
     for (size_t i = 0; i < n; i++) s->slots[i].job = -1;
 done:
@@ -333,8 +337,13 @@ qs_status qsi_sched_create(qsi_sched **out, const qsi_sched_opts *o, qs_err *err
     QS_TRY(qsi_monitor_create(&s->m, err));
     QS_TRY(make_tables(s, err));
     QS_TRY(qsi_engine_create_wide(&s->engine, s->r, s->o.max_seqs, s->max_logits, err));
-    QS_TRY(qsi_sampler_create(&s->sampler, s->r->n_vocab, err));
+    for (int i = 0; i < n_workers(s->r); i++)
+        QS_TRY(qsi_sampler_create(&s->samplers[i], s->r->n_vocab, err));
     if (s->r->pages.own) QS_TRY(qsi_prefix_create(&s->prefix, s->r, o->exact_cache, err));
+    if (o->draft && o->draft->n_vocab != s->r->n_vocab)
+        QS_FAIL(err, QS_E_ARG, "the model that drafts has %d ids, the model %d: they must be the same",
+                (int)o->draft->n_vocab, (int)s->r->n_vocab);
+    if (o->draft) QS_TRY(qsi_engine_create(&s->small, o->draft, 1, err));
     load_cache(s);
     publish(s);
     QS_TRY(qsi_thread_start(&s->thread, thread_main, s, err));
@@ -365,8 +374,10 @@ void qsi_sched_free(qsi_sched *s) {
         save_cache(s);
     }
     qsi_prefix_free(s->prefix);
-    qsi_sampler_free(s->sampler);
+    for (int i = 0; s->samplers && i < n_workers(s->r); i++) qsi_sampler_free(s->samplers[i]);
+    qsi_free(s->samplers);
     qsi_engine_free(s->engine);
+    qsi_engine_free(s->small);
     qsi_free(s->running);
     qsi_free(s->takes);
     qsi_free(s->taken);

@@ -117,6 +117,7 @@ typedef struct qsi_sched_opts {
     int32_t max_queue;         /* answers that wait beyond those */
     bool exact_cache;          /* latent attention: generated ids are no substitute for a prompt's */
     bool speculate;            /* drafts from what was said before, and by the model's own layer */
+    const qsi_runner *draft;   /* of a small model of the same vocabulary that drafts; NULL: none */
     const char *cache_path;    /* file that the prefix cache is kept in over restarts; NULL: none */
     uint64_t cache_key;        /* of weights, template, vocabulary, settings that decide values */
     uint64_t cache_bytes;      /* most that file may have */

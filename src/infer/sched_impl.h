@@ -20,6 +20,9 @@ typedef enum answer_state {
     ANSWER_AWAY      /* gave way: waits for room to be computed again */
 } answer_state;
 
+/* Where guesses come from. */
+typedef enum guess_source { SOURCE_TEXT, SOURCE_SMALL, SOURCE_LAYER, N_SOURCES } guess_source;
+
 typedef struct note note; /* an event that is kept for later (best_of) */
 
 /* One answer of a job, or its prompt alone. */
@@ -35,11 +38,14 @@ typedef struct qsi_answer_run {
     qsi_guide guide;
     void *matcher;
     bool has_gen;
-    bool told_first;          /* its first id was chosen */
+    qs_status pick_st;        /* of choosing its next id */
+    qs_err pick_err;
     double sum_logprob;
     int64_t n_made;
     note *notes, *last_note;
-    qsi_spec_rate rate;
+    qsi_spec_rate rate[N_SOURCES];
+    guess_source source;      /* of the drafts of its last step */
+    qsi_seq small;            /* the small model's, when there is one */
     int32_t n_fed;            /* drafts of its last step */
     int64_t hits_before;
     size_t n_kept;            /* ids that the prefix cache has of it */
@@ -79,7 +85,7 @@ struct qsi_sched {
     const qsi_runner *r;
     qsi_engine *engine;
     qsi_prefix *prefix;       /* NULL: the runner shares no pages */
-    qsi_sampler *sampler;
+    qsi_sampler **samplers;   /* [n_workers] */
     qsi_thread *thread;
     int32_t max_logits;
     int64_t n_pages;
@@ -103,6 +109,8 @@ struct qsi_sched {
     qsi_answer_run **taken;   /* [max_seqs] whose they are */
     int32_t (*drafts)[QSI_MAX_DRAFTS]; /* [max_seqs] */
     int32_t *pages;           /* [n_ctx / 64 + 1] */
+    qsi_engine *small;        /* of the model that drafts; NULL: none */
+    double draft_s;           /* seconds that one of its drafts takes; 0: not measured */
     qsi_spec_cost cost;
     qsi_client *clients;
     size_t n_clients, cap_clients;
@@ -132,6 +140,11 @@ void qsi_job_over(qsi_job *j, qs_status st, const qs_err *err);
 void qsi_sched_step(qsi_sched *s);
 /* The sequence has logits: ids are chosen as long as they are known ahead. */
 void qsi_sched_choose(qsi_sched *s, qsi_answer_run *a);
+
+/* ---- sched_draft.c ---- */
+/* Guesses for a, whose next id is pending, in a step that has `rows` rows of n_seqs sequences; how
+ * many went to out [QSI_MAX_DRAFTS]. */
+int32_t qsi_sched_guess(qsi_sched *s, qsi_answer_run *a, int32_t rows, int32_t n_seqs, int32_t *out);
 
 /* ---- sched.c ---- */
 void qsi_sched_leave(qsi_sched *s, qsi_answer_run *a); /* gives up its slot */

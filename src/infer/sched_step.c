@@ -89,26 +89,6 @@ static qsi_answer_run *next_prompt(qsi_sched *s, size_t n_takes) {
 
 /* ---- what a step takes ---- */
 
-/* Guesses for a sequence whose next id is pending; how many. */
-static int32_t guess(qsi_sched *s, qsi_answer_run *a, int32_t rows, int32_t n_seqs, int32_t *out) {
-    qsi_seq *q = &a->seq;
-    int32_t n_match = 0, most = QSI_MAX_DRAFTS, n;
-    int64_t left = s->r->n_ctx - (int64_t)q->n_ids;
-    if (!s->o.speculate || pending(a) != 1) return 0;
-    if (a->go.n_predict >= 0) {
-        int64_t made = (int64_t)(q->n_ids - a->job->o.n_ids);
-        if (a->go.n_predict - made - 1 < left) left = a->go.n_predict - made - 1;
-    }
-    if (left < most) most = left > 0 ? (int32_t)left : 0;
-    n = qsi_spec_lookup(q->ids, q->n_ids, most, out, &n_match);
-    if (n == 0 && most > 0 && s->r->d_hidden) {
-        if (qsi_spec_choose(&a->rate, &s->cost, rows, n_seqs, 1, 0) == 0) return 0;
-        if (qsi_engine_draft(s->engine, q, &out[0], NULL) != QS_OK || out[0] < 0) return 0;
-        return 1;
-    }
-    return qsi_spec_choose(&a->rate, &s->cost, rows, n_seqs, n, 0);
-}
-
 /* One row of each that decodes, and drafts; *rows and *logits count. */
 static size_t take_decoders(qsi_sched *s, int32_t *rows, int32_t *logits) {
     size_t n = 0;
@@ -118,7 +98,7 @@ static size_t take_decoders(qsi_sched *s, int32_t *rows, int32_t *logits) {
     for (size_t i = 0; i < n; i++) {
         qsi_answer_run *a = s->taken[i];
         int32_t room = s->r->max_rows - *rows, room2 = s->max_logits - *logits;
-        int32_t m = guess(s, a, *rows, (int32_t)n, s->drafts[i]);
+        int32_t m = qsi_sched_guess(s, a, *rows, (int32_t)n, s->drafts[i]);
         if (room2 < room) room = room2;
         if (m > room) m = room;
         a->n_fed = m;
@@ -255,43 +235,92 @@ static void finish(qsi_sched *s, qsi_answer_run *a, qs_status st, const qs_err *
     if (j->n_over == j->o.best_of) qsi_sched_end_job(s, j, QS_OK, NULL);
 }
 
+/* A job has ended: none of its answers is looked at again in this step. */
+static void drop_job(qsi_sched *s, size_t n, const qsi_job *j) {
+    for (size_t i = 0; i < n; i++)
+        if (s->taken[i] && s->taken[i]->job == j) s->taken[i] = NULL;
+}
+
 void qsi_sched_choose(qsi_sched *s, qsi_answer_run *a) {
-    qs_err err = { 0 };
-    qs_status st = QS_OK;
+    qs_err err = a->pick_err;
+    qs_status st = a->pick_st;
     qsi_client *c = qsi_sched_client(s, a->job->o.client);
-    bool first = !a->has_gen;
-    if (first) st = qsi_answer_begin(a, &err);
-    if (st == QS_OK && first && a->state == ANSWER_IDLE) { /* an embedding */
-        finish(s, a, QS_OK, NULL);
-        return;
-    }
-    if (first && a->job->has_base) { /* the others begin as places become free */
-        a->job->next = s->bases;
-        s->bases = a->job;
-    }
-    a->state = ANSWER_DECODES;
+    a->pick_st = QS_OK;
     while (st == QS_OK && !a->gen.done) {
         st = qsi_gen_accept(&a->gen, &err);
         if (c) c->served += 2;
         if (st != QS_OK || a->gen.done || !qsi_seq_settle(&a->seq)) break;
     }
-    if (a->n_fed > 0) qsi_spec_rate_add(&a->rate, a->n_fed, (int32_t)(a->seq.n_hits - a->hits_before));
+    if (a->n_fed > 0)
+        qsi_spec_rate_add(&a->rate[a->source], a->n_fed, (int32_t)(a->seq.n_hits - a->hits_before));
     a->n_fed = 0;
     if (st != QS_OK || a->gen.done) finish(s, a, st, &err);
 }
 
-static void after(qsi_sched *s, qsi_answer_run *a, int32_t n_rows) {
-    qsi_client *c = qsi_sched_client(s, a->job->o.client);
-    if (a->state == ANSWER_FEEDS) {
-        if (c) c->served += n_rows;
-        if (!a->has_gen && a->seq.n_past <= a->job->o.n_ids) {
-            qsi_event e = { .kind = QSI_EV_PROMPT, .n_done = (int64_t)a->seq.n_past,
-                            .n_all = (int64_t)a->job->o.n_ids };
-            qsi_job_tell(a->job, &e);
-        }
-        keep_pages(s, a, a->seq.n_past / QSI_KV_PAGE * QSI_KV_PAGE);
+/* Its rows were computed: tells of the prompt's progress; behind its end the answer begins. False:
+ * it failed, or that was all (an embedding). */
+static bool fed(qsi_sched *s, qsi_answer_run *a, int32_t n_rows) {
+    qs_err err = { 0 };
+    qsi_job *j = a->job;
+    qsi_client *c = qsi_sched_client(s, j->o.client);
+    if (c) c->served += n_rows;
+    if (!a->has_gen && a->seq.n_past <= j->o.n_ids) {
+        qsi_event e = { .kind = QSI_EV_PROMPT, .n_done = (int64_t)a->seq.n_past,
+                        .n_all = (int64_t)j->o.n_ids };
+        qsi_job_tell(j, &e);
     }
-    if (a->seq.has_logits) qsi_sched_choose(s, a);
+    keep_pages(s, a, a->seq.n_past / QSI_KV_PAGE * QSI_KV_PAGE);
+    if (!a->seq.has_logits) return true;
+    qs_status st = a->has_gen ? QS_OK : qsi_answer_begin(a, &err);
+    if (st != QS_OK || a->state == ANSWER_IDLE) {
+        finish(s, a, st, &err);
+        return false;
+    }
+    a->state = ANSWER_DECODES;
+    if (j->has_base && a->index == 0 && j->n_begun == 1 && s->bases != j) {
+        j->next = s->bases; /* the others begin as places become free */
+        s->bases = j;
+    }
+    return true;
+}
+
+typedef struct picks {
+    qsi_sched *s;
+    size_t n;
+} picks;
+
+/* A worker's share of choosing the next ids of what was taken. */
+static void pick_some(void *arg, int worker, int n_workers) {
+    const picks *p = arg;
+    for (size_t i = (size_t)worker; i < p->n; i += (size_t)n_workers) {
+        qsi_answer_run *a = p->s->taken[i];
+        if (!a || !a->has_gen || !a->seq.has_logits) continue;
+        a->pick_st = qsi_gen_pick(&a->gen, p->s->samplers[worker], &a->pick_err);
+    }
+}
+
+/* After a step: prompts go on, ids are chosen, those of different sequences at the same time. */
+static void after(qsi_sched *s, size_t n) {
+    picks p = { s, n };
+    for (size_t i = 0; i < n; i++) {
+        qsi_answer_run *a = s->taken[i];
+        if (!a || a->state != ANSWER_FEEDS) continue;
+        qsi_job *j = a->job;
+        atomic_fetch_add(&j->holds, 1);
+        if (!fed(s, a, s->takes[i].n_rows)) s->taken[i] = NULL;
+        if (!j->running) drop_job(s, n, j);
+        qsi_job_drop(j);
+    }
+    if (s->r->parallel && n > 1) s->r->parallel(s->r->user, pick_some, &p);
+    for (size_t i = 0; i < n; i++) {
+        qsi_answer_run *a = s->taken[i];
+        if (!a || !a->has_gen || !a->seq.has_logits) continue;
+        qsi_job *j = a->job;
+        atomic_fetch_add(&j->holds, 1); /* it may end */
+        qsi_sched_choose(s, a);
+        if (!j->running) drop_job(s, n, j);
+        qsi_job_drop(j);
+    }
 }
 
 /* Running means of what steps take. */
@@ -310,17 +339,20 @@ static void measure(qsi_sched *s, int32_t decode_rows, int32_t prompt_rows, doub
 static void run(qsi_sched *s, size_t n) {
     qs_err err = { 0 };
     qs_status st = qsi_engine_step(s->engine, s->takes, n, &err);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; st != QS_OK && i < n; i++) {
         qsi_answer_run *a = s->taken[i];
         qs_status own = st;
-        if (!a->job->running) continue; /* it failed with another of its answers */
-        if (st != QS_OK && n > 1) {
-            s->takes[i].n_drafts = a->n_fed = 0;
-            own = qsi_engine_step(s->engine, &s->takes[i], 1, &err);
-        }
-        if (own == QS_OK) after(s, a, s->takes[i].n_rows);
-        else finish(s, a, own, &err);
+        if (!a) continue;
+        s->takes[i].n_drafts = a->n_fed = 0;
+        if (n > 1) own = qsi_engine_step(s->engine, &s->takes[i], 1, &err);
+        if (own == QS_OK) continue;
+        qsi_job *j = a->job;
+        atomic_fetch_add(&j->holds, 1);
+        finish(s, a, own, &err);
+        drop_job(s, n, j);
+        qsi_job_drop(j);
     }
+    after(s, n);
 }
 
 /* What gave way comes back as soon as half of the pages it needs are free. */

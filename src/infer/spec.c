@@ -60,7 +60,7 @@ void qsi_spec_rate_add(qsi_spec_rate *r, int32_t n_fed, int32_t n_came) {
 }
 
 int32_t qsi_spec_choose(qsi_spec_rate *r, const qsi_spec_cost *c, int32_t rows, int32_t n_seqs,
-                        int32_t n, double extra_s) {
+                        int32_t n, double each_s) {
     double base = qsi_spec_cost_of(c, rows), ids = n_seqs, best = 0, p = 1;
     int32_t k = 0;
     if (r->pause > 0) {
@@ -72,7 +72,7 @@ int32_t qsi_spec_choose(qsi_spec_rate *r, const qsi_spec_cost *c, int32_t rows, 
     for (int32_t i = 1; i <= n; i++) {
         p *= r->come;
         ids += p;
-        double rate = ids / (qsi_spec_cost_of(c, rows + i) + extra_s);
+        double rate = ids / (qsi_spec_cost_of(c, rows + i) + i * each_s);
         if (rate <= best) continue;
         best = rate;
         k = i;

@@ -35,9 +35,9 @@ void qsi_spec_rate_init(qsi_spec_rate *r);
 /* So many were fed, so many of them came. */
 void qsi_spec_rate_add(qsi_spec_rate *r, int32_t n_fed, int32_t n_came);
 /* How many of n guesses to feed in a step that has `rows` rows already, this sequence's next among
- * them (it is one of n_seqs that decode): the number with the most ids in a second. extra_s: what
- * making them costs. */
+ * them (it is one of n_seqs that decode): the number with the most ids in a second. each_s: what
+ * making one costs. */
 int32_t qsi_spec_choose(qsi_spec_rate *r, const qsi_spec_cost *c, int32_t rows, int32_t n_seqs,
-                        int32_t n, double extra_s);
+                        int32_t n, double each_s);
 
 #endif

@@ -806,6 +806,8 @@ void qsi_model_close(qsi_model **m) {
 }
 
 const qsi_config *qsi_model_config(const qsi_model *m) { return &m->c; }
+qsi_pool *qsi_model_pool(const qsi_model *m) { return m->o.pool; }
+
 int qsi_model_max_rows(const qsi_model *m) { return m->o.max_rows; }
 uint64_t qsi_model_cache_room(const qsi_model *m) { return m->cache_room; }
 

@@ -220,6 +220,7 @@ const qsi_config *qsi_model_config(const qsi_model *m);
 /* QS_E_IO when a file it is mapped from changed meanwhile. */
 qs_status qsi_model_intact(const qsi_model *m, qs_err *err) QS_MUST_CHECK;
 int qsi_model_max_rows(const qsi_model *m);
+qsi_pool *qsi_model_pool(const qsi_model *m); /* borrowed, as it was given */
 /* Of memory_bytes, what KV caches may still take; UINT64_MAX without that limit. Who makes a cache
  * takes its bytes off, and gives them back (negative). */
 uint64_t qsi_model_cache_room(const qsi_model *m);

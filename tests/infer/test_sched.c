@@ -105,9 +105,11 @@ typedef struct bench {
     qsi_sched *s;
 } bench;
 
+static const qsi_runner *small; /* of the model that drafts in what begins next */
+
 static qsi_sched_opts opts_of(bench *b, int32_t seqs) {
     return (qsi_sched_opts){ .runner = &b->f.runner, .vocab = vocab, .max_seqs = seqs,
-                             .max_queue = 1000 };
+                             .max_queue = 1000, .draft = small };
 }
 
 static void begin(bench *b, int32_t rows, int32_t pages, int32_t seqs, bool speculate) {
@@ -183,6 +185,11 @@ static void fill(int32_t *ids, size_t n, qsi_rng *rng) {
     for (size_t i = 0; i < n; i++) ids[i] = 3 + (int32_t)qsi_rng_below(i < part ? &r : rng, 60);
 }
 
+static int32_t always_nine(void *user, const int32_t *ids, int32_t n) {
+    (void)user, (void)ids, (void)n;
+    return 9;
+}
+
 enum { JOBS = 60 };
 
 static void crowd(int32_t rows, int32_t pages, int32_t seqs, bool speculate) {
@@ -221,7 +228,7 @@ static void crowd(int32_t rows, int32_t pages, int32_t seqs, bool speculate) {
     assert_int_equal(st.n_jobs, JOBS);
     assert_true(st.n_cached > 0);
     if (pages < 20) assert_true(st.n_preempted > 0);
-    if (speculate) assert_true(st.n_drafts > 0);
+    if (speculate || small) assert_true(st.n_drafts > 0);
     for (int i = 0; i < JOBS; i++) heard_release(&h[i]);
     end(&b);
 }
@@ -243,6 +250,23 @@ static void test_drafts(void **state) {
     (void)state;
     crowd(64, 200, 8, true);
     crowd(128, 100, 3, true);
+}
+
+/* A small model that always knows, and one that never does: the same answers; and one that has too
+ * few pages, so that it stops knowing. */
+static void test_small_model(void **state) {
+    fake_model f;
+    (void)state;
+    for (int kind = 0; kind < 3; kind++) {
+        fake_model_init(&f, qsi_vocab_size(vocab), 40, 512, kind == 2 ? 3 : 100);
+        if (kind == 1) f.next = always_nine;
+        small = &f.runner;
+        crowd(64, 200, 8, kind == 0);
+        assert_true(f.n_steps > 0);
+        assert_int_equal(f.pages_used, 0);
+        fake_model_release(&f);
+    }
+    small = NULL;
 }
 
 /* A long beginning is computed once, though four ask for it at the same time. */
@@ -572,7 +596,8 @@ static void hush(void *user, qsi_log_level level, const char *text) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_crowd), cmocka_unit_test(test_little_room),
-        cmocka_unit_test(test_drafts), cmocka_unit_test(test_shared_beginning),
+        cmocka_unit_test(test_drafts), cmocka_unit_test(test_small_model),
+        cmocka_unit_test(test_shared_beginning),
         cmocka_unit_test(test_echo), cmocka_unit_test(test_best), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_blame), cmocka_unit_test(test_order),
         cmocka_unit_test(test_cancel_prompt), cmocka_unit_test(test_restart),
