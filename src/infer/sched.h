@@ -110,14 +110,20 @@ typedef struct qsi_job_opts { /* copied by submit, texts too; chat is borrowed, 
 } qsi_job_opts;
 void qsi_job_opts_init(qsi_job_opts *o); /* one answer, sampler's defaults, no limit */
 
+/* Ids are fed ahead of what is known: never; as long as measured time says that it pays; always. */
+typedef enum qsi_speculate {
+    QSI_SPECULATE_NEVER, QSI_SPECULATE_PAYING, QSI_SPECULATE_ALWAYS
+} qsi_speculate;
+
 typedef struct qsi_sched_opts {
     const qsi_runner *runner;  /* borrowed */
     const qsi_vocab *vocab;    /* borrowed */
     int32_t max_seqs;          /* sequences that run at once */
     int32_t max_queue;         /* answers that wait beyond those */
     bool exact_cache;          /* latent attention: generated ids are no substitute for a prompt's */
-    bool speculate;            /* drafts from what was said before, and by the model's own layer */
-    const qsi_runner *draft;   /* of a small model of the same vocabulary that drafts; NULL: none */
+    qsi_speculate speculate;   /* drafts by what was said before, by the model's own further layer */
+    const qsi_runner *draft;   /* of a small model of the same vocabulary that drafts where `speculate`
+                                * lets it; NULL: none */
     const char *cache_path;    /* file that the prefix cache is kept in over restarts; NULL: none */
     uint64_t cache_key;        /* of weights, template, vocabulary, settings that decide values */
     uint64_t cache_bytes;      /* most that file may have */

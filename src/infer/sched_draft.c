@@ -46,23 +46,28 @@ static int32_t ask_small(qsi_sched *s, qsi_answer_run *a, int32_t k, int32_t *ou
     return n;
 }
 
+/* How many of n guesses from there to feed. */
+static int32_t choose(qsi_sched *s, qsi_answer_run *a, guess_source from, int32_t rows, int32_t n_seqs,
+                      int32_t n, double each_s) {
+    a->source = from;
+    if (s->o.speculate == QSI_SPECULATE_ALWAYS) return n;
+    return qsi_spec_choose(&a->rate[from], &s->cost, rows, n_seqs, n, each_s);
+}
+
 int32_t qsi_sched_guess(qsi_sched *s, qsi_answer_run *a, int32_t rows, int32_t n_seqs, int32_t *out) {
     qsi_seq *q = &a->seq;
-    int32_t n_match = 0, most = most_guesses(s, a), n = 0, k = 0;
-    a->source = SOURCE_TEXT;
-    if (q->n_ids != q->n_past + 1 || most == 0) return 0;
-    if (s->o.speculate) n = qsi_spec_lookup(q->ids, q->n_ids, most, out, &n_match);
-    if (n > 0) k = qsi_spec_choose(&a->rate[SOURCE_TEXT], &s->cost, rows, n_seqs, n, 0);
+    int32_t n_match = 0, most = most_guesses(s, a), k = 0;
+    if (s->o.speculate == QSI_SPECULATE_NEVER || q->n_ids != q->n_past + 1 || most == 0) return 0;
+    int32_t n = qsi_spec_lookup(q->ids, q->n_ids, most, out, &n_match);
+    if (n > 0) k = choose(s, a, SOURCE_TEXT, rows, n_seqs, n, 0);
     if (k > 0) return k;
     if (s->small) {
-        a->source = SOURCE_SMALL;
         if (!keep_up(s, a)) return 0;
-        k = qsi_spec_choose(&a->rate[SOURCE_SMALL], &s->cost, rows, n_seqs, most, s->draft_s);
+        k = choose(s, a, SOURCE_SMALL, rows, n_seqs, most, s->draft_s);
         return k > 0 ? ask_small(s, a, k, out) : 0;
     }
-    if (s->o.speculate && s->r->d_hidden) {
-        a->source = SOURCE_LAYER;
-        k = qsi_spec_choose(&a->rate[SOURCE_LAYER], &s->cost, rows, n_seqs, 1, 0);
+    if (s->r->d_hidden) {
+        k = choose(s, a, SOURCE_LAYER, rows, n_seqs, 1, 0);
         if (k > 0 && (qsi_engine_draft(s->engine, q, &out[0], NULL) != QS_OK || out[0] < 0)) k = 0;
     }
     return k;

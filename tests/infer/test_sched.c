@@ -112,7 +112,7 @@ static qsi_sched_opts opts_of(bench *b, int32_t seqs) {
                              .max_queue = 1000, .draft = small };
 }
 
-static void begin(bench *b, int32_t rows, int32_t pages, int32_t seqs, bool speculate) {
+static void begin(bench *b, int32_t rows, int32_t pages, int32_t seqs, qsi_speculate speculate) {
     fake_model_init(&b->f, qsi_vocab_size(vocab), rows, 512, pages);
     qsi_sched_opts o = opts_of(b, seqs);
     o.speculate = speculate;
@@ -192,7 +192,7 @@ static int32_t always_nine(void *user, const int32_t *ids, int32_t n) {
 
 enum { JOBS = 60 };
 
-static void crowd(int32_t rows, int32_t pages, int32_t seqs, bool speculate) {
+static void crowd(int32_t rows, int32_t pages, int32_t seqs, qsi_speculate speculate) {
     static int32_t ids[JOBS][300];
     static heard h[JOBS];
     static qsi_job_opts o[JOBS];
@@ -228,28 +228,28 @@ static void crowd(int32_t rows, int32_t pages, int32_t seqs, bool speculate) {
     assert_int_equal(st.n_jobs, JOBS);
     assert_true(st.n_cached > 0);
     if (pages < 20) assert_true(st.n_preempted > 0);
-    if (speculate || small) assert_true(st.n_drafts > 0);
+    if (speculate == QSI_SPECULATE_ALWAYS) assert_true(st.n_drafts > 0);
     for (int i = 0; i < JOBS; i++) heard_release(&h[i]);
     end(&b);
 }
 
 static void test_crowd(void **state) {
     (void)state;
-    crowd(64, 200, 8, false);
-    crowd(512, 400, 32, false);
-    crowd(17, 60, 5, false);
+    crowd(64, 200, 8, QSI_SPECULATE_NEVER);
+    crowd(512, 400, 32, QSI_SPECULATE_NEVER);
+    crowd(17, 60, 5, QSI_SPECULATE_NEVER);
 }
 
 static void test_little_room(void **state) {
     (void)state;
-    crowd(64, 12, 8, false);
-    crowd(256, 9, 6, true);
+    crowd(64, 12, 8, QSI_SPECULATE_NEVER);
+    crowd(256, 9, 6, QSI_SPECULATE_ALWAYS);
 }
 
 static void test_drafts(void **state) {
     (void)state;
-    crowd(64, 200, 8, true);
-    crowd(128, 100, 3, true);
+    crowd(64, 200, 8, QSI_SPECULATE_ALWAYS);
+    crowd(128, 100, 3, QSI_SPECULATE_ALWAYS);
 }
 
 /* A small model that always knows, and one that never does: the same answers; and one that has too
@@ -261,8 +261,8 @@ static void test_small_model(void **state) {
         fake_model_init(&f, qsi_vocab_size(vocab), 40, 512, kind == 2 ? 3 : 100);
         if (kind == 1) f.next = always_nine;
         small = &f.runner;
-        crowd(64, 200, 8, kind == 0);
-        assert_true(f.n_steps > 0);
+        crowd(64, 200, 8, kind ? QSI_SPECULATE_ALWAYS : QSI_SPECULATE_PAYING);
+        if (kind) assert_true(f.n_steps > 0);
         assert_int_equal(f.pages_used, 0);
         fake_model_release(&f);
     }
@@ -275,7 +275,7 @@ static void test_shared_beginning(void **state) {
     heard h[4];
     bench b;
     (void)state;
-    begin(&b, 32, 100, 4, false);
+    begin(&b, 32, 100, 4, QSI_SPECULATE_NEVER);
     for (int i = 0; i < 4; i++) {
         for (int k = 0; k < 400; k++) ids[i][k] = 3 + (k < 384 ? k : k + i * 7) % 50;
         heard_init(&h[i]);
@@ -308,7 +308,7 @@ static void test_echo(void **state) {
     (void)state;
     qsi_rng_init(&rng, 3);
     fill(ids, 100, &rng);
-    begin(&b, 40, 20, 3, false);
+    begin(&b, 40, 20, 3, QSI_SPECULATE_NEVER);
     double want = 0;
     float *logits = malloc((size_t)qsi_vocab_size(vocab) * sizeof *logits);
     for (int i = 1; i < 100; i++) {
@@ -340,7 +340,7 @@ static void test_best(void **state) {
     (void)state;
     qsi_rng_init(&rng, 4);
     fill(ids, 20, &rng);
-    begin(&b, 40, 20, 3, false);
+    begin(&b, 40, 20, 3, QSI_SPECULATE_NEVER);
     heard_init(&h);
     heard_init(&all);
     qsi_job_opts o = job_of(&h, ids, 20);
@@ -372,7 +372,7 @@ static void test_limits(void **state) {
     bench b;
     qsi_job *job = NULL;
     (void)state;
-    begin(&b, 40, 5, 3, false);
+    begin(&b, 40, 5, 3, QSI_SPECULATE_NEVER);
     heard_init(&h);
     qsi_job_opts o = job_of(&h, ids, 0);
     assert_int_equal(qsi_sched_submit(b.s, &o, &job, NULL), QS_E_ARG);

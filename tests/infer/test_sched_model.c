@@ -43,7 +43,7 @@ typedef struct bench {
 } bench;
 
 static void set_up(bench *b, const tiny_model_opts *o, int threads, int rows, int64_t pages,
-                   int32_t seqs, bool speculate) {
+                   int32_t seqs, qsi_speculate speculate) {
     qs_err err;
     *b = (bench){ 0 };
     assert_int_equal(qsi_gguf_open(&b->g, MODEL, &err), QS_OK);
@@ -160,7 +160,7 @@ static void check_same(int i, const answer *a, const answer *b) {
 
 /* All jobs at once, twice in a row (the second time from what the first left), against `want`. */
 static void crowd(const tiny_model_opts *o, int threads, int rows, int64_t pages, int32_t seqs,
-                  bool speculate, const answer *want, qsi_sched_stats *stats) {
+                  qsi_speculate speculate, const answer *want, qsi_sched_stats *stats) {
     bench b;
     answer got[JOBS];
     set_up(&b, o, threads, rows, pages, seqs, speculate);
@@ -182,18 +182,18 @@ static void check_model(const tiny_model_opts *o) {
     qs_err err;
     assert_int_equal(tiny_model_write(MODEL, o, &err), QS_OK);
     for (int i = 0; i < JOBS; i++) { /* each alone, nothing before it, big chunks, one thread */
-        set_up(&b, o, 1, 256, 40, 1, false);
+        set_up(&b, o, 1, 256, 40, 1, QSI_SPECULATE_NEVER);
         submit(&b, i, &want[i]);
         finish(&want[i]);
         assert_int_equal(want[i].usage.n_cached, 0);
         tear_down(&b);
     }
-    crowd(o, 2, 256, 60, 8, false, want, &st);
+    crowd(o, 2, 256, 60, 8, QSI_SPECULATE_NEVER, want, &st);
     assert_true(st.n_cached > 300);
-    crowd(o, 1, 11, 60, 5, false, want, &st);
-    crowd(o, 2, 64, 60, 4, true, want, &st);
+    crowd(o, 1, 11, 60, 5, QSI_SPECULATE_PAYING, want, &st);
+    crowd(o, 2, 64, 60, 4, QSI_SPECULATE_ALWAYS, want, &st);
     assert_true(st.n_drafts > 0 && st.n_hits > 0);
-    crowd(o, 2, 64, 5, 4, true, want, &st);
+    crowd(o, 2, 64, 5, 4, QSI_SPECULATE_ALWAYS, want, &st);
     assert_true(st.n_preempted > 0);
     for (int i = 0; i < JOBS; i++) release(&want[i]);
     unlink(MODEL);
