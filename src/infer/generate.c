@@ -43,7 +43,7 @@ qs_status qsi_gen_init(qsi_gen *g, const qsi_gen_opts *o, qsi_seq *seq, qsi_samp
                 (int)o->top_logprobs, QSI_MAX_TOP_LOGPROBS);
     QS_TRY(qsi_stop_init(&g->stop, o->stops, o->n_stops, err));
     if (o->ignore_end || o->n_min > 0) QS_TRY(collect_bias(g, err));
-    if (o->guide && o->answer) {
+    if (o->guide) {
         size_t words = ((size_t)qsi_engine_runner(seq->engine)->n_vocab + 31) / 32;
         g->mask = qsi_calloc(words, sizeof *g->mask);
         if (!g->mask) QS_FAIL(err, QS_E_NOMEM, "out of memory for a mask");
@@ -174,15 +174,16 @@ static bool guided(const qsi_gen *g, bool *maybe) {
 static qs_status look_at_guide(qsi_gen *g, bool maybe, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_guide *guide = g->opts->guide;
-    size_t words = ((size_t)qsi_engine_runner(g->seq->engine)->n_vocab + 31) / 32;
-    g->sampling.mask = guide->mask(guide->user);
-    if (!g->sampling.mask) QS_FAIL(err, QS_E_NOMEM, "out of memory for a mask");
-    int32_t id = maybe ? qsi_vocab_find(g->vocab, "<think>", 7) : -1;
-    if (id >= 0 && qsi_answer_takes(g->opts->answer, id)) {
-        memcpy(g->mask, g->sampling.mask, words * sizeof *g->mask);
-        g->mask[id / 32] |= (uint32_t)1 << id % 32;
-        g->sampling.mask = g->mask;
+    const uint32_t *mask = guide->mask(guide->user, err);
+    if (!mask) {
+        st = err && err->code ? err->code : QS_E_NOMEM;
+        goto done;
     }
+    /* the model may have more rows than the vocabulary has ids: the rest stays zero */
+    memcpy(g->mask, mask, ((size_t)guide->n_ids + 31) / 32 * sizeof *g->mask);
+    int32_t id = maybe ? qsi_vocab_find(g->vocab, "<think>", 7) : -1;
+    if (id >= 0 && qsi_answer_takes(g->opts->answer, id)) g->mask[id / 32] |= (uint32_t)1 << id % 32;
+    g->sampling.mask = g->mask;
 done:
     return st;
 }

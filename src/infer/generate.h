@@ -32,8 +32,10 @@ typedef struct qsi_gen_token {
 
 /* What the answer's text must keep to (a grammar), id by id. It holds behind the reasoning. */
 typedef struct qsi_guide {
-    /* Bits of the ids that may come, as qsi_sampling.mask; valid until accept. NULL: no memory. */
-    const uint32_t *(*mask)(void *user);
+    /* Bits of the ids that may come, as qsi_sampling.mask, of ids 0 to n_ids - 1 (no other may); valid
+     * until accept. NULL: it failed, err says why. */
+    const uint32_t *(*mask)(void *user, qs_err *err);
+    int32_t n_ids;
     bool (*accept)(void *user, int32_t id); /* false: it may not */
     bool (*done)(void *user);               /* nothing but the end may come */
     void *user;
@@ -67,7 +69,7 @@ typedef struct qsi_gen {
     qsi_sampling sampling;    /* with the end tokens forbidden where asked */
     qsi_logit_bias *bias;     /* the user's, then one for each end token */
     size_t n_bias, n_ends;
-    uint32_t *mask;           /* where the guide's is not enough */
+    uint32_t *mask;           /* the ids that the guide lets come */
     qsi_logprob *top;
     size_t start;             /* ids before this index are the prompt */
     bool at_start;            /* nothing of the text was seen yet */

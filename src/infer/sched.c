@@ -7,7 +7,11 @@
 #include "infer/sched_impl.h"
 #include "sys/file.h"
 
-#define LOGIT_ROOM 32 /* rows of logits in a step beyond those of a sequence each: drafts, echoes */
+/* Rows of logits in a step beyond those of a sequence each, for drafts and echoes: what so many bytes
+ * hold, within bounds. */
+#define LOGIT_BYTES ((int64_t)32 << 20)
+#define LOGIT_LEAST 32
+#define LOGIT_MOST 256
 
 /* ---- order ---- */
 
@@ -310,6 +314,11 @@ done:
     return st;
 }
 
+static int32_t logit_rows(const qsi_runner *r) {
+    int64_t n = LOGIT_BYTES / ((int64_t)r->n_vocab * (int64_t)sizeof(float));
+    return n < LOGIT_LEAST ? LOGIT_LEAST : n > LOGIT_MOST ? LOGIT_MOST : (int32_t)n;
+}
+
 static void load_cache(qsi_sched *s) {
     qs_err err = { 0 };
     int64_t n = 0;
@@ -332,7 +341,8 @@ qs_status qsi_sched_create(qsi_sched **out, const qsi_sched_opts *o, qs_err *err
     s->o = *o;
     s->r = o->runner;
     if (s->o.max_seqs > s->r->max_rows) s->o.max_seqs = s->r->max_rows;
-    s->max_logits = s->o.max_seqs + LOGIT_ROOM;
+    s->logit_rows = logit_rows(s->r);
+    s->max_logits = s->o.max_seqs + s->logit_rows;
     s->n_pages = s->r->pages.n_pages;
     QS_TRY(qsi_monitor_create(&s->m, err));
     QS_TRY(make_tables(s, err));

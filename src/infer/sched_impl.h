@@ -87,7 +87,7 @@ struct qsi_sched {
     qsi_prefix *prefix;       /* NULL: the runner shares no pages */
     qsi_sampler **samplers;   /* [n_workers] */
     qsi_thread *thread;
-    int32_t max_logits;
+    int32_t max_logits, logit_rows; /* of a step; of them for a prompt that is echoed */
     int64_t n_pages;
     /* under the monitor */
     qsi_monitor *m;

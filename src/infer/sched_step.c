@@ -8,7 +8,6 @@
 #define STALL_S 0.2     /* what prompts may add to a step in which others wait for their next id */
 #define LEAST_CHUNK 32  /* rows of prompts in such a step, at least */
 #define FIRST_CHUNK 128 /* while nothing was measured */
-#define LOGIT_ROWS 32   /* of prompts that ask for the logits of all their rows, in a step */
 #define SMOOTH 0.2      /* weight of a new measurement */
 
 /* ---- prompts: whose turn it is ---- */
@@ -135,7 +134,7 @@ static size_t take_prompts(qsi_sched *s, size_t n, int32_t rows, int32_t logits,
             break;
         }
         int32_t most = a->seq.on_row && a->seq.row_logits ? s->max_logits - logits : budget;
-        if (a->seq.on_row && a->seq.row_logits && most > LOGIT_ROWS) most = LOGIT_ROWS;
+        if (a->seq.on_row && a->seq.row_logits && most > s->logit_rows) most = s->logit_rows;
         if (most > budget) most = budget;
         size_t left = pending(a);
         int32_t take = left < (size_t)most ? (int32_t)left : most;

@@ -141,8 +141,9 @@ typedef struct rails {
     uint32_t mask[128];
 } rails;
 
-static const uint32_t *rails_mask(void *user) {
+static const uint32_t *rails_mask(void *user, qs_err *err) {
     rails *r = user;
+    (void)err;
     memset(r->mask, 0, sizeof r->mask);
     assert_true(r->at < r->ids.len); /* nobody asks when it is done */
     int32_t id = r->ids.data[r->at];
@@ -169,7 +170,7 @@ static void test_guide(void **state) {
     const char *want = "{\"月\": 1}";
     assert_true(qsi_vocab_size(vocab) <= 128 * 32);
     assert_int_equal(qsi_encode(vocab, want, strlen(want), 0, &r.ids, NULL), QS_OK);
-    const qsi_guide guide = { rails_mask, rails_accept, rails_done, &r };
+    const qsi_guide guide = { rails_mask, qsi_vocab_size(vocab), rails_accept, rails_done, &r };
     begin(&s, "the moon is bright", 256);
     s.o.guide = &guide;
     go(&s, NULL);
