@@ -53,6 +53,8 @@ static qs_status check_opts(const qsi_sched *s, const qsi_job_opts *o, qs_err *e
         QS_FAIL(err, QS_E_ARG, "%zu stop strings: at most %d", o->n_stops, MAX_STOPS);
     for (size_t i = 0; i < o->n_stops; i++)
         if (!o->stops[i] || !o->stops[i][0]) QS_FAIL(err, QS_E_ARG, "a stop string is empty");
+    if (o->grammar && !s->o.trie)
+        QS_FAIL(err, QS_E_UNSUPPORTED, "no grammar can be kept to: the vocabulary's tree is missing");
     if (o->embed && (s->r->d_model == 0 || o->best_of != 1))
         QS_FAIL(err, QS_E_ARG, "the model gives no states for an embedding");
     QS_TRY(qsi_sampling_check(&o->sampling, s->r->n_vocab, err));
@@ -74,6 +76,7 @@ static qs_status copy_opts(qsi_job *j, const qsi_job_opts *o, qs_err *err) {
     qsi_tool *tools = qsi_arena_alloc(a, o->n_tools + 1, sizeof *tools);
     bool ok = stops && tools;
     j->o = *o;
+    if (o->grammar) qsi_grammar_retain(o->grammar);
     j->o.ids = copy(a, o->ids, o->n_ids, sizeof *o->ids);
     j->o.sampling.bias = copy(a, o->sampling.bias, o->sampling.n_bias, sizeof *o->sampling.bias);
     j->o.sampling.mask = NULL;
@@ -124,6 +127,7 @@ done:
 
 void qsi_job_drop(qsi_job *j) {
     if (atomic_fetch_sub(&j->holds, 1) > 1) return;
+    qsi_grammar_release(j->o.grammar);
     qsi_arena_release(&j->arena);
     qsi_free(j);
 }
@@ -223,6 +227,30 @@ static void hear_row(void *user, size_t pos, const float *logits, const float *h
     }
 }
 
+/* ---- grammars ---- */
+
+static const uint32_t *guide_mask(void *user, qs_err *err) {
+    const uint32_t *mask = qsi_matcher_mask(user);
+    if (!mask && qsi_matcher_error(user, err) == QS_OK)
+        (void)qsi_err_set(err, QS_E_NOMEM, "no memory for a mask");
+    return mask;
+}
+
+static bool guide_accept(void *user, int32_t id) { return qsi_matcher_accept(user, id); }
+static bool guide_done(void *user) { return qsi_matcher_done(user); }
+
+static qs_status start_guide(qsi_answer_run *a, qs_err *err) {
+    qs_status st = QS_OK;
+    qsi_token_trie *trie = a->job->sched->o.trie;
+    if (!a->job->o.grammar) goto done;
+    QS_TRY(qsi_matcher_create(&a->matcher, a->job->o.grammar, trie, err));
+    a->guide = (qsi_guide){ .mask = guide_mask, .accept = guide_accept, .done = guide_done,
+                            .n_ids = qsi_token_trie_size(trie), .user = a->matcher };
+    a->go.guide = &a->guide;
+done:
+    return st;
+}
+
 /* ---- answers ---- */
 
 qs_status qsi_job_begin(qsi_job *j, qs_err *err) {
@@ -262,6 +290,7 @@ static qs_status start_gen(qsi_answer_run *a, qs_err *err) {
     } else {
         a->go.on_text = hear_text;
     }
+    QS_TRY(start_guide(a, err));
     qsi_rng_init(&a->rng, qsi_job_seed(o->seed, a->index));
     QS_TRY(qsi_gen_init(&a->gen, &a->go, &a->seq, s->samplers[0], s->o.vocab, &a->rng, err));
     a->has_gen = true;
@@ -331,6 +360,8 @@ void qsi_answer_release_run(qsi_answer_run *a) {
     qsi_gen_release(&a->gen);
     a->has_gen = false;
     qsi_answer_release(&a->reader);
+    qsi_matcher_free(a->matcher);
+    a->matcher = NULL;
     qsi_seq_release(&a->seq);
     qsi_seq_release(&a->small);
     a->state = ANSWER_IDLE;

@@ -7,8 +7,8 @@
 #include "infer/sched_impl.h"
 #include "sys/file.h"
 
-/* Rows of logits in a step beyond those of a sequence each, for drafts and echoes: what so many bytes
- * hold, within bounds. */
+/* Rows of logits in a step beyond those of a sequence each, for drafts and echoes: what so many
+ * bytes hold, within bounds. */
 #define LOGIT_BYTES ((int64_t)32 << 20)
 #define LOGIT_LEAST 32
 #define LOGIT_MOST 256

@@ -24,6 +24,7 @@
 
 typedef struct qsi_runner qsi_runner;
 typedef struct qsi_grammar qsi_grammar;
+typedef struct qsi_token_trie qsi_token_trie;
 typedef struct qsi_sched qsi_sched;
 typedef struct qsi_job qsi_job;
 
@@ -118,6 +119,8 @@ typedef enum qsi_speculate {
 typedef struct qsi_sched_opts {
     const qsi_runner *runner;  /* borrowed */
     const qsi_vocab *vocab;    /* borrowed */
+    qsi_token_trie *trie;      /* of the vocabulary, borrowed, for grammars; NULL: none can be asked
+                                * for */
     int32_t max_seqs;          /* sequences that run at once */
     int32_t max_queue;         /* answers that wait beyond those */
     bool exact_cache;          /* latent attention: generated ids are no substitute for a prompt's */

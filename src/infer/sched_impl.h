@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "infer/engine.h"
 #include "infer/generate.h"
+#include "infer/grammar.h"
 #include "infer/prefix.h"
 #include "infer/sched.h"
 #include "infer/spec.h"
@@ -36,7 +37,7 @@ typedef struct qsi_answer_run {
     qsi_answer reader;
     qsi_rng rng;
     qsi_guide guide;
-    void *matcher;
+    qsi_matcher *matcher;     /* of its grammar; NULL: free */
     bool has_gen;
     qs_status pick_st;        /* of choosing its next id */
     qs_err pick_err;

@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "fake_model.h"
 #include "infer/generate.h"
+#include "infer/grammar.h"
 #include "infer/sched.h"
 #include "sys/file.h"
 #include "sys/thread.h"
@@ -107,9 +108,11 @@ typedef struct bench {
 
 static const qsi_runner *small; /* of the model that drafts in what begins next */
 
+static qsi_token_trie *trie;
+
 static qsi_sched_opts opts_of(bench *b, int32_t seqs) {
     return (qsi_sched_opts){ .runner = &b->f.runner, .vocab = vocab, .max_seqs = seqs,
-                             .max_queue = 1000, .draft = small };
+                             .max_queue = 1000, .draft = small, .trie = trie };
 }
 
 static void begin(bench *b, int32_t rows, int32_t pages, int32_t seqs, qsi_speculate speculate) {
@@ -329,6 +332,49 @@ static void test_echo(void **state) {
         heard_release(&h);
     }
     end(&b);
+}
+
+/* Answers that keep to a grammar, drafts or not, several at once; a wish for what cannot be. */
+static void test_grammar(void **state) {
+    int32_t ids[20];
+    qsi_rng rng;
+    (void)state;
+    qsi_rng_init(&rng, 9);
+    fill(ids, 20, &rng);
+    for (int k = 0; k < 2; k++) {
+        heard h[4];
+        bench b;
+        qsi_grammar *g[2] = { NULL, NULL };
+        const char *const list[] = { "round", "bright", "\xe6\x9c\x88\xe5\x85\x89" };
+        assert_int_equal(qsi_grammar_from_regex(&g[0], "[a-c]{3}-\\d+x", 13, NULL, NULL), QS_OK);
+        assert_int_equal(qsi_grammar_from_choices(&g[1], list, 3, NULL, NULL), QS_OK);
+        begin(&b, 40, 40, 4, k ? QSI_SPECULATE_ALWAYS : QSI_SPECULATE_NEVER);
+        for (int i = 0; i < 4; i++) {
+            heard_init(&h[i]);
+            qsi_job_opts o = job_of(&h[i], ids, 20);
+            o.grammar = i < 3 ? g[i % 2] : NULL;
+            o.seed = (uint64_t)i;
+            o.n_predict = 300;
+            assert_int_equal(qsi_sched_submit(b.s, &o, &h[i].job, NULL), QS_OK);
+        }
+        qsi_grammar_release(g[0]);
+        qsi_grammar_release(g[1]);
+        for (int i = 0; i < 4; i++) wait_end(&h[i]);
+        for (int i = 0; i < 4; i++) assert_int_equal(h[i].status, QS_OK);
+        for (int i = 0; i < 3; i += 2) {
+            const char *t = h[i].text[0].data;
+            size_t n = h[i].text[0].len;
+            assert_int_equal(h[i].finish[0], QSI_JOB_END);
+            assert_true(n >= 6 && t[3] == '-' && t[n - 1] == 'x');
+            for (int c = 0; c < 3; c++) assert_true(t[c] >= 'a' && t[c] <= 'c');
+            for (size_t c = 4; c < n - 1; c++) assert_true(t[c] >= '0' && t[c] <= '9');
+        }
+        bool one = false;
+        for (int i = 0; i < 3; i++) one |= strcmp(h[1].text[0].data, list[i]) == 0;
+        assert_true(one);
+        for (int i = 0; i < 4; i++) heard_release(&h[i]);
+        end(&b);
+    }
 }
 
 /* Of four answers the two likeliest, best first. */
@@ -589,6 +635,16 @@ static int free_vocab(void **state) {
     return 0;
 }
 
+static int make_both(void **state) {
+    if (make_vocab(state) != 0) return -1;
+    return qsi_token_trie_create(&trie, vocab, NULL) == QS_OK ? 0 : -1;
+}
+
+static int free_both(void **state) {
+    qsi_token_trie_release(trie);
+    return free_vocab(state);
+}
+
 static void hush(void *user, qsi_log_level level, const char *text) {
     (void)user, (void)level, (void)text;
 }
@@ -598,11 +654,12 @@ int main(void) {
         cmocka_unit_test(test_crowd), cmocka_unit_test(test_little_room),
         cmocka_unit_test(test_drafts), cmocka_unit_test(test_small_model),
         cmocka_unit_test(test_shared_beginning),
-        cmocka_unit_test(test_echo), cmocka_unit_test(test_best), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_echo), cmocka_unit_test(test_best), cmocka_unit_test(test_grammar),
+        cmocka_unit_test(test_limits),
         cmocka_unit_test(test_blame), cmocka_unit_test(test_order),
         cmocka_unit_test(test_cancel_prompt), cmocka_unit_test(test_restart),
         cmocka_unit_test(test_end),
     };
     qsi_log_set(hush, NULL);
-    return cmocka_run_group_tests(tests, make_vocab, free_vocab);
+    return cmocka_run_group_tests(tests, make_both, free_both);
 }
