@@ -33,7 +33,7 @@ typedef struct qsa_gen_args {
 #define QSA_GEN_ARGS_INIT { .seed = -1, .n_predict = -1 }
 
 /* The type of the cache, of those that qsa_kv_type knows. */
-#define QSA_KV_TYPES "f16|f32|q8_0"
+#define QSA_KV_TYPES "f16|bf16|f32|q8_0"
 #define QSA_KV_NAME(name, kv, text) QSA_OPT_CHOICE(0, name, QSA_KV_TYPES, &(kv), text)
 /* With the names that llama.cpp gives to the types of keys and of values: here they are one. */
 #define QSA_KV_OPT(kv)                                                                             \

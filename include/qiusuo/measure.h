@@ -118,7 +118,7 @@ typedef struct qs_plan_cache {
     int64_t n_ctx;          /* positions that fit memory beside weights and scratch */
 } qs_plan_cache;
 
-#define QS_PLAN_CACHES 4
+#define QS_PLAN_CACHES 8
 typedef struct qs_plan_report {
     char model_name[128], model_arch[32];
     int64_t n_params, n_active;

@@ -163,8 +163,9 @@ typedef struct qsi_kern {
     void (*attn_values)(const float *w, const void *v, bool vf16, int64_t ld_v, int64_t n_pos,
                         int64_t d, float *o);
 
-    /* The same over tiles of QSI_ATTN_TILE positions of one head, for m rows at once. Types F32, F16
-     * and Q8_0. Keys are turned, [d][64], values [64][ldv]. A Q8_0 tile is int8, four neighbouring
+    /* The same over tiles of QSI_ATTN_TILE positions of one head, for m rows at once. Types F32, F16,
+     * BF16 and Q8_0. Keys are turned, [d][64], values [64][ldv]. A BF16 tile is words: two neighbouring
+     * rows' elements of a column side by side, [rows / 2][columns][2]. A Q8_0 tile is int8, four neighbouring
      * rows' bytes of a column side by side, [rows / 4][columns][4], and, apart, a scale (half) for every
      * block of 32 along d and every position, [ceil(d/32)][64]; else scale is NULL. Sums run over
      * their index ascending, a fused multiply-add a term (ref: rounded twice), whatever m and n are: a
@@ -185,17 +186,18 @@ typedef struct qsi_kern {
      * exact, sums are float; terms go in pairs (0, 1), (2, 3),
      * ..., of each the second before the first, an addition a term. Denormals may count as zero. A row's
      * bits are its own, whatever m and n are and whether its tile is of words or the cache's own.
-     * Words: two rows' elements of a column side by side, [rows / 2][columns][2]; missing rows: zero. */
+     * Words: two rows' elements of a column side by side, [rows / 2][columns][2]; a missing row of keys is
+     * zero, of values anything. A BF16 cache's tiles are words. */
     /* y[(r / 2) * ldy + c] = word of rows r, r + 1 of x [n][ldx], c < d (written up to d rounded up
      * to 16). t: F32, F16, or Q8_0 with scales as above, multiplied in (scale NULL else). */
     void (*attn16_pair)(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx,
                         const uint16_t *scale, uint16_t *y, int64_t ldy);
-    /* From natural keys [n][ldk] of F32 or F16: turned words kt [ceil(d/2)][64][2], written for p < n
+    /* From natural keys [n][ldk] of F32, F16 or BF16 (words): turned words kt [ceil(d/2)][64][2], written for p < n
      * rounded up to 16, and words of their first dv elements as values into v (NULL: none)
      * [n / 2][ldv][2]; ldv >= dv rounded up to 16. */
     void (*attn16_turn)(qsi_type t, int64_t n, int64_t d, int64_t dv, const void *k, int64_t ldk,
                         uint16_t *kt, uint16_t *v, int64_t ldv);
-    /* attn_qk and attn_pv. t: BF16 for words (ldv: words of a row), or F16, the cache's tile.
+    /* attn_qk and attn_pv. t: BF16 for words (ldv: words of a row), or F16, its cache's tile.
      * q: bfloat16, one zero more where d is odd. ahead: NULL, or what to fetch meanwhile (words
      * only). */
     void (*attn16_qk)(qsi_type t, int64_t m, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,

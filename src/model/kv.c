@@ -4,7 +4,7 @@
  * one run of memory, then one of the indexer's keys where there is an indexer. Values stand by
  * position, [64][hd_v]; keys are turned, [hd_k][64], as the scores of many positions at once want them
  * (the indexer's too); where values are prefixes of the keys there is one tile [64][hd_k] for both.
- * Q8_0: int8, four rows' bytes of a column side by side (kern.h), and before them scales (half) of
+ * BF16: two rows' elements of a column side by side (kern.h). Q8_0: int8, four rows' bytes of a column side by side (kern.h), and before them scales (half) of
  * blocks of 32 along the head, [blocks][64]. A page given back keeps its memory for the next taker.
  *
  * Address space is taken in slabs of many pages, so that huge pages fit under them: a decode step
@@ -101,8 +101,8 @@ qs_status qsi_kv_create(qsi_kv **out, const qsi_config *c, qsi_type type, int64_
                         qs_err *err) {
     qs_status st = QS_OK;
     qsi_kv *kv = NULL;
-    if (type != QSI_F16 && type != QSI_F32 && type != QSI_Q8_0)
-        QS_FAIL(err, QS_E_ARG, "a KV cache holds F32, F16 or Q8_0");
+    if (type != QSI_F16 && type != QSI_F32 && type != QSI_BF16 && type != QSI_Q8_0)
+        QS_FAIL(err, QS_E_ARG, "a KV cache holds F32, F16, BF16 or Q8_0");
     if (max_pages < 1 || max_pages > INT32_MAX)
         QS_FAIL(err, QS_E_ARG, "a KV cache of %lld pages", (long long)max_pages);
     kv = qsi_calloc(1, sizeof *kv);
@@ -358,10 +358,34 @@ static void get_f16(const strip *s, const qsi_kern *k, int64_t n, float *x) {
         for (int64_t i = 0; i < n; i++) x[i] = qsi_f16_to_f32(from[i * s->step]);
 }
 
+/* Two elements of a turned position side by side, or two positions of an element. */
+static uint16_t *half_at(const strip *s, int64_t i) {
+    int64_t at = s->step > 1 ? (i / 2 * QSI_KV_PAGE + s->slot) * 2 + i % 2
+                             : (s->slot / 2 * s->hd + i) * 2 + s->slot % 2;
+    return (uint16_t *)(void *)s->data + at;
+}
+
+/* A turned position's words are whole: a zero follows the last element. */
+static void put_bf16(const strip *s, const qsi_kern *k, const float *x) {
+    uint16_t some[SOME];
+    for (int64_t i = 0; i < s->hd; i += SOME) {
+        int64_t n = qsi_min64(SOME, s->hd - i);
+        k->f32_to_bf16(x + i, some, n);
+        for (int64_t j = 0; j < n; j++) *half_at(s, i + j) = some[j];
+    }
+    if (s->step > 1 && s->hd % 2) *half_at(s, s->hd) = 0;
+}
+
+static void get_bf16(const strip *s, int64_t n, float *x) {
+    for (int64_t i = 0; i < n; i++) x[i] = qsi_bf16_to_f32(*half_at(s, i));
+}
+
 static void put(const strip *s, const qsi_kern *k, const float *x) {
     float *to = (float *)(void *)s->data + s->first;
     if (s->type == QSI_Q8_0)
         put_q8(s, k, x);
+    else if (s->type == QSI_BF16)
+        put_bf16(s, k, x);
     else if (s->type == QSI_F16)
         put_f16(s, k, x);
     else
@@ -372,17 +396,19 @@ static void get(const strip *s, const qsi_kern *k, int64_t n, float *x) {
     const float *from = (const float *)(const void *)s->data + s->first;
     if (s->type == QSI_Q8_0)
         get_q8(s, n, x);
+    else if (s->type == QSI_BF16)
+        get_bf16(s, n, x);
     else if (s->type == QSI_F16)
         get_f16(s, k, n, x);
     else
         for (int64_t i = 0; i < n; i++) x[i] = from[i * s->step];
 }
 
-/* Asks for the lines of a turned position that put will write: every element, of bytes every four, has
- * one of its own, and stores would wait for them one after another. */
+/* Asks for the lines of a turned position that put will write: every element, where several stand side
+ * by side all of these, has one of its own, and stores would wait for them one after another. */
 static void fetch(const strip *s) {
-    size_t size = s->type == QSI_F32 ? sizeof(float) : s->type == QSI_F16 ? sizeof(uint16_t) : 4;
-    int64_t n = s->type == QSI_Q8_0 ? qsi_ceil_div(s->hd, 4) : s->hd;
+    size_t size = s->type == QSI_F16 ? sizeof(uint16_t) : 4;
+    int64_t n = qsi_ceil_div(s->hd, s->type == QSI_Q8_0 ? 4 : s->type == QSI_BF16 ? 2 : 1);
     const char *at = s->data + (size_t)s->slot * size;
     for (int64_t i = 0; s->step > 1 && i < n; i++)
         __builtin_prefetch(at + (size_t)(i * QSI_KV_PAGE) * size, 1, 3);

@@ -42,8 +42,9 @@ size_t qsi_kv_tile_scales(qsi_type type, int64_t hd) {
 }
 
 size_t qsi_kv_tile_bytes(qsi_type type, int64_t hd) {
-    size_t size = type == QSI_F32 ? sizeof(float) : type == QSI_F16 ? sizeof(uint16_t) : 1;
+    size_t size = type == QSI_F32 ? sizeof(float) : type == QSI_Q8_0 ? 1 : sizeof(uint16_t);
     if (type == QSI_Q8_0) hd = qsi_round_up(hd, 4);
+    if (type == QSI_BF16) hd = qsi_round_up(hd, 2);
     return qsi_kv_tile_scales(type, hd) + (size_t)(TILE * hd) * size;
 }
 
@@ -138,14 +139,15 @@ static qsi_ahead ahead_of(const pass *a, const coming *c) {
 static tile key_words(const pass *a, int64_t p0, int64_t last) {
     const qsi_kv_view *kv = a->kv;
     tile t = tile_at(kv, false, a->kvh, p0 / TILE);
-    if (kv->type == QSI_BF16) return t;
+    if (kv->type == QSI_BF16 && kv->turned) return t;
     if (kv->turned) {
         a->k->attn16_pair(kv->type, kv->hd_k, last, t.data, TILE, NULL, a->kw, TILE);
         return (tile){a->kw, NULL, TILE};
     }
     int64_t slot = p0 / TILE % (SPAN / TILE);
     a->k->attn16_turn(kv->type, last, kv->hd_k, kv->hd_v, t.data, t.ld, a->kw,
-                      kv->v_in_k ? a->vw + slot * qsi_kv_value_words(kv->hd_v) : NULL,
+                      kv->v_in_k && kv->type != QSI_BF16 ? a->vw + slot * qsi_kv_value_words(kv->hd_v)
+                                                         : NULL,
                       qsi_round_up(kv->hd_v, 16));
     return (tile){a->kw, NULL, TILE};
 }
@@ -214,7 +216,7 @@ static void values16(const pass *a, int64_t p0, const float *s, const coming *ne
     int64_t d = kv->hd_v, ld = qsi_round_up(d, 16), last = sees(a, a->m - 1, p0, TILE);
     qsi_ahead ahead = ahead_of(a, next);
     tile t = {a->vw + p0 / TILE % (SPAN / TILE) * qsi_kv_value_words(d), NULL, ld};
-    if (!kv->v_in_k) {
+    if (!kv->v_in_k || kv->type == QSI_BF16) {
         t = tile_at(kv, true, a->kvh, p0 / TILE);
         if (kv->type != QSI_BF16 && a->m <= RAW) {
             a->k->attn16_pv(kv->type, a->m, last, d, s, SPAN, t.data, t.ld, a->o, d, NULL);
@@ -229,7 +231,7 @@ static void values16(const pass *a, int64_t p0, const float *s, const coming *ne
     for (int64_t x = 0; x < a->m; x += FEW) {
         int64_t few = qsi_min64(FEW, a->m - x), n = all ? last : sees(a, x + few - 1, p0, TILE);
         if (n > 0)
-            a->k->attn16_pv(QSI_BF16, few, n, d, s + x * SPAN, SPAN, t.data, ld, a->o + x * d, d,
+            a->k->attn16_pv(QSI_BF16, few, n, d, s + x * SPAN, SPAN, t.data, t.ld, a->o + x * d, d,
                             &ahead);
     }
 }

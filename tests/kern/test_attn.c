@@ -13,9 +13,11 @@ typedef struct tile {
     double *value;     /* [64][d] */
 } tile;
 
-/* Element c of row r; rows are ld apart, bytes four rows side by side. */
+/* Element c of row r; rows are ld apart, bytes four rows side by side, bfloat16 two. */
 static double element(const tile *t, int64_t ld, int64_t r, int64_t c) {
     if (t->type == QSI_Q8_0) return ((const int8_t *)t->data)[(r / 4 * ld + c) * 4 + r % 4];
+    if (t->type == QSI_BF16)
+        return (double)qsi_bf16_to_f32(((const uint16_t *)t->data)[(r / 2 * ld + c) * 2 + r % 2]);
     if (t->type == QSI_F16) return (double)qsi_f16_to_f32(((const uint16_t *)t->data)[r * ld + c]);
     return (double)((const float *)t->data)[r * ld + c];
 }
@@ -26,13 +28,18 @@ static tile make(qsi_type type, bool turned, int64_t n, int64_t d, int64_t ld) {
     if (turned) ld = T;
     size_t count = (size_t)((rows - 1) * ld + cols);
     if (type == QSI_Q8_0) count = (size_t)(((rows + 3) / 4 - 1) * ld + cols) * 4;
-    size_t size = type == QSI_F32 ? 4 : type == QSI_F16 ? 2 : 1;
+    if (type == QSI_BF16) count = (size_t)(((rows + 1) / 2 - 1) * ld + cols) * 2;
+    size_t size = type == QSI_F32 ? 4 : type == QSI_Q8_0 ? 1 : 2;
     t.bytes = count * size;
     t.data = guarded(t.bytes);
     for (size_t i = 0; i < count; i++) {
         float x = random_value();
         if (type == QSI_F32) ((float *)t.data)[i] = x;
         if (type == QSI_F16) ((uint16_t *)t.data)[i] = qsi_f32_to_f16(x);
+        if (type == QSI_BF16) { /* no row is there: of keys zero, of values no number */
+            bool there = (int64_t)i / 2 / ld * 2 + (int64_t)i % 2 < rows;
+            ((uint16_t *)t.data)[i] = there ? qsi_f32_to_bf16(x) : turned ? 0 : 0xffff;
+        }
         if (type == QSI_Q8_0)
             ((int8_t *)t.data)[i] = (int8_t)((int)qsi_rng_below(&rng, 255) - 127);
     }
@@ -117,35 +124,35 @@ static void pv_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
     floats_free(o, no);
 }
 
-static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_Q8_0};
+static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0};
 static const int64_t ms[] = {1, 2, 3, 7, 10, 13, 16, 31}, ns[] = {1, 17, 32, 33, 63, 64};
 static const int64_t ds[] = {1, 8, 12, 33, 64, 96, 128, 130, 192};
 
 static void test_qk(void **state) {
     for (size_t a = 0; a < QSI_COUNT(ds); a++)
         for (size_t b = 0; b < QSI_COUNT(ms); b++)
-            for (size_t t = 0; t < 3; t++)
+            for (size_t t = 0; t < QSI_COUNT(types); t++)
                 qk_case(types[t], ms[b], ns[(a + b + t) % QSI_COUNT(ns)], ds[a]);
 }
 
 static void test_pv(void **state) {
     for (size_t a = 0; a < QSI_COUNT(ds); a++)
         for (size_t b = 0; b < QSI_COUNT(ms); b++)
-            for (size_t t = 0; t < 3; t++)
+            for (size_t t = 0; t < QSI_COUNT(types); t++)
                 pv_case(types[t], ms[b], ns[(a + b + t) % QSI_COUNT(ns)], ds[a]);
 }
 
 /* Two runs of positions add up to the bits of one. */
 static void test_runs(void **state) {
     float o[2][40] = {{0}}, *w = random_floats(T);
-    for (size_t t = 0; t < 3; t++) {
+    for (size_t t = 0; t < QSI_COUNT(types); t++) {
         tile v = make(types[t], false, T, 40, 40);
         memset(o, 0, sizeof o);
         kern->attn_pv(types[t], 1, T, 40, w, T, v.data, 40, v.scale, o[0], 40);
         if (types[t] != QSI_Q8_0) {
             size_t size = types[t] == QSI_F32 ? 4 : 2;
-            kern->attn_pv(types[t], 1, 27, 40, w, T, v.data, 40, NULL, o[1], 40);
-            kern->attn_pv(types[t], 1, T - 27, 40, w + 27, T, (char *)v.data + 27 * 40 * size, 40,
+            kern->attn_pv(types[t], 1, 26, 40, w, T, v.data, 40, NULL, o[1], 40);
+            kern->attn_pv(types[t], 1, T - 26, 40, w + 26, T, (char *)v.data + 26 * 40 * size, 40,
                           NULL, o[1], 40);
             assert_memory_equal(o[0], o[1], sizeof o[0]);
         }
@@ -156,7 +163,7 @@ static void test_runs(void **state) {
 
 /* Natural keys turned give the scores of turned ones, with and without scales. */
 static void test_turn(void **state) {
-    for (size_t t = 0; t < 3; t++)
+    for (size_t t = 0; t < QSI_COUNT(types); t++)
         for (int64_t d = 1; d < 80; d += 13)
             for (int64_t n = 1; n <= T; n += 21) {
                 size_t count = (size_t)(d * T);
@@ -195,6 +202,7 @@ static uint16_t *narrow_rows(const float *x, int64_t m, int64_t d, int64_t ld) {
 /* Words of a tile's n rows of `cols` elements, ld apart. */
 static uint16_t *pairs(const tile *t, int64_t n, int64_t cols, int64_t ld, int64_t ldy,
                        size_t *bytes) {
+    if (t->type == QSI_BF16) return t->data; /* it is in words */
     *bytes = (size_t)((n + 1) / 2 * ldy) * 4;
     uint16_t *y = guarded(*bytes);
     kern->attn16_pair(t->type, n, cols, t->data, ld, t->scale, y, ldy);
@@ -215,7 +223,7 @@ static void qk16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
     uint16_t *q16 = narrow_rows(q, m, d, ldq);
     tile t = make(type, true, T, d, 0);
     uint16_t *w = pairs(&t, d, T, T, T, &nw);
-    qsi_ahead ahead = {(const char *)w, (const char *)w + 4096};
+    qsi_ahead ahead = {(const char *)w, (const char *)w + 4096}; /* addresses alone */
     kern->attn16_qk(QSI_BF16, m, n, d, q16, ldq, w, s, lds, m % 2 ? &ahead : NULL);
     for (int64_t i = 0; i < m; i++)
         for (int64_t p = 0; p < n; p++) {
@@ -230,21 +238,22 @@ static void qk16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
     for (int64_t i = 0; i < m; i++) { /* alone; and few from the cache's own tile */
         kern->attn16_qk(QSI_BF16, 1, T, d, q16 + i * ldq, ldq, w, alone, T, NULL);
         assert_memory_equal(alone, s + i * lds, (size_t)n * 4);
-        if (type == QSI_F32) continue;
+        if (type != QSI_F16) continue;
         int64_t few = m - i < 3 ? m - i : 3;
         kern->attn16_qk(type, few, n, d, q16 + i * ldq, ldq, t.data, alone, T, NULL);
         for (int64_t j = 0; j < few; j++)
             assert_memory_equal(alone + j * T, s + (i + j) * lds, (size_t)n * 4);
     }
+    if (w != t.data) guarded_free(w, nw);
     drop(&t);
-    guarded_free(w, nw);
     guarded_free(q16, (size_t)(m * ldq) * 2);
     floats_free(q, (size_t)(m * d));
     guarded_free(s, n_s * 4);
 }
 
 static void pv16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
-    int64_t ldw = T + 1, ldo = d + 2, ldv = d + 5, ldy = (d + 15) / 16 * 16;
+    int64_t ldw = T + 1, ldo = d + 2, ldv = d + 5;
+    int64_t ldy = type == QSI_BF16 ? ldv : (d + 15) / 16 * 16;
     size_t nw = (size_t)((m - 1) * ldw + n), no = (size_t)((m - 1) * ldo + d), ny = 0;
     float *w = random_floats(nw), *o = random_floats(no);
     float *o0 = malloc(no * 4), *few = malloc((size_t)(3 * d) * 4);
@@ -270,10 +279,10 @@ static void pv16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
         for (int64_t j = 0; j < rows; j++)
             assert_memory_equal(few + j * d, o + (i + j) * ldo, (size_t)d * 4);
     }
+    if (y != t.data) guarded_free(y, ny);
     drop(&t);
     free(o0);
     free(few);
-    guarded_free(y, ny);
     floats_free(w, nw);
     floats_free(o, no);
 }
@@ -281,14 +290,14 @@ static void pv16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
 static void test_qk16(void **state) {
     for (size_t a = 0; a < QSI_COUNT(ds); a++)
         for (size_t b = 0; b < QSI_COUNT(ms); b++)
-            for (size_t t = 0; t < 2; t++)
+            for (size_t t = 0; t < 3; t++)
                 qk16_case(types[t], ms[b], ns[(a + b + t) % QSI_COUNT(ns)], ds[a]);
 }
 
 static void test_pv16(void **state) {
     for (size_t a = 0; a < QSI_COUNT(ds); a++)
         for (size_t b = 0; b < QSI_COUNT(ms); b++)
-            for (size_t t = 0; t < 3; t++)
+            for (size_t t = 0; t < QSI_COUNT(types); t++)
                 pv16_case(types[t], ms[b], ns[(a + b + t) % QSI_COUNT(ns)], ds[a]);
 }
 
@@ -306,14 +315,15 @@ static void turn16_case(qsi_type type, int64_t n, int64_t d, int64_t dv) {
             assert_int_equal(kt[(i / 2 * T + p) * 2 + i % 2], want);
             if (i < dv) assert_int_equal(v[(p / 2 * ldv + i) * 2 + p % 2], want);
         }
-    for (int64_t i = 0; i < dv && n % 2; i++) assert_int_equal(v[(n / 2 * ldv + i) * 2 + 1], 0);
+    for (int64_t i = 0; i < dv && n % 2 && type != QSI_BF16; i++)
+        assert_int_equal(v[(n / 2 * ldv + i) * 2 + 1], 0);
     drop(&k);
     guarded_free(kt, nk);
     guarded_free(v, nv);
 }
 
 static void test_turn16(void **state) {
-    for (size_t t = 0; t < 2; t++)
+    for (size_t t = 0; t < 3; t++)
         for (size_t i = 0; i < QSI_COUNT(ds); i++)
             for (size_t j = 0; j < QSI_COUNT(ns); j++)
                 turn16_case(types[t], ns[j], ds[i], j % 3 ? ds[i] * 2 / 3 : 0);

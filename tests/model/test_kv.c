@@ -172,7 +172,7 @@ static void test_need(void **s) {
     static const qsi_config shapes[] = {{.n_layer = 2, .n_kv_head = 3, .head_dim = 4},
                                         {.n_layer = 28, .n_kv_head = 16, .head_dim = 128},
                                         {.n_layer = 95, .n_kv_head = 64, .head_dim = 128}};
-    static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_Q8_0};
+    static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0};
     for (size_t i = 0; i < QSI_COUNT(shapes); i++)
         for (size_t j = 0; j < QSI_COUNT(types); j++) {
             qsi_kv *kv = NULL;

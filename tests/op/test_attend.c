@@ -88,10 +88,18 @@ static void put(const deep *d, char *tile, int64_t hd, int64_t p, bool turned, f
         if (d->z.type == QSI_Q8_0) /* four rows' bytes side by side */
             at = turned ? (i / 4 * QSI_ATTEND_TILE + slot) * 4 + i % 4
                         : (slot / 4 * hd + i) * 4 + slot % 4;
+        if (d->z.type == QSI_BF16) /* two rows' elements */
+            at = turned ? (i / 2 * QSI_ATTEND_TILE + slot) * 2 + i % 2
+                        : (slot / 2 * hd + i) * 2 + slot % 2;
         if (d->z.type == QSI_F32) ((float *)(void *)at0)[at] = x[i];
         if (d->z.type == QSI_F16) {
             ((uint16_t *)(void *)at0)[at] = qsi_f32_to_f16(x[i]);
             x[i] = qsi_f16_to_f32(((uint16_t *)(void *)at0)[at]);
+        }
+        if (d->z.type == QSI_BF16) {
+            ((uint16_t *)(void *)at0)[at] = qsi_f32_to_bf16(x[i]);
+            x[i] = qsi_bf16_to_f32(((uint16_t *)(void *)at0)[at]);
+            if (turned && i + 1 == hd && hd % 2) ((uint16_t *)(void *)at0)[at + 1] = 0;
         }
         if (d->z.type == QSI_Q8_0) { /* any scale will do */
             uint16_t *s = scale_at(d, tile, p) + i / 32 * QSI_ATTEND_TILE;
@@ -115,7 +123,7 @@ static void deep_init(deep *d, shape z) {
     if (z.v_in_k) vt = kt;
     for (int t = 0; t < TILES; t++) {
         d->mem[t] = qsi_alloc(2 * KV * (kt + vt), 1);
-        memset(d->mem[t], 0x7c, 2 * KV * (kt + vt)); /* what nobody stored is infinite or huge */
+        memset(d->mem[t], 0xff, 2 * KV * (kt + vt)); /* what nobody stored is no number */
         d->pages[t] = (t * 7 + 3) % TILES;
     }
     d->paged = (qsi_kv_view){.type = z.type, .hd_k = z.hd_k, .hd_v = z.hd_v, .v_in_k = z.v_in_k,
@@ -377,7 +385,10 @@ static void test_forward(void **s) {
                               {QSI_Q8_0, 72, 64, true},
                               {QSI_F16, 41, 24, false, true}, {QSI_Q8_0, 48, 40, false, false, true},
                               {QSI_Q8_0, 42, 65, false, false, true}, {QSI_F16, 40, 32, true, true},
-                              {QSI_Q8_0, 72, 60, true, true, true}};
+                              {QSI_Q8_0, 72, 60, true, true, true},
+                              {QSI_BF16, 40, 24, false}, {QSI_BF16, 41, 25, false},
+                              {QSI_BF16, 40, 32, true}, {QSI_BF16, 40, 24, false, true},
+                              {QSI_BF16, 41, 25, false, true}, {QSI_BF16, 72, 60, true, true}};
     for (size_t i = 0; i < QSI_COUNT(z); i++) {
         check_deep(qsi_kern_get(QSI_ISA_REF), z[i]);
         check_deep(qsi_kern_get(qsi_cpu_isa()), z[i]);

@@ -8,6 +8,20 @@
 QSI_INLINE vf attn_f16(const char *p) {
     return widen_f16(ld_u16(lanes(8), (const uint16_t *)(const void *)p));
 }
+/* Half r of four words. */
+QSI_INLINE float32x4_t attn_half(const char *p, int32x4_t shift) {
+    uint32x4_t x = vreinterpretq_u32_u8(vld1q_u8((const uint8_t *)p));
+    return vreinterpretq_f32_u32(vandq_u32(vshlq_u32(x, shift), vdupq_n_u32(0xffff0000u)));
+}
+QSI_INLINE vf attn_bf16(const char *p, int r) {
+    int32x4_t shift = vdupq_n_s32(16 - 16 * r);
+    return (vf){attn_half(p, shift), attn_half(p + 16, shift)};
+}
+QSI_INLINE vf attn_bf16_tail(vm m, const char *p, int r) {
+    char t[4 * W] = {0};
+    memcpy(t, p, (size_t)m.n * 4);
+    return attn_bf16(t, r);
+}
 /* Byte r of four words. */
 QSI_INLINE float32x4_t attn_byte(const char *p, int32x4_t shift) {
     int32x4_t x = vreinterpretq_s32_s8(vld1q_s8((const int8_t *)p));

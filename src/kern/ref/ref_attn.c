@@ -8,6 +8,7 @@
 /* Element (r, c) of a tile. */
 static float load(qsi_type t, const void *p, int64_t ld, int64_t r, int64_t c) {
     if (t == QSI_Q8_0) return (float)((const int8_t *)p)[(r / 4 * ld + c) * 4 + r % 4];
+    if (t == QSI_BF16) return qsi_bf16_to_f32(((const uint16_t *)p)[(r / 2 * ld + c) * 2 + r % 2]);
     if (t == QSI_F16) return qsi_f16_to_f32(((const uint16_t *)p)[r * ld + c]);
     return ((const float *)p)[r * ld + c];
 }

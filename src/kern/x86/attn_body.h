@@ -14,22 +14,25 @@
 #define TILE QSI_ATTN_TILE
 #define AHEAD 4096 /* bytes fetched ahead where a single row streams a tile */
 
-/* Bytes from a column to the next: bytes of four rows stand side by side. */
+/* Bytes from a column to the next: bytes of four rows stand side by side, bfloat16 of two. */
 QSI_INLINE int64_t attn_size(qsi_type t) { return t == QSI_F16 ? 2 : 4; }
 
-/* Row r of a matrix whose rows are ld elements apart; of bytes: the four that row r is one of. */
+/* Row r of a matrix whose rows are ld elements apart; where several stand side by
+ * side: those that row r is one of. */
 QSI_INLINE const char *attn_row(qsi_type t, const char *p, int64_t ld, int64_t r) {
-    return p + (t == QSI_Q8_0 ? r / 4 : r) * ld * attn_size(t);
+    return p + (t == QSI_Q8_0 ? r / 4 : t == QSI_BF16 ? r / 2 : r) * ld * attn_size(t);
 }
 
 /* Elements of row r at p. */
 QSI_INLINE vf attn_load(qsi_type t, const char *p, int64_t r) {
     if (t == QSI_F32) return ldu((const float *)(const void *)p);
+    if (t == QSI_BF16) return attn_bf16(p, (int)(r % 2));
     return t == QSI_F16 ? attn_f16(p) : attn_i8(p, (int)(r % 4));
 }
 
 QSI_INLINE vf attn_load_tail(qsi_type t, vm m, const char *p, int64_t r) {
     if (t == QSI_F32) return ld(m, (const float *)(const void *)p);
+    if (t == QSI_BF16) return attn_bf16_tail(m, p, (int)(r % 2));
     return t == QSI_F16 ? ld_f16(m, (const uint16_t *)(const void *)p)
                         : attn_i8_tail(m, p, (int)(r % 4));
 }
@@ -59,6 +62,8 @@ static void attn_turn(qsi_type t, int64_t n, int64_t d, const void *k, int64_t l
         turn(QSI_F32, n, d, k, ldk, kt);
     else if (t == QSI_F16)
         turn(QSI_F16, n, d, k, ldk, kt);
+    else if (t == QSI_BF16)
+        turn(QSI_BF16, n, d, k, ldk, kt);
     else
         turn(QSI_Q8_0, n, d, k, ldk, kt);
 }
@@ -87,8 +92,9 @@ QSI_INLINE void qk_block(qsi_type t, int rm, int rv, int64_t d, const float *q, 
             const char *row = attn_row(t, kt, TILE, i);
             vf x[8];
             if (rm == 1) {
-                __builtin_prefetch(row + AHEAD + (t == QSI_Q8_0 ? i % 4 * 64 : 0));
-                if (t != QSI_Q8_0) __builtin_prefetch(row + AHEAD + 64);
+                int64_t line = t == QSI_Q8_0 ? i % 4 * 64 : t == QSI_BF16 ? i % 2 * 128 : 0;
+                __builtin_prefetch(row + AHEAD + line);
+                if (t != QSI_Q8_0) __builtin_prefetch(row + AHEAD + line + 64);
             }
 #pragma GCC unroll 8
             for (int v = 0; v < rv; v++) x[v] = attn_load(t, row + v * W * size, i);
@@ -147,6 +153,8 @@ static void attn_qk(qsi_type t, int64_t m, int64_t n, int64_t d, const float *q,
         qk(QSI_F32, m, n, d, q, ldq, kt, NULL, s, lds);
     else if (t == QSI_F16)
         qk(QSI_F16, m, n, d, q, ldq, kt, NULL, s, lds);
+    else if (t == QSI_BF16)
+        qk(QSI_BF16, m, n, d, q, ldq, kt, NULL, s, lds);
     else
         qk(QSI_Q8_0, m, n, d, q, ldq, kt, scale, s, lds);
 }
@@ -280,6 +288,8 @@ static void attn_pv(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w,
         pv(QSI_F32, m, n, d, w, ldw, v, ldv, NULL, o, ldo);
     else if (t == QSI_F16)
         pv(QSI_F16, m, n, d, w, ldw, v, ldv, NULL, o, ldo);
+    else if (t == QSI_BF16)
+        pv(QSI_BF16, m, n, d, w, ldw, v, ldv, NULL, o, ldo);
     else
         pv(QSI_Q8_0, m, n, d, w, ldw, v, ldv, scale, o, ldo);
 }

@@ -8,6 +8,18 @@
 QSI_INLINE vf attn_f16(const char *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
+/* Half r of words, as a float: what stands above it in the word is shifted out, what stands below is
+ * cleared. */
+QSI_INLINE vf attn_half(__m256i x, int r) {
+    x = _mm256_sll_epi32(x, _mm_cvtsi32_si128(16 - 16 * r));
+    return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32((int)0xffff0000)));
+}
+QSI_INLINE vf attn_bf16(const char *p, int r) {
+    return attn_half(_mm256_loadu_si256((const __m256i *)(const void *)p), r);
+}
+QSI_INLINE vf attn_bf16_tail(vm m, const char *p, int r) {
+    return attn_half(_mm256_castps_si256(ld(m, (const float *)(const void *)p)), r);
+}
 /* Byte r of words. */
 QSI_INLINE vf attn_byte(__m256i x, int r) {
     x = _mm256_sll_epi32(x, _mm_cvtsi32_si128(24 - 8 * r));

@@ -8,6 +8,16 @@
 QSI_INLINE vf attn_f16(const char *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
+/* Half r of words, as a float: what stands above it in the word is shifted out, what stands below is
+ * cleared. */
+QSI_INLINE vf attn_half(__m512i x, int r) {
+    x = _mm512_sll_epi32(x, _mm_cvtsi32_si128(16 - 16 * r));
+    return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32((int)0xffff0000)));
+}
+QSI_INLINE vf attn_bf16(const char *p, int r) { return attn_half(_mm512_loadu_si512(p), r); }
+QSI_INLINE vf attn_bf16_tail(vm m, const char *p, int r) {
+    return attn_half(_mm512_maskz_loadu_epi32(m, p), r);
+}
 /* Byte r of words. */
 QSI_INLINE vf attn_byte(__m512i x, int r) {
     x = _mm512_sll_epi32(x, _mm_cvtsi32_si128(24 - 8 * r));

@@ -108,6 +108,35 @@ QSI_INLINE __m512i row32(qsi_type t, int64_t left, const char *p) {
     return (__m512i)_mm512_cvtne2ps_pbh(b, a);
 }
 
+/* Elements [i, i + 32) of two positions that stand in words. */
+QSI_INLINE void rows_of_words(int64_t left, const char *p, __m512i *first, __m512i *second) {
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i four = _mm512_slli_epi32(lane, 2);
+    const __m512i even = _mm512_or_si512(
+        four, _mm512_slli_epi32(_mm512_add_epi32(four, _mm512_set1_epi32(2)), 16));
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(0x10001));
+    __m512i a = _mm512_maskz_loadu_epi32(lanes(left), p);
+    __m512i b = _mm512_maskz_loadu_epi32(lanes(left - W), p + 4 * W);
+    *first = _mm512_permutex2var_epi16(a, even, b);
+    *second = _mm512_permutex2var_epi16(a, odd, b);
+}
+
+/* Elements [i, i + 32) of 16 positions from p on, of n. */
+QSI_INLINE void rows32(qsi_type t, int64_t p, int64_t n, int64_t left, const char *k, int64_t ldk,
+                       __m512i r[W]) {
+#pragma GCC unroll 16
+    for (int j = 0; j < W; j++) r[j] = _mm512_setzero_si512();
+    if (t == QSI_BF16)
+#pragma GCC unroll 8
+        for (int j = 0; j < W; j += 2) {
+            if (p + j < n) rows_of_words(left, k + (p + j) / 2 * ldk * 4, &r[j], &r[j + 1]);
+        }
+    else
+#pragma GCC unroll 16
+        for (int j = 0; j < W; j++)
+            if (p + j < n) r[j] = row32(t, left, k + (p + j) * ldk * size_of(t));
+}
+
 /* Two positions' elements [i, i + 32) as words of the values. */
 QSI_INLINE void put_values(uint16_t *v, int64_t left, __m512i a, __m512i b) {
     const __m512i order = pair_order();
@@ -120,15 +149,11 @@ QSI_INLINE void put_values(uint16_t *v, int64_t left, __m512i a, __m512i b) {
 
 QSI_INLINE void turn(qsi_type t, int64_t n, int64_t d, int64_t dv, const char *k, int64_t ldk,
                      uint16_t *kt, uint16_t *v, int64_t ldv) {
-    const int64_t size = size_of(t), pairs = (d + 1) / 2;
+    const int64_t size = t == QSI_BF16 ? 4 : size_of(t), pairs = (d + 1) / 2;
     for (int64_t p = 0; p < n; p += W)
         for (int64_t i = 0; i < d; i += 32) {
             __m512i r[W];
-#pragma GCC unroll 16
-            for (int j = 0; j < W; j++) {
-                r[j] = _mm512_setzero_si512();
-                if (p + j < n) r[j] = row32(t, d - i, k + ((p + j) * ldk + i) * size);
-            }
+            rows32(t, p, n, d - i, k + i * size, ldk, r);
             if (v && i < dv)
                 for (int j = 0; j < W; j += 2)
                     put_values(v + ((p + j) / 2 * ldv + i) * 2, dv - i, r[j], r[j + 1]);
@@ -143,6 +168,8 @@ static void attn16_turn(qsi_type t, int64_t n, int64_t d, int64_t dv, const void
                         uint16_t *kt, uint16_t *v, int64_t ldv) {
     if (t == QSI_F32)
         turn(QSI_F32, n, d, dv, k, ldk, kt, v, ldv);
+    else if (t == QSI_BF16)
+        turn(QSI_BF16, n, d, dv, k, ldk, kt, v, ldv);
     else
         turn(QSI_F16, n, d, dv, k, ldk, kt, v, ldv);
 }
@@ -152,7 +179,10 @@ static void attn16_turn(qsi_type t, int64_t n, int64_t d, int64_t dv, const void
 /* Sixteen words of rows at p and, where there is one, `next` bytes on. */
 QSI_INLINE __m512i word_at(qsi_type t, vm m, const char *p, int64_t next, bool more,
                            __m512i order) {
-    if (t == QSI_BF16) return _mm512_maskz_loadu_epi32(m, p);
+    if (t == QSI_BF16) {
+        __m512i x = _mm512_maskz_loadu_epi32(m, p);
+        return more ? x : _mm512_and_si512(x, _mm512_set1_epi32(0xffff)); /* anything stands there */
+    }
     return words(load(t, m, p), more ? load(t, m, p + next) : zero(), order);
 }
 
@@ -180,7 +210,7 @@ QSI_INLINE void qk_block(qsi_type t, int rm, int rv, int64_t d, const uint16_t *
         }
 #pragma GCC unroll 4
         for (int v = 0; v < rv; v++)
-            x[v] = word_at(t, 0xffff, at + v * lane, row, i + 1 < d, order);
+            x[v] = word_at(t, 0xffff, at + v * lane, row, t == QSI_BF16 || i + 1 < d, order);
 #pragma GCC unroll 6
         for (int r = 0; r < rm; r++) {
             __m512i a = _mm512_set1_epi32(word((const char *)(q + r * ldq + i)));
