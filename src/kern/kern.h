@@ -1,8 +1,8 @@
 /* Numeric kernels: contracts and the table. Raw pointers; no tensors, no malloc, no threads.
  *
- * Levels: ref/ is the scalar truth; x86/ overlays it upward (avx2, avx512, vnni, bf16, amx; avxvnni lies
- * over avx2 and under nothing). A table for a level is complete: what a level does not speed up is
- * inherited.
+ * Levels: ref/ is the scalar truth; x86/ overlays it upward (avx2, avx512, vnni, bf16, amx;
+ * avxvnni lies over avx2 and under nothing). A table for a level is complete: what a level does
+ * not speed up is inherited.
  *
  * Order of summation. For every product the order along K is fixed by the level alone; it depends
  * on neither m, n, the panel range, nor neighbours: result element (i, j) has the same bits for any
@@ -18,8 +18,8 @@
  *   QSI_MM_X_*   A float,     B the same blocks, widened; sum in float (fma): --exact
  *
  * Quantised types. A block holds groups of values d * sc[g] * q - m * mn[g] (quant.h; types of one
- * scale: sc = 1; types of no minimum: m = 0; Q4_1 and Q5_1: mn = 1, m the stored minimum's negative).
- * With x the act8 or actk block that meets it, exact integers
+ * scale: sc = 1; types of no minimum: m = 0; Q4_1 and Q5_1: mn = 1, m the stored minimum's
+ * negative). With x the act8 or actk block that meets it, exact integers
  *     s = sum of sc[g] * dot of group g,  t = sum of mn[g] * sum of x in group g,
  * a block adds s * (x.d * d) and then, in types with a minimum, -t * (x.d * m) to the one float of
  * its element, each by one fused multiply-add; blocks ascending. So the bits of a quantised product
@@ -40,7 +40,8 @@
 #define QSI_ATTN_TILE 64
 #define QSI_ATTN_LEAST 1e-30f
 
-/* Quantised kinds stand in this order behind the float ones, then the same for float activations. */
+/* Quantised kinds stand in this order behind the float ones, then the same for float
+ * activations. */
 #define QSI_MM_QUANT_LIST(X)                                                                       \
     X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(IQ4_NL) X(MXFP4) X(Q2_K) X(Q3_K) X(Q4_K)       \
     X(Q5_K) X(Q6_K) X(IQ4_XS)
@@ -90,8 +91,8 @@ typedef struct qsi_kern_mm {
     /* Packs panels [p0, p1). Source element for (column j, position kk):
      *   F32/F16/BF16: the element at src + (j*ld_col + kk*ld_k) elements of the source type
      *     (F32 source: float; F16: half; BF16: bfloat16);
-     *   quantised: blocks in rows: row j starts at src + j*ld_col BYTES; ld_k ignored, k whole blocks.
-     * n is the number of real columns. dst points at panel 0. */
+     *   quantised: blocks in rows: row j starts at src + j*ld_col BYTES; ld_k ignored, k whole
+     * blocks. n is the number of real columns. dst points at panel 0. */
     void (*pack)(const void *src, int64_t ld_col, int64_t ld_k, int64_t n, int64_t k, int64_t p0,
                  int64_t p1, void *dst);
     /* C[0..m) x columns of panels [p0, p1) (+)= A * B. packed points at panel 0, c at C[0][0].
@@ -100,8 +101,8 @@ typedef struct qsi_kern_mm {
                 size_t lda_bytes, const void *packed, float *c, int64_t ldc, bool accumulate);
 } qsi_kern_mm;
 
-/* Memory that will be read next: products that take it ask for [at, end), line by line as they go, and
- * move at. */
+/* Memory that will be read next: products that take it ask for [at, end), line by line as they go,
+ * and move at. */
 typedef struct qsi_ahead {
     const char *at, *end;
 } qsi_ahead;
@@ -163,15 +164,15 @@ typedef struct qsi_kern {
     void (*attn_values)(const float *w, const void *v, bool vf16, int64_t ld_v, int64_t n_pos,
                         int64_t d, float *o);
 
-    /* The same over tiles of QSI_ATTN_TILE positions of one head, for m rows at once. Types F32, F16,
-     * BF16 and Q8_0. Keys are turned, [d][64], values [64][ldv]. A BF16 tile is words: two neighbouring
-     * rows' elements of a column side by side, [rows / 2][columns][2]. A Q8_0 tile is int8, four neighbouring
-     * rows' bytes of a column side by side, [rows / 4][columns][4], and, apart, a scale (half) for every
-     * block of 32 along d and every position, [ceil(d/32)][64]; else scale is NULL. Sums run over
-     * their index ascending, a fused multiply-add a term (ref: rounded twice), whatever m and n are: a
-     * row's bits are its own. */
-    /* s[i*lds + p] = q_i . k_p, p < n; s is written (with anything) up to n rounded up to 64, kt and
-     * scale read as far. With scales: sums of 32 as they come, times their scale, added up. */
+    /* The same over tiles of QSI_ATTN_TILE positions of one head, for m rows at once. Types F32,
+     * F16, BF16 and Q8_0. Keys are turned, [d][64], values [64][ldv]. A BF16 tile is words: two
+     * neighbouring rows' elements of a column side by side, [rows / 2][columns][2]. A Q8_0 tile is
+     * int8, four neighbouring rows' bytes of a column side by side, [rows / 4][columns][4], and,
+     * apart, a scale (half) for every block of 32 along d and every position, [ceil(d/32)][64];
+     * else scale is NULL. Sums run over their index ascending, a fused multiply-add a term (ref:
+     * rounded twice), whatever m and n are: a row's bits are its own. */
+    /* s[i*lds + p] = q_i . k_p, p < n; s is written (with anything) up to n rounded up to 64, kt
+     * and scale read as far. With scales: sums of 32 as they come, times their scale, added up. */
     void (*attn_qk)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *q, int64_t ldq,
                     const void *kt, const uint16_t *scale, float *s, int64_t lds);
     /* o[i*ldo + c] += sum over p < n of w[i*ldw + p] v[p*ldv + c], c < d; with scales the weight is
@@ -182,19 +183,19 @@ typedef struct qsi_kern {
      * zero for p >= n. */
     void (*attn_turn)(qsi_type t, int64_t n, int64_t d, const void *k, int64_t ldk, float *kt);
 
-    /* The same in bfloat16, worth it where bf16_native. Operands are rounded to bfloat16, products are
-     * exact, sums are float; terms go in pairs (0, 1), (2, 3),
-     * ..., of each the second before the first, an addition a term. Denormals may count as zero. A row's
-     * bits are its own, whatever m and n are and whether its tile is of words or the cache's own.
-     * Words: two rows' elements of a column side by side, [rows / 2][columns][2]; a missing row of keys is
-     * zero, of values anything. A BF16 cache's tiles are words. */
+    /* The same in bfloat16, worth it where bf16_native. Operands are rounded to bfloat16, products
+     * are exact, sums are float; terms go in pairs (0, 1), (2, 3),
+     * ..., of each the second before the first, an addition a term. Denormals may count as zero. A
+     * row's bits are its own, whatever m and n are and whether its tile is of words or the cache's
+     * own. Words: two rows' elements of a column side by side, [rows / 2][columns][2]; a missing
+     * row of keys is zero, of values anything. A BF16 cache's tiles are words. */
     /* y[(r / 2) * ldy + c] = word of rows r, r + 1 of x [n][ldx], c < d (written up to d rounded up
      * to 16). t: F32, F16, or Q8_0 with scales as above, multiplied in (scale NULL else). */
     void (*attn16_pair)(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx,
                         const uint16_t *scale, uint16_t *y, int64_t ldy);
-    /* From natural keys [n][ldk] of F32, F16 or BF16 (words): turned words kt [ceil(d/2)][64][2], written for p < n
-     * rounded up to 16, and words of their first dv elements as values into v (NULL: none)
-     * [n / 2][ldv][2]; ldv >= dv rounded up to 16. */
+    /* From natural keys [n][ldk] of F32, F16 or BF16 (words): turned words kt [ceil(d/2)][64][2],
+     * written for p < n rounded up to 16, and words of their first dv elements as values into v
+     * (NULL: none) [n / 2][ldv][2]; ldv >= dv rounded up to 16. */
     void (*attn16_turn)(qsi_type t, int64_t n, int64_t d, int64_t dv, const void *k, int64_t ldk,
                         uint16_t *kt, uint16_t *v, int64_t ldv);
     /* attn_qk and attn_pv. t: BF16 for words (ldv: words of a row), or F16, its cache's tile.
@@ -205,19 +206,20 @@ typedef struct qsi_kern {
     void (*attn16_pv)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
                       const void *v, int64_t ldv, float *o, int64_t ldo, qsi_ahead *ahead);
 
-    /* The same over bytes in integers, worth it where bytes_native. Every level gives the same bits. */
-    /* attn_qk of a Q8_0 tile. q: blocks of 32 along d, ldq of them a row, zero behind d. With the exact
-     * integer dot of a block's bytes, s += (q.d * scale) * dot, fused, blocks ascending. */
+    /* The same over bytes in integers, worth it where bytes_native. Every level gives the same
+     * bits. */
+    /* attn_qk of a Q8_0 tile. q: blocks of 32 along d, ldq of them a row, zero behind d. With the
+     * exact integer dot of a block's bytes, s += (q.d * scale) * dot, fused, blocks ascending. */
     void (*attn8_qk)(int64_t m, int64_t n, int64_t d, const qsi_act8 *q, int64_t ldq, const void *kt,
                      const uint16_t *scale, float *s, int64_t lds, qsi_ahead *ahead);
     /* attn_pv of a Q8_0 tile, weights w >= 0. For every row and block of 32 columns: x[p] = w[p] *
      * scale[p], u[p] = x[p] * (65535 / top) to the nearest integer, top the largest x; o[c] +=
-     * top / 65535 times the exact integer sum of u[p] v[p][c], fused. top below QSI_ATTN_LEAST counts
-     * as zero; where it is not finite, the block's columns become NaN. */
+     * top / 65535 times the exact integer sum of u[p] v[p][c], fused. top below QSI_ATTN_LEAST
+     * counts as zero; where it is not finite, the block's columns become NaN. */
     void (*attn8_pv)(int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw, const void *v,
                      int64_t ldv, const uint16_t *scale, float *o, int64_t ldo);
-    /* Bytes of natural keys [n / 4][ldk][4], turned: [ceil(d/4)][64][4], written for p < n rounded up to
-     * 16; bytes behind d are zero. n counts as rounded up to 4. */
+    /* Bytes of natural keys [n / 4][ldk][4], turned: [ceil(d/4)][64][4], written for p < n rounded
+     * up to 16; bytes behind d are zero. n counts as rounded up to 4. */
     void (*attn8_turn)(int64_t n, int64_t d, const void *k, int64_t ldk, void *kt);
 
     /* ---- optimizer ---- */

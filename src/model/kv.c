@@ -1,11 +1,12 @@
 /* The KV cache: pages of 64 positions for all layers, taken page by page.
  *
- * A page holds for every layer a tile of 64 keys of each kv head, then the tiles of the values, each
- * one run of memory, then one of the indexer's keys where there is an indexer. Values stand by
- * position, [64][hd_v]; keys are turned, [hd_k][64], as the scores of many positions at once want them
- * (the indexer's too); where values are prefixes of the keys there is one tile [64][hd_k] for both.
- * BF16: two rows' elements of a column side by side (kern.h). Q8_0: int8, four rows' bytes of a column side by side (kern.h), and before them scales (half) of
- * blocks of 32 along the head, [blocks][64]. A page given back keeps its memory for the next taker.
+ * A page holds for every layer a tile of 64 keys of each kv head, then the tiles of the values,
+ * each one run of memory, then one of the indexer's keys where there is an indexer. Values stand by
+ * position, [64][hd_v]; keys are turned, [hd_k][64], as the scores of many positions at once want
+ * them (the indexer's too); where values are prefixes of the keys there is one tile [64][hd_k] for
+ * both. BF16: two rows' elements of a column side by side (kern.h). Q8_0: int8, four rows' bytes
+ * of a column side by side (kern.h), and before them scales (half) of blocks of 32 along the head,
+ * [blocks][64]. A page given back keeps its memory for the next taker.
  *
  * Address space is taken in slabs of many pages, so that huge pages fit under them: a decode step
  * reads the whole cache once, and two threads read 37 GB/s with huge pages where they read 25
@@ -292,8 +293,8 @@ qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer,
                          .page_mem = kv->mem, .pages = t->pages};
 }
 
-/* A head's tile, and how a position's elements lie in it: element i at (i * step + first); of bytes at
- * byte_at. */
+/* A head's tile, and how a position's elements lie in it: element i at (i * step + first); of
+ * bytes at byte_at. */
 typedef struct strip {
     qsi_type type;
     uint16_t *scale; /* of block b at b * 64 */
@@ -404,8 +405,9 @@ static void get(const strip *s, const qsi_kern *k, int64_t n, float *x) {
         for (int64_t i = 0; i < n; i++) x[i] = from[i * s->step];
 }
 
-/* Asks for the lines of a turned position that put will write: every element, where several stand side
- * by side all of these, has one of its own, and stores would wait for them one after another. */
+/* Asks for the lines of a turned position that put will write: every element, where several stand
+ * side by side all of these, has one of its own, and stores would wait for them one after
+ * another. */
 static void fetch(const strip *s) {
     size_t size = s->type == QSI_F16 ? sizeof(uint16_t) : 4;
     int64_t n = qsi_ceil_div(s->hd, s->type == QSI_Q8_0 ? 4 : s->type == QSI_BF16 ? 2 : 1);

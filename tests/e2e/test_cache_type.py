@@ -50,13 +50,15 @@ class CacheType(unittest.TestCase):
     def test_perplexity(self):
         texts = list(dialogues())
         ppl = {}
-        for kind in ("f32", "f16", "q8_0"):
+        for kind in ("f32", "f16", "bf16", "q8_0"):
             values = [v for t in texts for v in logprobs(t, kind)]
             ppl[kind] = math.exp(-sum(values) / len(values))
         print(len(values), "tokens", ppl, file=sys.stderr)
         self.assertGreater(len(values), 6000)
         self.assertNotEqual(ppl["q8_0"], ppl["f16"])  # it is another cache
         self.assertLess(abs(ppl["f16"] / ppl["f32"] - 1), LIMIT)
+        self.assertNotEqual(ppl["bf16"], ppl["f16"])
+        self.assertLess(abs(ppl["bf16"] / ppl["f32"] - 1), LIMIT)
         self.assertLess(abs(ppl["q8_0"] / ppl["f16"] - 1), LIMIT)
         self.assertLess(abs(ppl["q8_0"] / ppl["f32"] - 1), LIMIT)
 

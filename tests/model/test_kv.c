@@ -90,13 +90,14 @@ static void check_store(qsi_type type) {
     const qsi_kern *k = qsi_kern_get(QSI_ISA_REF);
     assert_int_equal(qsi_kv_create(&kv, &c, type, 3, NULL), QS_OK);
     assert_int_equal(qsi_kv_reserve(kv, &t, 130, NULL), QS_OK);
-    /* a value that says where it belongs, exact in half precision */
+    /* a value that says where it belongs, exact in half precision; in bfloat16 in 8 bits */
+    int of = type == QSI_BF16 ? 64 : 1;
     for (int l = 0; l < 2; l++)
         for (int p = 0; p < 130; p++) {
             float key[12], value[12];
             for (int i = 0; i < 12; i++) {
-                key[i] = (float)(p * 8 + l * 4 + i % 4);
-                value[i] = -(float)(p + i / 4 * 256 + l);
+                key[i] = (float)((p * 8 + l * 4 + i % 4) / of * of);
+                value[i] = -(float)((p + i / 4 * 256 + l) / of * of);
             }
             qsi_kv_store(kv, k, &t, l, p, 0, 2, key, value); /* by parts, as workers do */
             qsi_kv_store(kv, k, &t, l, p, 2, 3, key, value);
@@ -109,8 +110,8 @@ static void check_store(qsi_type type) {
             qsi_kv_load(kv, k, &t, l, p, key, NULL);
             qsi_kv_load(kv, k, &t, l, p, NULL, value);
             for (int i = 0; i < 12; i++) {
-                assert_true(key[i] == (float)(p * 8 + l * 4 + i % 4));
-                assert_true(value[i] == -(float)(p + i / 4 * 256 + l));
+                assert_true(key[i] == (float)((p * 8 + l * 4 + i % 4) / of * of));
+                assert_true(value[i] == -(float)((p + i / 4 * 256 + l) / of * of));
             }
         }
     }
@@ -122,6 +123,7 @@ static void test_store(void **s) {
     (void)s;
     check_store(QSI_F16);
     check_store(QSI_F32);
+    check_store(QSI_BF16);
 }
 
 /* The n-th allocation fails, for every n: said, nothing leaks, tables stay as they were and go on

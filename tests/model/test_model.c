@@ -170,7 +170,7 @@ static void random_ids(int32_t *ids, int n, uint64_t seed) {
     for (int i = 0; i < n; i++) ids[i] = (int32_t)qsi_rng_below(&r, VOCAB);
 }
 
-static void check_bits(qsi_arch arch, qsi_type type, qsi_isa isa, bool exact) {
+static void check_bits(qsi_arch arch, qsi_type type, qsi_type kv, qsi_isa isa, bool exact) {
     qsi_config c = config_of(arch);
     int32_t ids[2 * LEN];
     size_t bytes = sizeof(float) * LEN * VOCAB;
@@ -180,8 +180,8 @@ static void check_bits(qsi_arch arch, qsi_type type, qsi_isa isa, bool exact) {
     write_model(&c, type, NULL);
     random_ids(ids, 2 * LEN, 9);
     runner a = {.exact = exact}, b = a;
-    runner_open(&a, path, 1, isa, QSI_F16);
-    runner_open(&b, path, 3, isa, QSI_F16);
+    runner_open(&a, path, 1, isa, kv);
+    runner_open(&b, path, 3, isa, kv);
     run_all(&a, ids, 1, LEN, LEN, LEN, want);
     static const struct {
         int n_seq, first, chunk;
@@ -191,8 +191,8 @@ static void check_bits(qsi_arch arch, qsi_type type, qsi_isa isa, bool exact) {
         memset(got, 0, bytes);
         run_all(&b, ids, runs[i].n_seq, LEN, runs[i].first, runs[i].chunk, got);
         if (memcmp(want, got, bytes) != 0)
-            fail_msg("%s, %d sequences, chunks of %d: other bits", qsi_type_get(type)->name,
-                     runs[i].n_seq, runs[i].chunk);
+            fail_msg("%s, cache of %s, %d sequences, chunks of %d: other bits",
+                     qsi_type_get(type)->name, qsi_type_get(kv)->name, runs[i].n_seq, runs[i].chunk);
     }
     runner_close(&a);
     runner_close(&b);
@@ -203,12 +203,19 @@ static void check_bits(qsi_arch arch, qsi_type type, qsi_isa isa, bool exact) {
 
 static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0, QSI_Q4_0};
 
+static const qsi_type caches[] = {QSI_F32, QSI_BF16, QSI_Q8_0};
+
 static void check_arch(qsi_arch arch) {
     for (size_t i = 0; i < QSI_COUNT(types); i++) {
-        check_bits(arch, types[i], QSI_ISA_REF, false);
-        if (qsi_cpu_isa() != QSI_ISA_REF) check_bits(arch, types[i], qsi_cpu_isa(), false);
+        check_bits(arch, types[i], QSI_F16, QSI_ISA_REF, false);
+        if (qsi_cpu_isa() != QSI_ISA_REF) check_bits(arch, types[i], QSI_F16, qsi_cpu_isa(), false);
     }
-    check_bits(arch, QSI_Q4_0, qsi_cpu_isa(), true);
+    check_bits(arch, QSI_Q4_0, QSI_F16, qsi_cpu_isa(), true);
+    for (size_t i = 0; i < QSI_COUNT(caches); i++) { /* products narrow and wide */
+        check_bits(arch, QSI_Q8_0, caches[i], QSI_ISA_REF, false);
+        check_bits(arch, QSI_Q8_0, caches[i], qsi_cpu_isa(), false);
+        check_bits(arch, QSI_F32, caches[i], qsi_cpu_isa(), false);
+    }
 }
 
 static void test_bits_dense(void **s) {
@@ -221,9 +228,9 @@ static void test_bits_distilled(void **s) {
     (void)s;
     static const qsi_arch archs[] = {QSI_ARCH_QWEN2, QSI_ARCH_QWEN3};
     for (size_t i = 0; i < QSI_COUNT(archs); i++) {
-        check_bits(archs[i], QSI_F16, QSI_ISA_REF, false);
-        check_bits(archs[i], QSI_F32, qsi_cpu_isa(), false);
-        check_bits(archs[i], QSI_Q4_0, qsi_cpu_isa(), false);
+        check_bits(archs[i], QSI_F16, QSI_F16, QSI_ISA_REF, false);
+        check_bits(archs[i], QSI_F32, QSI_F16, qsi_cpu_isa(), false);
+        check_bits(archs[i], QSI_Q4_0, QSI_F16, qsi_cpu_isa(), false);
     }
 }
 
