@@ -1,9 +1,9 @@
 /* One request to the API, from its bytes to its answer's bytes, without HTTP: what HTTP does with it is
  * http.c's business.
  *
- * A call is begun with the whole body. Its reply (status, headers, and a body or a stream of it)
- * becomes ready later: at once for what needs no model and for errors in the request, when the answer is
- * complete for whole ones, when the job was accepted for streamed ones. */
+ * A call is begun with the whole body. Its reply (status, headers, and a body or a stream of it) becomes
+ * ready later: at once for what needs no model and for errors in the request, when the answer is complete
+ * for whole ones, when the job was accepted for streamed ones. */
 #ifndef QSI_SERVE_CALL_H
 #define QSI_SERVE_CALL_H
 
@@ -73,18 +73,25 @@ typedef struct qsi_reply {
     int64_t n_prompt, n_cached, n_generated, queue_ns, first_ns;
 } qsi_reply;
 
-typedef struct qsi_call qsi_call;
-/* Every path of the API that this part serves (static list, NULL at its end), for routing. */
+typedef struct qsi_api_call qsi_api_call;
+/* Every path of the API that this part serves (static list, NULL at its end), for routing: with /v1 where
+ * it belongs to it; one that ends with * stands for all that begin so. A call to another path, or with a
+ * method that a path does not take, answers 404 or 405 (with Allow) by itself; /v1 may be left out, and a
+ * slash may stand at the end. */
 const char *const *qsi_call_paths(void);
-/* ready(user) is called exactly once, by any thread, perhaps before this returns (*c is set before).
+/* ready(user) is called exactly once, by any thread, perhaps before this returns (*c is set before). It
+ * must neither wait nor drop the call.
  * Always succeeds but for memory (QS_E_NOMEM: ready is not called). */
-qs_status qsi_call_begin(qsi_call **c, const qsi_service *s, const qsi_request *r,
+qs_status qsi_call_begin(qsi_api_call **c, const qsi_service *s, const qsi_request *r,
                          void (*ready)(void *), void *user, qs_err *err) QS_MUST_CHECK;
 /* After ready. */
-qsi_reply *qsi_call_reply(qsi_call *c);
+qsi_reply *qsi_call_reply(qsi_api_call *c);
 /* The client has gone, or everything was sent: cancels what still runs; no callback comes after this
- * returned. The stream must have been left before or is left by it. */
-void qsi_call_drop(qsi_call *c);
+ * returned. Who has left the stream sets the reply's `stream` to NULL before; else it is left here. Must
+ * not be called under a lock that `ready` or the stream's `wake` takes. Copes with NULL. */
+void qsi_call_drop(qsi_api_call *c);
+/* When no call is left: ends the thread that calls share (the next call starts it anew). */
+void qsi_calls_end(void);
 /* An error as a reply of the API's form for that path (OpenAI's object, Anthropic's, Ollama's). */
 void qsi_reply_error(qsi_reply *r, const char *path, int status, const char *type, const char *code,
                      const char *param, const char *fmt, ...) QS_PRINTF(7, 8);
