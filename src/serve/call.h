@@ -1,9 +1,9 @@
 /* One request to the API, from its bytes to its answer's bytes, without HTTP: what HTTP does with it is
  * http.c's business.
  *
- * A call is begun with the whole body. Its reply (status, headers, and a body or a stream of it) becomes
- * ready later: at once for what needs no model and for errors in the request, when the answer is complete
- * for whole ones, when the job was accepted for streamed ones. */
+ * A call is begun with the whole body. Its reply (status, headers, and a body or a stream of it)
+ * becomes ready later: at once for what needs no model and for errors in the request, when the answer is
+ * complete for whole ones, when the job was accepted for streamed ones. */
 #ifndef QSI_SERVE_CALL_H
 #define QSI_SERVE_CALL_H
 
@@ -74,10 +74,10 @@ typedef struct qsi_reply {
 } qsi_reply;
 
 typedef struct qsi_api_call qsi_api_call;
-/* Every path of the API that this part serves (static list, NULL at its end), for routing: with /v1 where
- * it belongs to it; one that ends with * stands for all that begin so. A call to another path, or with a
- * method that a path does not take, answers 404 or 405 (with Allow) by itself; /v1 may be left out, and a
- * slash may stand at the end. */
+/* Every path of the API that this part serves (static list, NULL at its end), for routing: with /v1
+ * where it belongs to it; one that ends with * stands for all that begin so. A call to another path, or
+ * with a method that a path does not take, answers 404 or 405 (with Allow) by itself; /v1 may be left
+ * out, and a slash may stand at the end. */
 const char *const *qsi_call_paths(void);
 /* ready(user) is called exactly once, by any thread, perhaps before this returns (*c is set before). It
  * must neither wait nor drop the call.
@@ -90,7 +90,8 @@ qsi_reply *qsi_call_reply(qsi_api_call *c);
  * returned. Who has left the stream sets the reply's `stream` to NULL before; else it is left here. Must
  * not be called under a lock that `ready` or the stream's `wake` takes. Copes with NULL. */
 void qsi_call_drop(qsi_api_call *c);
-/* When no call is left: ends the thread that calls share (the next call starts it anew). */
+/* Waits until every call is freed (all were dropped before), and ends the thread that they share; the
+ * next call starts it anew. No call may begin meanwhile. */
 void qsi_calls_end(void);
 /* An error as a reply of the API's form for that path (OpenAI's object, Anthropic's, Ollama's). */
 void qsi_reply_error(qsi_reply *r, const char *path, int status, const char *type, const char *code,
