@@ -329,11 +329,12 @@
     return {
       text(more) {
         seen();
-        if (!turn.text && turn.reasoning) {
+        if (!turn.text && turn.reasoning && more.trim()) {
           turn.stats.thought = (performance.now() - begun) / 1000 - turn.stats.first;
           view.fold();
         }
-        turn.text += more.replace(/\r/g, '');
+        // Templates leave blanks before an answer.
+        turn.text += turn.text ? more.replace(/\r/g, '') : more.trimStart().replace(/\r/g, '');
         view.grow();
       },
       reasoning(more) { seen(); turn.reasoning += more.replace(/\r/g, ''); view.grow(); },
@@ -381,7 +382,6 @@
 
   function endAnswer(mine, turn, view) {
     running = null;
-    turn.text = turn.text.replace(/^\s*\n|^ +/, '');
     view.finish(Q.store.children(mine, turn.parent));
     if (mine === chat) {
       showRunning();

@@ -119,7 +119,7 @@
     if (to < 0) return null;
     const tex = text.slice(from, to), end = lineEnd(text, to);
     if (/\n[ \t]*\n/.test(tex) || !BLANK.test(text.slice(to + 2, end)) || !tex.trim()) return null;
-    return { kind: 'math', start: pos, tex: tex.trim(), end };
+    return { kind: 'math', start: pos, tex: tex.trim(), written: text.slice(pos, end).trim(), end };
   }
 
   function quoteBlock(text, pos) {
@@ -384,7 +384,8 @@
     // As Pandoc: "$5 and $6" are prices.
     if (open === 1 && (/^\s|\s$|^$/.test(tex) || /[0-9]/.test(text[to + 1] || '') || text[to - 1] === '\\')) return null;
     if (!tex.trim()) return null;
-    return { node: Q.math.build(tex.trim(), display), end: to + close.length };
+    const end = to + close.length;
+    return { node: Q.math.build(tex.trim(), display, text.slice(pos, end)), end };
   }
 
   /* What begins with the special character at `pos`: {node | text | part, end}. */
@@ -485,7 +486,7 @@
   function build(block, depth) {
     if (block.kind === 'item') return buildItem(block, depth);
     if (block.kind === 'rule') return element('hr');
-    if (block.kind === 'math') return Q.math.build(block.tex, true);
+    if (block.kind === 'math') return Q.math.build(block.tex, true, block.written);
     if (block.kind === 'table') return buildTable(block);
     if (block.kind === 'quote') {
       const e = element('blockquote');

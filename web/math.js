@@ -27,21 +27,21 @@
     }
   }
 
-  function source(tex, display, failed) {
-    const e = Q.markdown.element('code', display ? 'tex display' : 'tex', tex);
+  function source(written, display, failed) {
+    const e = Q.markdown.element('code', display ? 'tex display' : 'tex', written);
     if (failed) e.title = Q.strings.text('formula_bad');
     return e;
   }
 
-  /* An element that shows `tex`; display: on a line of its own. */
-  function build(tex, display) {
-    if (!window.katex) return source(tex, display, false);
-    if (tex.length > MAX_LENGTH || DEFINES.test(tex)) return source(tex, display, true);
+  /* An element that shows `tex`, or else what was written, marks included; display: on a line of its own. */
+  function build(tex, display, written) {
+    if (!window.katex) return source(written, display, false);
+    if (tex.length > MAX_LENGTH || DEFINES.test(tex)) return source(written, display, true);
     const e = Q.markdown.element('span', display ? 'formula display' : 'formula');
     try {
       withStyleObjects(() => window.katex.render(tex, e, { ...OPTIONS, displayMode: display }));
     } catch {
-      return source(tex, display, true);
+      return source(written, display, true);
     }
     if (display) e.tabIndex = 0;
     return e;

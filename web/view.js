@@ -159,7 +159,7 @@
     article.setAttribute('aria-label', t('assistant'));
     const waiting = element('div', 'waiting'), thought = element('details', 'thought');
     const summary = element('summary', '', t('thinking')), thoughts = element('div', 'md');
-    const body = element('div', 'md'), calls = element('div', 'calls'), foot = element('div', 'foot');
+    const body = element('div', 'md answer'), calls = element('div', 'calls'), foot = element('div', 'foot');
     thought.append(summary, thoughts);
     thought.hidden = true;
     article.append(thought, waiting, body, calls, foot);

@@ -147,6 +147,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.down:  # as if nobody were there
+            self.close_connection = True
+            return
         if not self.allowed():
             return
         self.server.requests.append(body)
@@ -261,6 +264,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.page, self.policy, _ = embed_page.build(os.path.join(ROOT, "web"), without)
         self.key, self.requests, self.gone, self.models = "", [], [], list(MODELS)
+        self.down = False
 
     def handle_error(self, request, client_address):
         pass  # browsers close connections as they like
