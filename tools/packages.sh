@@ -16,11 +16,12 @@ build)
     # The compiler of $CC is the caller's business.
     [ -n "${CC:-}" ] || need='gcc libc6-dev'
     need="$need meson ninja-build pkgconf libjansson-dev libxxhash-dev"
-    want='libedit-dev libhwloc-dev libcurl4-openssl-dev libssl-dev libjs-katex fonts-katex libjs-highlight.js'
+    want='libedit-dev libhwloc-dev libcurl4-openssl-dev libssl-dev libmicrohttpd-dev
+          libjs-katex fonts-katex libjs-highlight.js'
     ;;
 test)
     need='libcmocka-dev python3'
-    want='mandoc chromium chromium-driver python3-selenium fonts-noto-cjk'
+    want='mandoc curl openssl chromium chromium-driver python3-selenium fonts-noto-cjk'
     ;;
 bench)
     need='python3'
