@@ -61,8 +61,8 @@ static size_t list_peers(qsi_httpd *h, struct pollfd *fds, uint64_t *numbers, si
     return n;
 }
 
-/* Under the lock: the peer of p has closed its side. A call is told. Between calls libmicrohttpd (0.9.75)
- * should notice, but does not when the end came together with bytes, before its first read: it waits for
+/* Under the lock: the peer of p has closed its side. A call is told. Between calls libmicrohttpd
+ * (0.9.75) should notice, but does not when the end came together with bytes, before its first read: it waits for
  * another edge of epoll. Where everything was read and the end still stands at the next look, a shutdown
  * makes that edge. */
 static void on_left(peer *p) {
