@@ -49,6 +49,15 @@ qs_status qsi_grammar_from_regex(qsi_grammar **g, const char *text, size_t n,
 qs_status qsi_grammar_from_choices(qsi_grammar **g, const char *const *list, size_t n,
                                    const qsi_grammar_limits *l, qs_err *err) QS_MUST_CHECK;
 
+/* From a JSON Schema: the answer is JSON text that satisfies it. QS_E_UNSUPPORTED begins with the
+ * keyword and where it stands: `"uniqueItems" at #/properties/a: ...`. Formats that are enforced: date,
+ * time, date-time, uuid, email, ipv4, ipv6; others are annotations, as the standard has it. */
+qs_status qsi_grammar_from_schema(qsi_grammar **g, const char *json, size_t n,
+                                  const qsi_grammar_limits *l, qs_err *err) QS_MUST_CHECK;
+/* Any JSON object. */
+qs_status qsi_grammar_json_object(qsi_grammar **g, const qsi_grammar_limits *l,
+                                  qs_err *err) QS_MUST_CHECK;
+
 qsi_grammar *qsi_grammar_retain(qsi_grammar *g);
 void qsi_grammar_release(qsi_grammar *g); /* NULL: nothing */
 

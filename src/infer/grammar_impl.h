@@ -125,8 +125,6 @@ void gr_charset_release(gr_charset *s);
 typedef struct gr_regex_opts {
     bool search; /* the expression may match anywhere in the text, as ECMAScript's test() */
     bool ecma;   /* . and \\s as in ECMAScript, else as in Python */
-    /* Wraps every class of characters (a JSON string spells some with a backslash); NULL: as it is. */
-    gr_expr *(*wrap)(gr_builder *b, gr_charset *s);
 } gr_regex_opts;
 /* What a whole text must be. QS_E_FORMAT, QS_E_UNSUPPORTED in b. */
 gr_expr *gr_regex(gr_builder *b, const char *p, size_t n, const gr_regex_opts *o);

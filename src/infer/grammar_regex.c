@@ -44,7 +44,7 @@ static bool starts(const reader *r, const char *z) {
 static gr_expr *make_class(reader *r, gr_charset *s) {
     gr_expr *e = NULL;
     gr_charset_tidy(s);
-    if (!bad(r)) e = r->o->wrap ? r->o->wrap(r->b, s) : gr_class(r->b, s);
+    if (!bad(r)) e = gr_class(r->b, s);
     gr_charset_release(s);
     return e;
 }
