@@ -11,10 +11,17 @@
 #define QSA_HUB_COMMANDS(X)
 #endif
 
+#ifdef QSI_HAVE_SERVE
+#define QSA_SERVE_COMMANDS(X) X(serve, "serve", "a server for OpenAI's clients, and a chat page")
+#else
+#define QSA_SERVE_COMMANDS(X)
+#endif
+
 /* X(function suffix, name as typed, summary for --help); in the order --help shows them */
 #define QSA_COMMANDS(X) \
     X(chat, "chat", "talk with a model") \
     X(run, "run", "one answer to one prompt") \
+    QSA_SERVE_COMMANDS(X) \
     X(info, "info", "what a model file is") \
     X(init, "init", "a new model with random weights") \
     X(convert, "convert", "a folder or a split model as one GGUF file") \

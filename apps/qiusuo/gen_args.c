@@ -43,6 +43,24 @@ const char *qsa_repack_dir(const char *given, char *buf, size_t cap) {
     return n > 0 && (size_t)n < cap ? buf : NULL;
 }
 
+void qsa_model_opts(const qsa_model_args *a, qs_model_opts *mo, char *copies, size_t cap) {
+    qs_model_opts_init(mo, sizeof *mo);
+    mo->threads = (int32_t)a->threads;
+    mo->isa = a->isa != NULL ? a->isa : getenv("QIUSUO_ISA");
+    mo->numa = a->numa;
+    mo->mlock = a->mlock;
+    mo->memory_bytes = a->memory;
+    mo->n_ctx = a->ctx;
+    mo->kv_type = qsa_kv_type(a->kv);
+    mo->rope_scaling = a->rope_scaling;
+    mo->chat_template = a->chat_template;
+    mo->rope_factor = a->rope_factor;
+    mo->exact = a->exact;
+    mo->mtp = a->spec != NULL && strcmp(a->spec, "mtp") == 0;
+    mo->repack_cache = qsa_repack_dir(a->repack_cache, copies, cap);
+    mo->progress = qsa_on_progress;
+}
+
 int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     qs_err err = { 0 };
     char path[4096], copies[4096 + 16];
@@ -58,21 +76,7 @@ int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s) {
     } else {
         file = qsa_model_path(file, path, sizeof path);
     }
-    qs_model_opts_init(&mo, sizeof mo);
-    mo.threads = (int32_t)a->threads;
-    mo.isa = a->isa != NULL ? a->isa : getenv("QIUSUO_ISA");
-    mo.numa = a->numa;
-    mo.mlock = a->mlock;
-    mo.memory_bytes = a->memory;
-    mo.n_ctx = a->ctx;
-    mo.kv_type = qsa_kv_type(a->kv);
-    mo.rope_scaling = a->rope_scaling;
-    mo.chat_template = a->chat_template;
-    mo.rope_factor = a->rope_factor;
-    mo.exact = a->exact;
-    mo.mtp = a->spec != NULL && strcmp(a->spec, "mtp") == 0;
-    mo.repack_cache = qsa_repack_dir(a->repack_cache, copies, sizeof copies);
-    mo.progress = qsa_on_progress;
+    qsa_model_opts(a, &mo, copies, sizeof copies);
     mo.user = &progress;
     qsa_progress_begin(&progress, "loading", "B", 0);
     qs_status st = qs_model_open(m, file, &mo, &err);

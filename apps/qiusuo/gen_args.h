@@ -110,6 +110,9 @@ typedef struct qsa_gen_args {
     QSA_OPT_FLAG(0, "ignore-eos", &(a).ignore_eos, "never choose an end token"),                   \
     QSA_OPT_FLAG(0, "special", &(a).special, "show control tokens")
 
+/* The options of a model, with a progress line (`user` is to be a qsa_progress). copies: where the name
+ * of a folder may be kept. */
+void qsa_model_opts(const qsa_model_args *a, qs_model_opts *mo, char *copies, size_t cap);
 /* Opens model and session; on failure says why and returns the exit code, else QSA_GO. The model is
  * a->model, else the default one. Warnings and notes of the library go to qsa_say from then on. */
 int qsa_open(const qsa_model_args *a, qs_model **m, qs_session **s);

@@ -216,6 +216,8 @@ static void read_request(qsi_api_call *c, const qsi_endpoint *e, const qsi_reque
         if (st == QS_E_FORMAT)
             qsi_refuse(no, 400, "invalid_json", NULL,
                        "the request's body is no JSON: an error at byte %lld", (long long)err.offset);
+        else if (st == QS_E_LIMIT) /* deeper, or with more values, than anybody means */
+            qsi_refuse(no, 400, "invalid_json", NULL, "the request's body is refused: %s", err.text);
         else if (st != QS_OK)
             qsi_refuse_err(no, NULL, st, &err);
     }

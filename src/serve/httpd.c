@@ -1,4 +1,5 @@
-/* The server: its start, its watch over connections, its end. See httpd.h; one request: exchange.c. */
+/* The server: its start, its watch over connections, its end. See httpd.h; one request:
+ * exchange.c. */
 #define _GNU_SOURCE /* POLLRDHUP, TCP_USER_TIMEOUT */
 #include "serve/httpd_impl.h"
 
@@ -62,9 +63,9 @@ static size_t list_peers(qsi_httpd *h, struct pollfd *fds, uint64_t *numbers, si
 }
 
 /* Under the lock: the peer of p has closed its side. A call is told. Between calls libmicrohttpd
- * (0.9.75) should notice, but does not when the end came together with bytes, before its first read: it waits for
- * another edge of epoll. Where everything was read and the end still stands at the next look, a shutdown
- * makes that edge. */
+ * (0.9.75) should notice, but does not when the end came together with bytes, before its first
+ * read: it waits for another edge of epoll. Where everything was read and the end still stands at
+ * the next look, a shutdown makes that edge. */
 static void on_left(peer *p) {
     const int at = atomic_load(&p->phase);
     int unread = 0;

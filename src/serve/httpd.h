@@ -27,16 +27,16 @@ typedef struct qsi_call_part {
 } qsi_call_part;
 
 /* The page at "/"; data NULL: there is none. */
-typedef struct qsi_page {
+typedef struct qsi_httpd_page {
     const unsigned char *gzip, *plain;
     size_t n_gzip, n_plain;
     const char *csp, *etag;
-} qsi_page;
+} qsi_httpd_page;
 
 typedef struct qsi_httpd_opts { /* borrowed during start, but for service, part and page */
     const qsi_service *service;
     const qsi_call_part *part;
-    const qsi_page *page;               /* NULL: none */
+    const qsi_httpd_page *page;               /* NULL: none */
     const char *host;
     int32_t port;                       /* 0: any free one */
     const char *unix_path;              /* instead of host and port; NULL: none */

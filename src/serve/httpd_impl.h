@@ -41,7 +41,7 @@ typedef struct peer {
 struct qsi_httpd {
     const qsi_service *service;
     const qsi_call_part *part;
-    const qsi_page *page;
+    const qsi_httpd_page *page;
     qsi_guard *guard;
     qsi_accesslog *log;                 /* NULL: none */
     qsi_metrics *metrics;

@@ -103,7 +103,7 @@ static bool takes_gzip(const char *accept) {
 }
 
 struct MHD_Response *qsi_route_page(exchange *x, int *status) {
-    const qsi_page *page = x->h->page;
+    const qsi_httpd_page *page = x->h->page;
     const char *accept = MHD_lookup_connection_value(x->mc, MHD_HEADER_KIND, "Accept-Encoding");
     const char *have = MHD_lookup_connection_value(x->mc, MHD_HEADER_KIND, "If-None-Match");
     const bool same = have != NULL && strcmp(have, page->etag) == 0, gzip = takes_gzip(accept);

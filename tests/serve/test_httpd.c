@@ -611,7 +611,7 @@ static void unix_socket(void **state) {
 static void page(void **state) {
     qsi_httpd_opts o = defaults();
     static const unsigned char plain[] = "<!doctype html>plain", zip[] = "zipped";
-    const qsi_page p = {.plain = plain,
+    const qsi_httpd_page p = {.plain = plain,
                         .n_plain = sizeof plain - 1,
                         .gzip = zip,
                         .n_gzip = sizeof zip - 1,
