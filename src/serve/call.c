@@ -14,13 +14,18 @@
 static const qsi_endpoint endpoints[] = {
     { "/v1/chat/completions", true, qsi_chat_completions },
     { "/v1/completions", true, qsi_text_completions },
+    { "/v1/responses", true, qsi_responses },
     { "/v1/embeddings", true, qsi_embeddings },
     { "/v1/models", false, qsi_models },
     { "/v1/models/*", false, qsi_model_one },
+    { "/v1/messages", true, qsi_messages },
+    { "/v1/messages/count_tokens", true, qsi_count_tokens },
     { "/tokenize", true, qsi_tokenize },
     { "/detokenize", true, qsi_detokenize },
     { "/apply-template", true, qsi_apply_template },
     { "/props", false, qsi_props },
+    { "/api/chat", true, qsi_ollama_chat },
+    { "/api/generate", true, qsi_ollama_generate },
     { "/api/tags", false, qsi_ollama_tags },
     { "/api/show", true, qsi_ollama_show },
     { "/api/version", false, qsi_ollama_version },
@@ -84,6 +89,7 @@ void qsi_call_hold(qsi_api_call *c) { atomic_fetch_add(&c->holds, 1); }
 
 static void destroy(qsi_api_call *c) {
     qsi_runs_release(c);
+    qsi_grammar_release(c->ask.o.grammar);
     if (c->out != NULL) qsi_stream_end(c->out);
     if (c->reply.stream != NULL) qsi_stream_leave(c->reply.stream);
     qsi_str_release(&c->line);

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "base/mem.h"
+#include "infer/grammar.h"
 #include "serve/call.h"
 #include "serve/chores.h"
 #include "serve/json_in.h"

@@ -244,6 +244,76 @@ static void check_prompt(const api_house *h, const char *want) {
     qsi_str_release(&text);
 }
 
+/* A call of some function is begun for the model: in front of the name, behind an empty reasoning where
+ * the prompt opens one. */
+static void test_forced(void **state) {
+    static const char body[] = "{" HELLO ",\"tool_choice\":\"required\",\"tools\":[" TOOL("weather")
+                               "," TOOL("time") "]}";
+    api_house h;
+    api_open(&h, "deepseek-v3.1", true,
+             &(fake_script){ .answers = { "time<｜tool▁sep｜>{}<｜tool▁call▁end｜>" } });
+    api_want(&h, CHAT, body, 200, "choices.0.message.tool_calls.0.function.name", "\"time\"");
+    api_want(&h, CHAT, body, 200, "choices.0.finish_reason", "\"tool_calls\"");
+    assert_int_equal(fake_last(h.b.sched)->n_lead, 2);
+    assert_int_equal(fake_last(h.b.sched)->think, QSI_THINK_OFF);
+    const qsi_job_opts *o = fake_last(h.b.sched);
+    assert_int_equal(o->ids[o->n_ids - 1], qsi_vocab_find(h.vocab, "<｜tool▁call▁begin｜>", 27));
+    api_want(&h, CHAT, "{" HELLO ",\"tool_choice\":\"none\",\"tools\":[" TOOL("weather") "]}", 200,
+             "choices.0.finish_reason", "\"stop\"");
+    assert_int_equal(fake_last(h.b.sched)->n_tools, 0);
+    api_want(&h, CHAT, "{" HELLO ",\"reasoning_effort\":\"high\",\"tool_choice\":\"required\","
+        "\"tools\":["
+             TOOL("weather") "," TOOL("time") "]}", 400, "error.param", "\"tool_choice\"");
+    api_want(&h, CHAT, "{" HELLO ",\"tool_choice\":{\"type\":\"function\","
+        "\"function\":{\"name\":\"x\"}},"
+             "\"tools\":[" TOOL("weather") "]}", 400, "error.param", "\"tool_choice\"");
+    api_close(&h);
+    api_open(&h, "deepseek-r1-0528", true, &(fake_script){ .answers = {
+             "time\n```json\n{\"a\": 2}\n```<｜tool▁call▁end｜>" } });
+    api_want(&h, CHAT, body, 200, "choices.0.message.tool_calls.0.function.arguments",
+        "\"{\\\"a\\\": 2}\"");
+    api_close(&h);
+}
+
+static void test_constraints(void **state) {
+    static const struct {
+        const char *fields;
+        bool good;
+        const char *param;
+    } forms[] = {
+        { "\"grammar\":\"root ::= \\\"a\\\" | \\\"b\\\"\"", true, NULL },
+        { "\"guided_regex\":\"[ab]+\"", true, NULL },
+        { "\"guided_choice\":[\"yes\",\"no\"]", true, NULL },
+        { "\"guided_grammar\":\"root ::= [a-z]+\"", true, NULL },
+        { "\"structured_outputs\":{\"choice\":[\"yes\"]}", true, NULL },
+        { "\"structured_outputs\":{\"regex\":\"a*\"}", true, NULL },
+        { "\"response_format\":{\"type\":\"text\"}", false, NULL },
+        { "\"grammar\":\"\"", false, NULL },
+        { "\"grammar\":\"root ::= (\"", false, "\"grammar\"" },
+        { "\"grammar\":5", false, "\"grammar\"" },
+        { "\"guided_regex\":\"(\"", false, "\"guided_regex\"" },
+        { "\"guided_choice\":[]", false, "\"guided_choice\"" },
+        { "\"guided_choice\":[\"a\",5]", false, "\"guided_choice\"" },
+        { "\"structured_outputs\":{\"structural_tag\":{}}", false,
+            "\"structured_outputs.structural_tag\"" },
+        { "\"guided_choice\":[\"a\"],\"guided_regex\":\"a\"", false, "\"guided_choice\"" },
+        { "\"guided_choice\":[\"a\"],\"tools\":[" TOOL("f") "]", false, "\"tools\"" },
+    };
+    char body[600];
+    api_house h;
+    api_open(&h, "deepseek-llm", true, &(fake_script){ .answers = { "a" } });
+    for (size_t i = 0; i < QSI_COUNT(forms); i++) {
+        snprintf(body, sizeof body, "{" HELLO ",%s}", forms[i].fields);
+        if (forms[i].param != NULL) {
+            api_want(&h, CHAT, body, 400, "error.param", forms[i].param);
+            continue;
+        }
+        api_want(&h, CHAT, body, 200, "choices.0.finish_reason", "\"stop\"");
+        assert_int_equal(fake_last(h.b.sched)->grammar != NULL, forms[i].good);
+    }
+    api_close(&h);
+}
+
 /* Calls and results go back into the template; results in the order of their calls. */
 static void test_history(void **state) {
     static const char body[] =
@@ -308,6 +378,8 @@ int main(void) {
         cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_reasoning),
         cmocka_unit_test(test_calls),
+        cmocka_unit_test(test_forced),
+        cmocka_unit_test(test_constraints),
         cmocka_unit_test(test_history),
         cmocka_unit_test(test_truncation),
     };
