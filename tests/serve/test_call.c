@@ -177,7 +177,7 @@ static void test_bad_json(void **state) {
     char deep[300];
     memset(deep, '[', sizeof deep);
     deep[sizeof deep - 1] = '\0';
-    api_want(&h, CHAT, deep, 413, "error.param", "null");
+    api_want(&h, CHAT, deep, 400, "error.param", "null");
     api_close(&h);
 }
 
