@@ -31,7 +31,8 @@ COLUMNS = ["model", "test", "streams", "prompt", "tok_s", "against", "ratio", "f
 
 class Server:
     def __init__(self, program, path, more):
-        self.p = subprocess.Popen([program, "serve", "-m", path, "--port", "0", *more],
+        self.p = subprocess.Popen([program, "serve", "-m", path, "--port", "0", "--access-log", "off",
+                                   *more],
                                   stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
         self.port = None
         for line in self.p.stderr:
