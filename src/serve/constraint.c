@@ -22,17 +22,20 @@ static void take(qsi_api_call *c, const qsi_in *in, const char *key, qs_status s
     c->ask.o.grammar = g;
 }
 
-/* Schemas are not compiled yet. */
-static void refuse_schema(const qsi_in *in, const char *key) {
-    qsi_in_refuse(in, key, "asks for JSON, which this version cannot enforce");
-}
-
 void qsi_ask_schema_text(qsi_api_call *c, const qsi_in *in, const char *key, const char *json,
                          size_t n) {
-    refuse_schema(in, key);
+    qsi_grammar *g = NULL;
+    qs_err err = { 0 };
+    qs_status st = qsi_grammar_from_schema(&g, json, n, NULL, &err);
+    take(c, in, key, st, g, &err);
 }
 
-void qsi_ask_any_json(qsi_api_call *c, const qsi_in *in, const char *key) { refuse_schema(in, key); }
+void qsi_ask_any_json(qsi_api_call *c, const qsi_in *in, const char *key) {
+    qsi_grammar *g = NULL;
+    qs_err err = { 0 };
+    qs_status st = qsi_grammar_json_object(&g, NULL, &err);
+    take(c, in, key, st, g, &err);
+}
 
 void qsi_ask_schema(qsi_api_call *c, const qsi_in *in, const char *key) {
     const qsi_json *j = qsi_json_get(in->j, key);

@@ -288,6 +288,19 @@ static void test_constraints(void **state) {
         { "\"structured_outputs\":{\"choice\":[\"yes\"]}", true, NULL },
         { "\"structured_outputs\":{\"regex\":\"a*\"}", true, NULL },
         { "\"response_format\":{\"type\":\"text\"}", false, NULL },
+        { "\"response_format\":{\"type\":\"json_object\"}", true, NULL },
+        { "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\","
+            "\"strict\":true,"
+          "\"schema\":{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}}}}}",
+              true, NULL },
+        { "\"guided_json\":{\"type\":\"array\",\"items\":{\"type\":\"string\"}}", true, NULL },
+        { "\"guided_json\":\"{}\"", true, NULL },
+        { "\"structured_outputs\":{\"json\":{\"enum\":[1,2]}}", true, NULL },
+        { "\"response_format\":{\"type\":\"json_schema\"}", false,
+            "\"response_format.json_schema\"" },
+        { "\"guided_json\":{\"type\":\"thing\"}", false, "\"guided_json\"" },
+        { "\"guided_json\":{\"not\":{\"type\":\"string\"}}", false, "\"guided_json\"" },
+        { "\"guided_json\":5", false, "\"guided_json\"" },
         { "\"grammar\":\"\"", false, NULL },
         { "\"grammar\":\"root ::= (\"", false, "\"grammar\"" },
         { "\"grammar\":5", false, "\"grammar\"" },
@@ -311,6 +324,32 @@ static void test_constraints(void **state) {
         api_want(&h, CHAT, body, 200, "choices.0.finish_reason", "\"stop\"");
         assert_int_equal(fake_last(h.b.sched)->grammar != NULL, forms[i].good);
     }
+    api_close(&h);
+}
+
+/* A named call: its parameters keep to their schema. Bare JSON: the whole answer is a call. */
+static void test_named(void **state) {
+    static const char body[] = "{" HELLO ",\"tool_choice\":{\"type\":\"function\","
+        "\"function\":{\"name\":"
+                               "\"weather\"}},\"tools\":[" TOOL("weather") "," TOOL("time") "]}";
+    static const char *const templates[] = { "deepseek-v3.1", "deepseek-r1-0528" };
+    api_house h;
+    for (size_t i = 0; i < QSI_COUNT(templates); i++) {
+        api_open(&h, templates[i], true, &(fake_script){ .answers = { "{\"city\": \"x\"}" } });
+        api_want(&h, CHAT, body, 200, "choices.0.message.tool_calls.0.function.name",
+            "\"weather\"");
+        api_want(&h, CHAT, body, 200, "choices.0.message.tool_calls.0.function.arguments",
+                 "\"{\\\"city\\\": \\\"x\\\"}\"");
+        assert_non_null(fake_last(h.b.sched)->grammar);
+        assert_true(fake_last(h.b.sched)->n_lead > 2);
+        api_close(&h);
+    }
+    api_open(&h, "deepseek-llm", true, &(fake_script){ .answers = {
+             "{\"name\": \"weather\", \"arguments\": {\"city\": \"y\"}}" } });
+    api_want(&h, CHAT, body, 200, "choices.0.message.tool_calls.0.function.arguments",
+             "\"{\\\"city\\\": \\\"y\\\"}\"");
+    assert_non_null(fake_last(h.b.sched)->grammar);
+    assert_int_equal(fake_last(h.b.sched)->n_lead, 0);
     api_close(&h);
 }
 
@@ -380,6 +419,7 @@ int main(void) {
         cmocka_unit_test(test_calls),
         cmocka_unit_test(test_forced),
         cmocka_unit_test(test_constraints),
+        cmocka_unit_test(test_named),
         cmocka_unit_test(test_history),
         cmocka_unit_test(test_truncation),
     };
