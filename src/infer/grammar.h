@@ -27,7 +27,7 @@ typedef struct qsi_grammar_limits {
     int64_t time_ns; /* of compiling */
 } qsi_grammar_limits;
 #define QSI_GRAMMAR_LIMITS                                                                           \
-    ((qsi_grammar_limits){ 4u << 20, 1u << 20, 64u << 20, 8u << 20, INT64_C(2000000000) })
+    ((qsi_grammar_limits){ 4u << 20, 1u << 20, 64u << 20, 1u << 19, INT64_C(2000000000) })
 
 typedef struct qsi_grammar qsi_grammar;
 
