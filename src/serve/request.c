@@ -175,7 +175,7 @@ void qsi_ask_common(qsi_api_call *c, const qsi_in *in) {
     qsi_ask_stops(c, in, "stop", MAX_STOPS);
     if (qsi_in_i64(in, "min_tokens", 0, INT32_MAX, &x)) a->o.n_min = x;
     qsi_in_bool(in, "ignore_eos", &a->o.ignore_end);
-    if (qsi_in_i64(in, "priority", -1000, 1000, &x)) a->o.priority = (int32_t)-x;
+    if (qsi_in_i64(in, "priority", -1000, 1000, &x)) a->o.priority = (int32_t)x;
     if (qsi_in_bool(in, "cache_prompt", &b)) a->o.no_cache = !b;
     if (qsi_in_bool(in, "skip_special_tokens", &b)) a->o.special = !b;
     int way = qsi_in_word(in, "truncation", ways);

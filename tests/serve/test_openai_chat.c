@@ -71,7 +71,7 @@ static void test_settings(void **state) {
     assert_true(o->sampling.min_p == 0.1 && o->sampling.repeat_penalty == 1.1);
     assert_true(o->sampling.presence_penalty == 1 && o->sampling.frequency_penalty == -1);
     assert_true(o->seed == (uint64_t)-3 && o->n_min == 2 && o->n_predict == 4 && o->ignore_end);
-    assert_true(o->priority == 5 && o->no_cache && o->best_of == 3 && o->n == 1 && o->client == 99);
+    assert_true(o->priority == -5 && o->no_cache && o->best_of == 3 && o->n == 1 && o->client == 99);
     assert_int_equal(o->sampling.n_bias, 2);
     assert_true(isinf(o->sampling.bias[0].bias) && o->sampling.bias[1].bias == 2.5f);
     assert_int_equal(o->n_stops, 2);
