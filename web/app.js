@@ -13,7 +13,6 @@
   let files = [];           // [{name, text}] that go with the next message
   let running = null;       // {chat, turn, view, abort}: the answer that is coming
   let follow = true;        // the end of the conversation stays in sight
-  const views = new Map();  // id of a shown answer's turn -> its view
 
   /* Said by screen readers; never the growing answer itself, which would flood them. */
   Q.announce = function (said) {
@@ -101,7 +100,8 @@
       b.addEventListener('click', () => { closeMenu(anchor); act(which); });
       return b;
     };
-    menu.replaceChildren(entry('rename', renameChat), entry('export_one', (c) => exportChats([c])), entry('remove', removeChat));
+    menu.replaceChildren(entry('rename', renameChat), entry('export_one', (c) => exportChats([c])),
+      entry('remove', removeChat));
     menu.hidden = false;
     menu.style.left = Math.min(place.left, innerWidth - menu.offsetWidth - 8) + 'px';
     menu.style.top = Math.min(place.bottom + 4, innerHeight - menu.offsetHeight - 8) + 'px';
@@ -150,8 +150,8 @@
   }
 
   async function removeChat(which) {
-    const sure = await ask({ title: t('remove_title'), text: t('remove_text', { name: nameOf(which) }), yes: t('remove') });
-    if (!sure) return;
+    const text = t('remove_text', { name: nameOf(which) });
+    if (!await ask({ title: t('remove_title'), text, yes: t('remove') })) return;
     if (running && running.chat === which) stop();
     chats = chats.filter((c) => c !== which);
     await Q.store.remove(which.id);
@@ -171,7 +171,8 @@
   }
 
   function exportChats(list) {
-    const a = element('a'), name = list.length === 1 ? nameOf(list[0]).replace(/[^\p{L}\p{N}]+/gu, '-').slice(0, 40) : 'all';
+    const a = element('a');
+    const name = list.length === 1 ? nameOf(list[0]).replace(/[^\p{L}\p{N}]+/gu, '-').slice(0, 40) : 'all';
     a.href = URL.createObjectURL(new Blob([Q.store.exportText(list)], { type: 'application/json' }));
     a.download = 'qiusuo-' + name + '.json';
     a.click();
@@ -245,28 +246,30 @@
       showTurns();
       follow = false;
       $('scroll').scrollTop = scroll;
-      const shown = $('turns').querySelector('[data-id="' + CSS.escape(turn.id) + '"] .versions button:enabled');
+      const shown = articleOf(turn).querySelector('.versions button:enabled');
       if (shown) shown.focus();
       keep(chat);
     },
     grown: () => { if (follow) toEnd(); },
   };
 
-  function turnElement(turn) {
-    const siblings = Q.store.children(chat, turn.parent).filter((s) => s.role === turn.role);
+  function articleOf(turn) { return $('turns').querySelector('[data-id="' + CSS.escape(turn.id) + '"]'); }
+
+  function versionsOf(turn, below) { return below.get(turn.parent).filter((s) => s.role === turn.role); }
+
+  function turnElement(turn, below) {
+    const siblings = versionsOf(turn, below);
     if (turn.role === 'user') return Q.view.userTurn(turn, siblings, act);
     if (running && running.turn === turn) return running.view.element;
     const view = Q.view.assistantTurn(turn, act);
     view.finish(siblings);
-    views.set(turn.id, view);
     return view.element;
   }
 
   function showTurns() {
-    views.clear();
-    const turns = Q.store.path(chat);
+    const below = Q.store.families(chat), turns = Q.store.path(chat, below);
     $('greeting').hidden = turns.length > 0;
-    $('turns').replaceChildren(...turns.map(turnElement));
+    $('turns').replaceChildren(...turns.map((turn) => turnElement(turn, below)));
     if (follow) toEnd();
     showRunning();
   }
@@ -315,7 +318,8 @@
       if (content) messages.push({ role: turn.role, content });
       if (turn.id === parent) break;
     }
-    const body = { model: $('model').value, messages, stream: true, stream_options: { include_usage: true } };
+    const body = { model: $('model').value, messages, stream: true,
+                   stream_options: { include_usage: true } };
     for (const name of Object.keys(Q.store.NUMBERS)) if (s[name] !== null) body[name] = s[name];
     const model = currentModel();
     if (model && model.thinking === 'choice' && s.thinking !== 'auto') {
@@ -351,8 +355,8 @@
   }
 
   async function runAnswer(turn, body) {
-    const view = Q.view.assistantTurn(turn, act), abort = new AbortController(), mine = chat, begun = performance.now();
-    const model = currentModel();
+    const view = Q.view.assistantTurn(turn, act), abort = new AbortController();
+    const mine = chat, begun = performance.now(), model = currentModel();
     turn.model = body.model;
     turn.stats = {};
     running = { chat: mine, turn, view, abort };
@@ -382,20 +386,27 @@
 
   function endAnswer(mine, turn, view) {
     running = null;
-    view.finish(Q.store.children(mine, turn.parent));
+    view.finish(versionsOf(turn, Q.store.families(mine)));
     if (mine === chat) {
       showRunning();
       if (follow) toEnd();
     }
-    Q.announce(turn.fault || (turn.ended === 'stopped' ? t('stopped') : t('answered', { n: turn.stats.completion || 0 })));
+    const said = turn.ended === 'stopped' ? t('stopped') : t('answered', { n: turn.stats.completion || 0 });
+    Q.announce(turn.fault || said);
     if (chats.includes(mine)) touched(mine);
   }
 
-  async function wantKey(turn, mine) {
+  /* Asks for the key that the server wants; false: none was given. */
+  async function askKey() {
     const key = await ask({ title: t('key_title'), text: t('key_text'), field: { type: 'password' }, yes: t('ok') });
-    if (!key) return;
+    if (!key) return false;
     Q.store.apiKey(key.trim());
     $('key').value = key.trim();
+    return true;
+  }
+
+  async function wantKey(turn, mine) {
+    if (!await askKey()) return;
     await readModels();
     if (mine === chat && !running) answerAgain(turn);
   }
@@ -436,7 +447,7 @@
 
   function editTurn(turn) {
     if (running) return;
-    const article = $('turns').querySelector('[data-id="' + CSS.escape(turn.id) + '"]');
+    const article = articleOf(turn);
     const back = () => { showTurns(); $('ask').focus(); };
     const box = Q.view.editor(turn, (text) => sendTurn(turn.parent, text, turn.files), back);
     follow = false;
@@ -446,8 +457,10 @@
 
   /* ---- files ---- */
 
+  /* Without control characters, changes of direction and what would end a fence. */
   function cleanName(name) {
-    return name.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069`]/g, '').trim().slice(-120) || 'file';
+    const unwanted = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069`]/g;
+    return name.replace(unwanted, '').trim().slice(-120) || 'file';
   }
 
   async function addFiles(list) {
@@ -507,14 +520,7 @@
       models = await Q.stream.models();
       notice('');
     } catch (e) {
-      if (e.status === 401 && !$('dialog').open) {
-        const key = await ask({ title: t('key_title'), text: t('key_text'), field: { type: 'password' }, yes: t('ok') });
-        if (key) {
-          Q.store.apiKey(key.trim());
-          $('key').value = key.trim();
-          return readModels();
-        }
-      }
+      if (e.status === 401 && !$('dialog').open && await askKey()) return readModels();
       notice(t('models_failed', { why: e.message }));
     }
     showModels();
@@ -618,7 +624,10 @@
     if (!$('menu').hidden) closeMenu();
     else if (running) stop();
     else if (!$('settings').hidden) toggleSettings(false);
-    else if (narrow() && !document.body.classList.contains('no-list')) { toggleList(false); $('open-list').focus(); }
+    else if (narrow() && !document.body.classList.contains('no-list')) {
+      toggleList(false);
+      $('open-list').focus();
+    }
   }
 
   function onKey(e) {
@@ -649,8 +658,12 @@
   function click(id, what) { $(id).addEventListener('click', what); }
 
   function listenToSettings() {
-    $('system').addEventListener('input', () => { chat.settings.system = $('system').value; keepSettings(); });
-    $('thinking').addEventListener('change', () => { chat.settings.thinking = $('thinking').value; keepSettings(); });
+    const field = (id, event, name) => $(id).addEventListener(event, () => {
+      chat.settings[name] = $(id).value;
+      keepSettings();
+    });
+    field('system', 'input', 'system');
+    field('thinking', 'change', 'thinking');
     $('model').addEventListener('change', () => { Q.store.setting('model', $('model').value); showModels(); });
     $('key').addEventListener('change', () => { Q.store.apiKey($('key').value.trim()); readModels(); });
     click('reset', () => {
@@ -662,7 +675,10 @@
 
   function listenToFiles() {
     click('attach', () => $('file').click());
-    $('file').addEventListener('change', async () => { await addFiles([...$('file').files]); $('file').value = ''; });
+    $('file').addEventListener('change', async () => {
+      await addFiles([...$('file').files]);
+      $('file').value = '';
+    });
     click('import', () => $('import-file').click());
     $('import-file').addEventListener('change', async () => {
       if ($('import-file').files[0]) await importFile($('import-file').files[0]);
@@ -704,7 +720,10 @@
     $('composer').addEventListener('submit', (e) => { e.preventDefault(); send(); });
     $('ask').addEventListener('keydown', onAskKey);
     $('ask').addEventListener('input', fitField);
-    $('scroll').addEventListener('scroll', () => { follow = atEnd(); $('to-end').hidden = follow; }, { passive: true });
+    $('scroll').addEventListener('scroll', () => {
+      follow = atEnd();
+      $('to-end').hidden = follow;
+    }, { passive: true });
     addEventListener('keydown', onKey);
     addEventListener('pointerdown', (e) => { if (!$('menu').hidden && !$('menu').contains(e.target)) closeMenu(); });
     addEventListener('resize', shade);
@@ -712,7 +731,8 @@
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
       if (!Q.store.setting('theme')) setTheme(systemTheme());
     });
-    if (channel) channel.onmessage = (e) => { if (e.data && typeof e.data.id === 'string') changedElsewhere(e.data.id); };
+    if (channel) channel.onmessage = (e) => changedElsewhere(String(e.data.id));
+    addEventListener('pagehide', () => { if (running) keep(running.chat); });
     listenToSettings();
     listenToFiles();
   }

@@ -83,11 +83,13 @@
     if (fence && !(fence[2][0] === '`' && fence[3].includes('`'))) return true;
     if (HEADING.test(line) || RULE.test(line) || QUOTE.test(line)) return true;
     const item = ITEM.exec(line);
-    if (item && item[0].length < line.length && (!/\d/.test(item[2]) || /^1[.)]$/.test(item[2]))) return true;
+    // "12. x" in a paragraph may be a sentence that ends in a number.
+    if (item && item[0].length < line.length && !/^(?!1[.)])\d/.test(item[2])) return true;
     return startsTable(line, next) || /^ {0,3}(\$\$|\\\[)/.test(line);
   }
 
   function fenceBlock(text, pos, end, found) {
+    // Where it ends is found while it is read: until then it is all that follows.
     return { kind: 'fence', start: pos, body: Math.min(end + 1, text.length), indent: found[1].length,
              mark: found[2], info: found[3].trim(), end: text.length };
   }
@@ -158,7 +160,8 @@
       }
       at = e + 1;
     }
-    return { kind: 'item', start: pos, ordered, mark: marker.slice(-1), number: parseInt(marker, 10), body, end };
+    return { kind: 'item', start: pos, ordered, mark: marker.slice(-1), number: parseInt(marker, 10),
+             body, end };
   }
 
   function tableBlock(text, pos) {
@@ -238,6 +241,10 @@
              close: right && (!word || !left || punctAfter), end };
   }
 
+  function matches(opener, closer) {
+    return opener.char === closer.char && (closer.char !== '~' || opener.count === closer.count);
+  }
+
   /* Turns pairs of delimiters in `parts` into {tag, parts}; those left over are text. */
   function pairDelimiters(parts) {
     const open = [];
@@ -246,7 +253,7 @@
       if (!closer.char) continue;
       while (closer.close && closer.count > 0) {
         let k = open.length - 1;
-        while (k >= 0 && (open[k].char !== closer.char || (closer.char === '~' && open[k].count !== closer.count))) k--;
+        while (k >= 0 && !matches(open[k], closer)) k--;
         if (k < 0) break;
         const opener = open[k], at = parts.indexOf(opener);
         const used = closer.char === '~' ? closer.count : Math.min(2, opener.count, closer.count);
@@ -292,11 +299,14 @@
     return -1;
   }
 
+  const PLAIN = '[^\\s()\\\\]|\\\\.';  // a character of an address, or one behind a backslash
+  const DESTINATION = new RegExp('^\\([ \\t]*(?:<([^<>\\n]*)>|((?:' + PLAIN + '|\\((?:' + PLAIN + ')*\\))*))' +
+                                 '(?:\\s+(?:"[^"]*"|\'[^\']*\'))?[ \\t]*\\)');
+
   /* "(address "title")" at `pos`: {address, end} or null. */
   function destination(text, pos) {
     const part = text.slice(pos, pos + 3000);
-    const found = /^\([ \t]*(?:<([^<>\n]*)>|((?:[^\s()\\]|\\.|\((?:[^\s()\\]|\\.)*\))*))(?:\s+(?:"[^"]*"|'[^']*'))?[ \t]*\)/
-      .exec(part);
+    const found = DESTINATION.exec(part);
     if (!found) return null;
     const address = (found[1] !== undefined ? found[1] : found[2]).replace(/\\([!-/:-@[-`{-~])/g, '$1');
     return { address, end: pos + found[0].length };
@@ -310,19 +320,21 @@
     const to = destination(text, end + 1);
     if (!to) return null;
     const label = text.slice(from + 1, end), address = safeAddress(to.address);
-    if (!address) return image ? { node: element('span', 'noimage', Q.strings.text('image', { name: label })), end: to.end }
-                               : null;
+    if (!address && !image) return null;
+    if (!address) return { node: element('span', 'noimage', Q.strings.text('image', { name: label })), end: to.end };
     const a = link(address, image ? 'noimage' : '');
     if (image) a.textContent = Q.strings.text('image', { name: label || address });
     else inline(a, label || address, depth + 1, true);
     return { node: a, end: to.end };
   }
 
+  const BARE = /^https?:\/\/[^\s<>"'`\u3000-\u303f\uff00-\uffef\p{Script=Han}]{1,2000}/u;
+
   /* An address written out: ends before punctuation that belongs to the sentence. */
   function bareAddress(text, pos) {
     if (!text.startsWith('http://', pos) && !text.startsWith('https://', pos)) return null;
     if (pos > 0 && /[A-Za-z0-9]/.test(text[pos - 1])) return null;
-    let shown = /^https?:\/\/[^\s<>"'`\u3000-\u303f\uff00-\uffef\p{Script=Han}]{1,2000}/u.exec(text.slice(pos, pos + 2100));
+    let shown = BARE.exec(text.slice(pos, pos + 2100));
     if (!shown) return null;
     shown = shown[0].replace(/[.,;:!?*_~\])}]+$/, (tail) =>
       tail[0] === ')' && shown[0].includes('(') ? ')' : '');
@@ -382,8 +394,8 @@
     if (to < 0) return null;
     const tex = text.slice(from, to);
     // As Pandoc: "$5 and $6" are prices.
-    if (open === 1 && (/^\s|\s$|^$/.test(tex) || /[0-9]/.test(text[to + 1] || '') || text[to - 1] === '\\')) return null;
-    if (!tex.trim()) return null;
+    const price = /^\s|\s$/.test(tex) || /[0-9]/.test(text[to + 1] || '') || text[to - 1] === '\\';
+    if (!tex.trim() || (open === 1 && price)) return null;
     const end = to + close.length;
     return { node: Q.math.build(tex.trim(), display, text.slice(pos, end)), end };
   }
@@ -405,7 +417,8 @@
       if (e && ENTITIES.has(e[1])) return { text: ENTITIES.get(e[1]), end: pos + e[0].length };
     }
     if (c === '<' && (!inLink || /^<br/i.test(text.slice(pos, pos + 3)))) found = angleAt(text, pos);
-    if (!inLink && depth < MAX_DEPTH && (c === '[' || (c === '!' && text[pos + 1] === '['))) found = linkAt(text, pos, depth);
+    const label = c === '[' || (c === '!' && text[pos + 1] === '[');
+    if (label && !inLink && depth < MAX_DEPTH) found = linkAt(text, pos, depth);
     if (!inLink && c === 'h') found = bareAddress(text, pos);
     return found || { text: c, end: pos + 1 };
   }
@@ -568,10 +581,7 @@
       if (fence && !growFence(text, done)) return;
       drop();
       const blocks = [];
-      for (let pos = settled, b = nextBlock(text, pos); b; b = nextBlock(text, b.end)) {
-        blocks.push(b);
-        if (b.kind === 'fence') break;
-      }
+      for (let b = nextBlock(text, settled); b; b = nextBlock(text, b.end)) blocks.push(b);
       let last = blocks.length - 1;
       if (!done && last > 0 && lineEnd(text, blocks[last].start) === text.length) last--;
       for (let i = 0; i < blocks.length; i++) {

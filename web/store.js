@@ -8,7 +8,8 @@
   const MAX_CHATS = 5000, MAX_TURNS = 20000, MAX_TEXT = 20e6, MAX_NAME = 200;
 
   function newId() {
-    return Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, '0')).join('');
+    const bytes = crypto.getRandomValues(new Uint8Array(12));
+    return Array.from(bytes, (b) => b.toString(16).padStart(2, '0')).join('');
   }
 
   /* Numbers of the sampling panel: range and step. */
@@ -48,15 +49,18 @@
 
   function find(chat, id) { return chat.turns.find((t) => t.id === id) || null; }
 
-  function children(chat, parent) { return chat.turns.filter((t) => t.parent === parent); }
-
-  /* The turns that are shown, from the first to the last. */
-  function path(chat) {
+  /* Turns by their parent's id, in the order in which they were made: Map of id -> [turn]. */
+  function families(chat) {
     const below = new Map();
     for (const turn of chat.turns) {
       if (!below.has(turn.parent)) below.set(turn.parent, []);
       below.get(turn.parent).push(turn);
     }
+    return below;
+  }
+
+  /* The turns that are shown, from the first to the last. */
+  function path(chat, below = families(chat)) {
     const out = [], seen = new Set();
     for (let parent = '', pick = chat.pick; below.has(parent) && !seen.has(parent);) {
       seen.add(parent);
@@ -112,12 +116,14 @@
   function readStats(raw) {
     if (raw === null || typeof raw !== 'object') return null;
     const out = {};
-    for (const name of ['completion', 'prompt', 'cached', 'speed', 'first', 'thought', 'n_ctx']) out[name] = count(own(raw, name));
+    const names = ['completion', 'prompt', 'cached', 'speed', 'first', 'thought', 'n_ctx'];
+    for (const name of names) out[name] = count(own(raw, name));
     return out;
   }
 
   function readTurn(raw, ids) {
-    const turn = newTurn(ids.get(own(raw, 'parent')) || '', own(raw, 'role') === 'assistant' ? 'assistant' : 'user');
+    const role = own(raw, 'role') === 'assistant' ? 'assistant' : 'user';
+    const turn = newTurn(ids.get(own(raw, 'parent')) || '', role);
     turn.id = ids.get(own(raw, 'id'));
     for (const name of ['text', 'reasoning', 'fault']) turn[name] = string(own(raw, name), MAX_TEXT);
     turn.pick = ids.get(own(raw, 'pick')) || '';
@@ -138,7 +144,8 @@
     chat.title = string(own(raw, 'title'), MAX_NAME);
     chat.created = count(own(raw, 'created')) || chat.created;
     chat.updated = count(own(raw, 'updated')) || chat.created;
-    const ids = new Map(), all = list(own(raw, 'turns'), MAX_TURNS).filter((t) => typeof own(t, 'id') === 'string');
+    const ids = new Map();
+    const all = list(own(raw, 'turns'), MAX_TURNS).filter((t) => typeof own(t, 'id') === 'string');
     for (const t of all) if (!ids.has(t.id)) ids.set(t.id, newId());
     const known = new Set();
     for (const t of all) {
@@ -216,6 +223,6 @@
     return keyHere;
   }
 
-  Q.store = { NUMBERS, newSettings, readSettings, readNumber, newChat, find, children, path, choose, addTurn,
+  Q.store = { NUMBERS, newSettings, readSettings, readNumber, newChat, find, families, path, choose, addTurn,
               removeTurn, importText, exportText, open, all, get, put, remove, clear, setting, apiKey };
 })(Qiusuo);

@@ -61,7 +61,7 @@ script:window.hacked=9) [e](vbscript:x) <javascript:window.hacked=10> [f](&#106;
 
 $\href{javascript:window.hacked=13}{x}$ $\url{javascript:window.hacked=14}$
 $\includegraphics{https://tracker.example/k.png}$ $\htmlData{a=b}{x}$ $\htmlStyle{color:red}{x}$ $\htmlClass{a}{x}$
-$\htmlId{ask}{x}$ $$\def\a{\a\a}\a$$ $\edef\b{\b\b}\b$ $\rule{99999em}{99999em}$ $x_{₂}$ $\color{red;background:url(//evil.example)}x$
+$\htmlId{ask}{x}$ $$\def\a{\a\a}\a$$ $\edef\b{\b\b}\b$ $\rule{99999em}{99999em}$ $x_{₂}$ $\edef\a{x}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\edef\a{\a\a}\a$ $\color{red;background:url(//evil.example)}x$
 
 ```"><script>window.hacked=15</script>
 </code></pre><script>window.hacked=16</script>
@@ -210,6 +210,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(0.1)
             self.close_connection = True
             raise BrokenPipeError
+        elif word == "end":  # a whole response, but no end of the answer
+            self.text(["No end"])
         elif word == "fault":
             self.text(["Begun, "])
             self.event(error={"message": "The model <i>failed</i> at step 7", "type": "server_error", "code": 500})

@@ -293,6 +293,8 @@ class Page(unittest.TestCase):
         self.say("fault")
         self.assertEqual(self.all(".fault p")[-1].text, "The model <i>failed</i> at step 7")
         self.assertIn("Begun,", self.last())
+        self.say("end")
+        self.assertEqual(self.all(".fault p")[-1].text, "The connection was lost.")
         self.server.down = True
         self.say("anything")
         self.assertEqual(self.all(".fault p")[-1].text, "The server cannot be reached.")
@@ -421,6 +423,7 @@ class Page(unittest.TestCase):
         self.js("[...document.querySelectorAll('#chats .open')].find((b) => b.textContent.includes('onerror')).click()")
         self.assertEqual(self.text(".user .said"), evil)
         self.assertEqual(self.text(".fault p"), evil)
+        self.assertEqual(len(self.all(".turn")), 2)  # a turn whose id is there already is none
         self.assertIsNone(self.js("return ({}).polluted === undefined && [].polluted === undefined ? null : 1"))
         self.one(".user .file summary").click()
         self.say("go on")
@@ -480,6 +483,10 @@ class Page(unittest.TestCase):
                      "//evil.example/x", "window.hacked=17"):
             self.assertIn(part, text)
         self.assertTrue(self.all(md + ".noimage"))
+        for command in ("def", "gdef", "edef", "xdef", "let", "futurelet", "global", "newcommand", "renewcommand",
+                        "providecommand"):
+            self.assertEqual(self.js("return Qiusuo.math.build(arguments[0], false, '').tagName",
+                                     f"\\{command}\\x{{y}} \\x"), "CODE", command)
         self.assertLess(self.js("return document.querySelector('#turns').scrollWidth"), 1200)
         self.assertTrue(self.one("#ask").is_displayed())
         for a in self.all("#turns button, #list button"):
@@ -537,9 +544,7 @@ class Page(unittest.TestCase):
             return bad;""", texts)
         self.assertEqual(bad, [])
 
-    def test_work_grows_with_the_text(self):
-        """Twice the tokens are twice the work, one update for each token; elements that are settled stay."""
-        pieces = mock_server.long_answer(20000)
+    def check_work(self, pieces):
         work = self.js("""
             const pieces = arguments[0], out = [];
             for (const n of [pieces.length / 4, pieces.length / 2, pieces.length]) {
@@ -556,6 +561,13 @@ class Page(unittest.TestCase):
         for i in (0, 1):
             self.assertLess(work[2][i], 2.2 * work[1][i])
             self.assertLess(work[1][i], 2.2 * work[0][i])
+
+    def test_work_grows_with_the_text(self):
+        """Twice the tokens are twice the work, one update for each token; elements that are settled stay."""
+        pieces = mock_server.long_answer(20000)
+        self.check_work(pieces)
+        self.check_work(["- ", "one ", "*item*\n"] * 2000)  # one list, without a fence between
+        self.check_work(["A ", "**paragraph**", ".\n\n"] * 2000)
         # twenty thousand tokens stream in and the page answers to keys meanwhile
         self.one("#ask").send_keys("long 20000", Keys.ENTER)
         self.wait("document.querySelectorAll('.assistant h4').length > 3")
