@@ -294,6 +294,7 @@ static qs_status listen_http(qs_server *s, qs_err *err) {
     h.tls_cert = o->tls_cert;
     h.tls_key = o->tls_key;
     if (o->max_connections > 0) h.max_connections = o->max_connections;
+    h.max_calls = o->parallel + o->max_queue;
     h.access_log = o->access_log;
     h.log_bodies = o->log_prompts != 0;
     return qsi_httpd_start(&s->http, &h, err);
