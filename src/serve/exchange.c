@@ -423,9 +423,8 @@ static const char *ended_by(enum MHD_RequestTerminationCode how, const exchange 
 
 static void record(exchange *x, enum MHD_RequestTerminationCode how) {
     qsi_httpd *h = x->h;
-    /* The call's numbers are there when its answer is: not when it was cut. */
-    const bool whole =
-        x->call != NULL && atomic_load(&x->ready) && (x->stream == NULL || x->stream_over);
+    /* The call's numbers are there when its answer is: not when it was cut, or never taken. */
+    const bool whole = x->call != NULL && x->sent && (x->stream == NULL || x->stream_over);
     const qsi_reply *r = whole ? h->part->reply(x->call) : &x->own;
     qsi_access a = {.request_id = x->id, .client = x->p->name, .method = x->method, .status = x->status,
                     .route = h->routes[x->route], .bytes = x->bytes, .n_prompt = r->n_prompt,
