@@ -30,6 +30,7 @@ void qsa_log(void *user, int level, const char *text) {
 int32_t qsa_kv_type(const char *name) {
     static const struct { const char *name; int32_t type; } types[] = {
         {"f16", QS_KV_F16}, {"bf16", QS_KV_BF16}, {"f32", QS_KV_F32}, {"q8_0", QS_KV_Q8_0},
+        {"q4_0", QS_KV_Q4_0},
     };
     for (size_t i = 0; name != NULL && i < sizeof types / sizeof *types; i++)
         if (strcmp(name, types[i].name) == 0) return types[i].type;

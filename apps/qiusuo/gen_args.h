@@ -33,11 +33,12 @@ typedef struct qsa_gen_args {
 #define QSA_GEN_ARGS_INIT { .seed = -1, .n_predict = -1 }
 
 /* The type of the cache, of those that qsa_kv_type knows. */
-#define QSA_KV_TYPES "f16|bf16|f32|q8_0"
+#define QSA_KV_TYPES "f16|bf16|f32|q8_0|q4_0"
 #define QSA_KV_NAME(name, kv, text) QSA_OPT_CHOICE(0, name, QSA_KV_TYPES, &(kv), text)
 /* With the names that llama.cpp gives to the types of keys and of values: here they are one. */
 #define QSA_KV_OPT(kv)                                                                             \
-    QSA_KV_NAME("cache-type", kv, "type of the cache (f16); bf16 is as large, q8_0 half"),     \
+    QSA_KV_NAME("cache-type", kv,                                                                  \
+                "type of the cache (f16); bf16 is as large, q8_0 half, q4_0 a quarter"),           \
     QSA_KV_NAME("kv", kv, NULL), QSA_KV_NAME("cache-type-k", kv, NULL),                            \
     QSA_KV_NAME("cache-type-v", kv, NULL), QSA_KV_NAME("ctk", kv, NULL),                           \
     QSA_KV_NAME("ctv", kv, NULL)

@@ -65,8 +65,9 @@ QS_API qs_status qs_default_model(char *path, size_t cap, qs_err *err) QS_MUST_C
 /* ---- models ----------------------------------------------------------------------------------- */
 
 typedef struct qs_model qs_model;
-/* Type of the cache of keys and values. Bytes an element: F16 and BF16 2, F32 4, Q8_0 1.0625. */
-enum { QS_KV_F16 = 0, QS_KV_F32 = 1, QS_KV_Q8_0 = 2, QS_KV_BF16 = 3 };
+/* Type of the cache of keys and values. Bytes an element: F16 and BF16 2, F32 4, Q8_0 1.0625,
+ * Q4_0 0.5625 (V3.2's indexer keys: as in Q8_0). */
+enum { QS_KV_F16 = 0, QS_KV_F32 = 1, QS_KV_Q8_0 = 2, QS_KV_BF16 = 3, QS_KV_Q4_0 = 4 };
 
 typedef struct qs_model_opts {
     size_t size;             /* set by init */

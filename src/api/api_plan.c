@@ -10,7 +10,8 @@ static const qs_plan_opts defaults = {.size = sizeof(qs_plan_opts), .tmp = "/tmp
 
 /* Types of cache in the order they are shown. */
 static const struct { const char *name; int32_t type; } caches[] = {
-    {"f16", QS_KV_F16}, {"bf16", QS_KV_BF16}, {"q8_0", QS_KV_Q8_0}, {"f32", QS_KV_F32},
+    {"f16", QS_KV_F16}, {"bf16", QS_KV_BF16}, {"q8_0", QS_KV_Q8_0}, {"q4_0", QS_KV_Q4_0},
+    {"f32", QS_KV_F32},
 };
 _Static_assert(QSI_COUNT(caches) < QS_PLAN_CACHES, "the last one's name is NULL");
 

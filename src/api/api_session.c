@@ -23,6 +23,7 @@ qs_status qsi_api_kv_type(int32_t public_type, qsi_type *out, qs_err *err) {
     case QS_KV_F16: *out = QSI_F16; return QS_OK;
     case QS_KV_F32: *out = QSI_F32; return QS_OK;
     case QS_KV_BF16: *out = QSI_BF16; return QS_OK;
+    case QS_KV_Q4_0: *out = QSI_Q4_0; return QS_OK;
     case QS_KV_Q8_0: *out = QSI_Q8_0; return QS_OK;
     default: return qsi_err_set(err, QS_E_ARG, "unknown type of cache: %d", (int)public_type);
     }

@@ -39,6 +39,7 @@
 
 #define QSI_ATTN_TILE 64
 #define QSI_ATTN_LEAST 1e-30f
+#define QSI_ATTN_UNITS(type) ((type) == QSI_Q4_0 ? 32639.0f : 65535.0f)
 
 /* Quantised kinds stand in this order behind the float ones, then the same for float
  * activations. */
@@ -152,6 +153,9 @@ typedef struct qsi_kern {
     /* Rotates pairs (x[2i], x[2i+1]) of one head by angle i: cs holds cos,sin interleaved
      * [n/2][2]. sign +1 forward, -1 backward. n even. */
     void (*rope)(float *x, const float *cs, int64_t n, float sign);
+    /* In place: x <- H x / sqrt(n), n a power of two; H[i][j] is -1 where i & j has an odd number
+     * of bits, else 1 (Sylvester). Orthogonal, its own inverse. Every level gives the same bits. */
+    void (*hadamard)(float *x, int64_t n);
     /* Cross-entropy of one row in place: logits x[n], target t: returns -log softmax(x)[t]; when
      * grad_scale != 0, x becomes grad_scale * (softmax(x) - onehot(t)). */
     double (*cross_entropy)(float *x, int64_t n, int32_t t, float grad_scale);
@@ -165,12 +169,16 @@ typedef struct qsi_kern {
                         int64_t d, float *o);
 
     /* The same over tiles of QSI_ATTN_TILE positions of one head, for m rows at once. Types F32,
-     * F16, BF16 and Q8_0. Keys are turned, [d][64], values [64][ldv]. A BF16 tile is words: two
-     * neighbouring rows' elements of a column side by side, [rows / 2][columns][2]. A Q8_0 tile is
-     * int8, four neighbouring rows' bytes of a column side by side, [rows / 4][columns][4], and,
-     * apart, a scale (half) for every block of 32 along d and every position, [ceil(d/32)][64];
-     * else scale is NULL. Sums run over their index ascending, a fused multiply-add a term (ref:
-     * rounded twice), whatever m and n are: a row's bits are its own. */
+     * F16, BF16, Q8_0 and Q4_0. Keys are turned, [d][64], values [64][ldv]. A BF16 tile is words:
+     * two neighbouring rows' elements of a column side by side, [rows / 2][columns][2]. A Q8_0
+     * tile is int8, four neighbouring rows' bytes of a column side by side, [rows /
+     * 4][columns][4], and, apart, a scale (half) for every block of 32 along d and every position,
+     * [ceil(d/32)][64]; else scale is NULL. A Q4_0 tile is such bytes of two nibbles, element + 8,
+     * the low one first: of turned keys [ceil(d/8)][64][4], of a position the elements 8j to 8j +
+     * 3 in the low and 8j + 4 to 8j + 7 in the high ones; of rows [rows / 4][ldv / 32][16][4], ldv
+     * whole blocks, column c of a block in the low, c + 16 in the high one: no byte is of two
+     * positions. Sums run over their index ascending, a fused multiply-add a term (ref: rounded
+     * twice), whatever m and n are: a row's bits are its own. */
     /* s[i*lds + p] = q_i . k_p, p < n; s is written (with anything) up to n rounded up to 64, kt
      * and scale read as far. With scales: sums of 32 as they come, times their scale, added up. */
     void (*attn_qk)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *q, int64_t ldq,
@@ -179,8 +187,8 @@ typedef struct qsi_kern {
      * multiplied by the scale first. */
     void (*attn_pv)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
                     const void *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo);
-    /* kt[i*64 + p] = element i of position p of natural keys [n][ldk] as float (Q8_0: the integer);
-     * zero for p >= n. */
+    /* kt[i*64 + p] = element i of position p of natural keys [n][ldk] as float (with scales: the
+     * integer); zero for p >= n. */
     void (*attn_turn)(qsi_type t, int64_t n, int64_t d, const void *k, int64_t ldk, float *kt);
 
     /* The same in bfloat16, worth it where bf16_native. Operands are rounded to bfloat16, products
@@ -190,7 +198,7 @@ typedef struct qsi_kern {
      * own. Words: two rows' elements of a column side by side, [rows / 2][columns][2]; a missing
      * row of keys is zero, of values anything. A BF16 cache's tiles are words. */
     /* y[(r / 2) * ldy + c] = word of rows r, r + 1 of x [n][ldx], c < d (written up to d rounded up
-     * to 16). t: F32, F16, or Q8_0 with scales as above, multiplied in (scale NULL else). */
+     * to 16). t: F32, F16, or Q8_0, Q4_0 with scales as above, multiplied in (scale NULL else). */
     void (*attn16_pair)(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx,
                         const uint16_t *scale, uint16_t *y, int64_t ldy);
     /* From natural keys [n][ldk] of F32, F16 or BF16 (words): turned words kt [ceil(d/2)][64][2],
@@ -208,19 +216,22 @@ typedef struct qsi_kern {
 
     /* The same over bytes in integers, worth it where bytes_native. Every level gives the same
      * bits. */
-    /* attn_qk of a Q8_0 tile. q: blocks of 32 along d, ldq of them a row, zero behind d. With the
-     * exact integer dot of a block's bytes, s += (q.d * scale) * dot, fused, blocks ascending. */
-    void (*attn8_qk)(int64_t m, int64_t n, int64_t d, const qsi_act8 *q, int64_t ldq, const void *kt,
-                     const uint16_t *scale, float *s, int64_t lds, qsi_ahead *ahead);
-    /* attn_pv of a Q8_0 tile, weights w >= 0. For every row and block of 32 columns: x[p] = w[p] *
-     * scale[p], u[p] = x[p] * (65535 / top) to the nearest integer, top the largest x; o[c] +=
-     * top / 65535 times the exact integer sum of u[p] v[p][c], fused. top below QSI_ATTN_LEAST
-     * counts as zero; where it is not finite, the block's columns become NaN. */
-    void (*attn8_pv)(int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw, const void *v,
-                     int64_t ldv, const uint16_t *scale, float *o, int64_t ldo);
-    /* Bytes of natural keys [n / 4][ldk][4], turned: [ceil(d/4)][64][4], written for p < n rounded
-     * up to 16; bytes behind d are zero. n counts as rounded up to 4. */
-    void (*attn8_turn)(int64_t n, int64_t d, const void *k, int64_t ldk, void *kt);
+    /* attn_qk of a tile with scales. q: blocks of 32 along d, ldq of them a row, zero behind d.
+     * With the exact integer dot of a block's bytes, s += (q.d * scale) * dot, fused, blocks
+     * ascending. */
+    void (*attn8_qk)(qsi_type t, int64_t m, int64_t n, int64_t d, const qsi_act8 *q, int64_t ldq,
+                     const void *kt, const uint16_t *scale, float *s, int64_t lds,
+                     qsi_ahead *ahead);
+    /* attn_pv of a tile with scales, weights w >= 0. For every row and block of 32 columns: x[p] =
+     * w[p] * scale[p], u[p] = x[p] * (units / top) to the nearest integer, top the largest |x|;
+     * o[c] += top / units times the exact integer sum of u[p] v[p][c], fused. Scales of Q8_0 are
+     * not negative, units 65535; those of Q4_0 may be, units 32639 (two signed bytes). top below
+     * QSI_ATTN_LEAST counts as zero; where it is not finite, the block's columns become NaN. */
+    void (*attn8_pv)(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
+                     const void *v, int64_t ldv, const uint16_t *scale, float *o, int64_t ldo);
+    /* Natural keys of Q8_0 or Q4_0 as turned bytes of Q8_0: [ceil(d/4)][64][4], written for p < n
+     * rounded up to 16; bytes behind d are zero. n counts as rounded up to 4. */
+    void (*attn8_turn)(qsi_type t, int64_t n, int64_t d, const void *k, int64_t ldk, void *kt);
 
     /* ---- optimizer ---- */
     /* AdamW (Loshchilov and Hutter 2019), one element: g *= clip; m = b1 m + (1-b1) g;

@@ -56,8 +56,9 @@ void qsi_cost_of(qsi_cost *out, const qsi_config *c, const qsi_gguf *g, double c
     out->attn_decode_ops = c->kv_rank ? hl * (2.0 * c->kv_rank + c->d_rope) : out->attn_ops;
     out->attn_most = c->index_topk;
     out->index_ops = 2.0 * c->n_layer * c->index_heads * c->index_dim;
-    out->index_bytes = (double)c->n_layer * c->index_dim * cache;
-    out->cache_bytes = (double)c->n_layer * (double)qsi_config_cache_row(c) * cache - out->index_bytes;
+    double keys = (double)c->n_layer * c->index_dim; /* in Q8_0 beside a cache of Q4_0 (model/kv.c) */
+    out->index_bytes = keys * fmax(cache, 34.0 / 32);
+    out->cache_bytes = ((double)c->n_layer * (double)qsi_config_cache_row(c) - keys) * cache;
 }
 
 void qsi_cost_exact(qsi_cost *c) {

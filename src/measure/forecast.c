@@ -254,7 +254,7 @@ static double extend(timing near, timing far, double whole_limit, double far_lim
 double qsi_forecast_cache_bytes(const qsi_config *c, qsi_type kv_type) {
     qsi_cost cost;
     qsi_cost_of(&cost, c, NULL, element_bytes(kv_type));
-    return cost.cache_bytes;
+    return cost.cache_bytes + cost.index_bytes;
 }
 
 int64_t qsi_forecast_ctx(const qsi_forecast *f, const qsi_config *c, qsi_type kv_type) {

@@ -1,10 +1,10 @@
 /* Attention of many blocks of rows over the workers. An item is a block and a kv head, with all its
- * positions; or, where a block has few rows and many positions behind it (decoding), a block, a kv head
- * and one span of positions, whose parts are then merged. Which of the two it is changes no bit (op.h).
- * In a step of few rows every worker has heads of its own in blocks that are not cut, those whose keys
- * and values it has just stored. Neighbouring heads lie side by side in a page: a cut block's item
- * takes several of them, so that it reads memory in long runs. On two threads with two-byte keys, runs
- * of 16 KB (one head) read 27 GB/s where runs of 256 KB read 36. */
+ * positions; or, where a block has few rows and many positions behind it (decoding), a block, a kv
+ * head and one span of positions, whose parts are then merged. Which of the two it is changes no
+ * bit (op.h). In a step of few rows every worker has heads of its own in blocks that are not cut,
+ * those whose keys and values it has just stored. Neighbouring heads lie side by side in a page: a
+ * cut block's item takes several of them, so that it reads memory in long runs. On two threads
+ * with two-byte keys, runs of 16 KB (one head) read 27 GB/s where runs of 256 KB read 36. */
 #include "model/layer.h"
 
 enum {

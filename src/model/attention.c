@@ -46,13 +46,15 @@ static void rotate_heads(const qsi_op *o, const qsi_fwd *f, int32_t layer, const
                  w->q_bias ? w->q_bias + k0 * group : NULL, w->q_norm, cs);
     finish_heads(o, f, s->k + t * hk + k0, n, w->k_bias ? w->k_bias + k0 : NULL, w->k_norm, cs);
     if (w->v_bias) o->k->add(w->v_bias + k0, s->v + t * hk + k0, n);
+    for (int64_t h = 0; f->kv && qsi_kv_rotates(f->kv) && h < n * group; h += hd)
+        qsi_kv_rotate(f->kv, o->k, layer, false, s->q + t * hq + k0 * group + h);
     if (f->kv)
         qsi_kv_store(f->kv, o->k, &f->tables[f->segs[f->row_seg[t]].table], layer, f->pos[t],
                      (int32_t)h0, (int32_t)h1, s->k + t * hk, s->v + t * hk);
 }
 
-/* An item is some rows. Of few rows a worker takes the heads that are its own in attend_run.c too: what
- * it wrote it then reads from its cache. */
+/* An item is some rows. Of few rows a worker takes the heads that are its own in attend_run.c too:
+ * what it wrote it then reads from its cache. */
 static void rotate_and_store(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_layer_save *s) {
     const int64_t step = qsi_op_rows(o, f->n), nk = f->shard->n_kv;
     int64_t h0 = 0, h1 = 0;
@@ -96,13 +98,23 @@ static void attend_blocks(qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_
     qsi_attend_run(o, f, &a);
 }
 
+/* Undoes the cache's rotation of a row's heads; latent attention did so before Wv. */
+static void turn_back(const qsi_op *o, const qsi_fwd *f, int32_t layer, float *out, int64_t n_out) {
+    if (!f->kv || !qsi_kv_rotates(f->kv) || f->c->kv_rank) return;
+    for (int64_t h = 0; h < n_out; h += f->c->head_dim)
+        qsi_kv_rotate(f->kv, o->k, layer, true, out + h);
+}
+
 void qsi_attention_out(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s,
                        int64_t n_out) {
     int64_t d = f->c->d_model;
     const int64_t step = qsi_op_rows(o, f->n);
     for (int64_t i; (i = qsi_op_take(o) * step) < f->n;) {
         int64_t e = qsi_min64(i + step, f->n);
-        for (int64_t t = i; t < e; t++) qsi_act_put(o->k, &s->oa, t, s->out + t * n_out);
+        for (int64_t t = i; t < e; t++) {
+            turn_back(o, f, layer, s->out + t * n_out, n_out);
+            qsi_act_put(o->k, &s->oa, t, s->out + t * n_out);
+        }
         if (s->x_mid != s->x_in)
             memcpy(s->x_mid + i * d, s->x_in + i * d, (size_t)((e - i) * d) * sizeof(float));
     }

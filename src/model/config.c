@@ -5,9 +5,9 @@
  * Source: deepseek-facts 1.1 to 1.3, 2.3 to 2.5, 2.7, 4.1, 4.3.
  *
  * deepseek2 has two layouts of the same weights. The older one names the sizes of the naive form
- * (key_length 192, value_length 128, as many kv heads as heads) and stores attn_kv_b whole; the newer
- * one names those of the absorbed form (key_length 576, value_length 512, one kv head; the others in
- * key_length_mla and value_length_mla) and stores attn_k_b and attn_v_b. */
+ * (key_length 192, value_length 128, as many kv heads as heads) and stores attn_kv_b whole; the
+ * newer one names those of the absorbed form (key_length 576, value_length 512, one kv head; the
+ * others in key_length_mla and value_length_mla) and stores attn_k_b and attn_v_b. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -400,8 +400,8 @@ static void read_rope(key_reader *r, qsi_config *c) {
     }
 }
 
-/* The keys of groups are often absent: then V3's 256 experts stand in 8 groups of which 4 count, V2's
- * 160 in 8 of which 3 do (deepseek-facts 1.3, 4.1). */
+/* The keys of groups are often absent: then V3's 256 experts stand in 8 groups of which 4 count,
+ * V2's 160 in 8 of which 3 do (deepseek-facts 1.3, 4.1). */
 static void read_groups(key_reader *r, qsi_config *c) {
     c->n_group = c->n_group_used = 1;
     if (!qsi_config_is_latent(c)) return;
@@ -657,10 +657,10 @@ static void json_arch(json_reader *r, qsi_config *c) {
                         "deepseek_v32, qwen2 and qwen3 are supported", shown);
 }
 
-/* Scores with YaRN. DeepSeek-V2 and V3: cos and sin would be scaled by the ratio of the two mscales,
- * which must be 1; scores are, by what mscale_all_dim says (deepseek-facts 2.5). The others scale cos
- * and sin by 1 + 0.1 ln(factor); "attention_factor" takes the place of that, "attn_factor" is another
- * factor (distills.md). */
+/* Scores with YaRN. DeepSeek-V2 and V3: cos and sin would be scaled by the ratio of the two
+ * mscales, which must be 1; scores are, by what mscale_all_dim says (deepseek-facts 2.5). The
+ * others scale cos and sin by 1 + 0.1 ln(factor); "attention_factor" takes the place of that,
+ * "attn_factor" is another factor (distills.md). */
 static void json_yarn_scores(json_reader *r, const qsi_json *scaling, qsi_config *c) {
     bool latent = qsi_config_is_latent(c);
     float mscale = 1, all = latent ? 0 : 1;

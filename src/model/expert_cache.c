@@ -110,9 +110,9 @@ static void fetch(qsi_res *r, qsi_res_slot *s, int32_t owner, int64_t n_rows, in
     qsi_crew_wake(r->crew);
 }
 
-/* Reads an expert into a slot that is free still, as many of each layer: memory that nobody has asked
- * for yet holds something, and is touched, before it is needed. False: there is nothing to fill. The
- * crew's lock is held. */
+/* Reads an expert into a slot that is free still, as many of each layer: memory that nobody has
+ * asked for yet holds something, and is touched, before it is needed. False: there is nothing to
+ * fill. The crew's lock is held. */
 bool qsi_res_fill(qsi_res *r) {
     int32_t E = r->c->n_expert, first = r->c->n_dense, n = r->c->n_layer - first;
     if (!r->filling) return false;
@@ -306,8 +306,8 @@ qs_status qsi_res_step_done(qsi_res *r, qs_err *err) {
     return r->stopped ? qsi_res_status(r, err) : QS_OK;
 }
 
-/* One large read at a time, several smaller ones, and as experts are read: the best of the three is what
- * the disk can do. */
+/* One large read at a time, several smaller ones, and as experts are read: the best of the three
+ * is what the disk can do. */
 qs_status qsi_res_disk_rate(qsi_res *r, const qsi_gguf *g, uint64_t bytes, double *rate,
                             qs_err *err) {
     static const struct { int n_threads; size_t piece; } ways[] = {

@@ -1,7 +1,7 @@
 /* Guessing which experts the next layer will ask for, so that the disk is not idle while a layer
  * computes. Where a layer changes the residual stream little, the router of the next one, given the
- * stream as it is now, mostly chooses the experts that it will choose; how often it did decides whether
- * guesses are read. Nothing but the order of reading depends on it. See residency.h. */
+ * stream as it is now, mostly chooses the experts that it will choose; how often it did decides
+ * whether guesses are read. Nothing but the order of reading depends on it. See residency.h. */
 #include "model/layer.h"
 #include "model/residency.h"
 

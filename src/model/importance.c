@@ -1,6 +1,7 @@
-/* Every product of the layers is a job that names its weight (op.h): before the jobs run, worker 0 adds
- * the rows that enter them; latent attention shows what its heads' matrices take (mla.c). A job's
- * weight is found by its address in a sorted table; two matrices with one input may share a place. */
+/* Every product of the layers is a job that names its weight (op.h): before the jobs run, worker 0
+ * adds the rows that enter them; latent attention shows what its heads' matrices take (mla.c). A
+ * job's weight is found by its address in a sorted table; two matrices with one input may share a
+ * place. */
 #include "model/importance.h"
 
 #include <inttypes.h>
@@ -70,8 +71,8 @@ static qs_status add_layer(qsi_importance *x, const qsi_config *c, int32_t l,
     QS_TRY(add_entry(x, l, "attn_kv_a_mqa", &w->mla.kv_a, 1));
     QS_TRY(add_heads(x, c, l, &w->mla));
     QS_TRY(add_entry(x, l, "indexer.attn_k", &w->index.k, 1));
-    /* it multiplies what attn_q_b does, but only beyond index_topk positions, which windows of a text
-     * seldom reach */
+    /* it multiplies what attn_q_b does, but only beyond index_topk positions, which windows of a
+     * text seldom reach */
     if (w->index.q != NULL) QS_TRY(add_entry(x, l, "indexer.attn_q_b", &w->q, 1));
     QS_TRY(add_entry(x, l, "attn_k", &w->k, 1));
     QS_TRY(add_entry(x, l, "attn_v", &w->v, 1));

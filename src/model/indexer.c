@@ -1,12 +1,13 @@
 /* The lightning indexer of DeepSeek-V3.2 (arXiv:2512.02556, section 2.1; deepseek-facts 2.7): which
  * positions a token attends to once there are more than index_topk of them. With n the normed input
- * of the layer and a = rms(Wq_a n), per position one key and per token queries and weights of J heads:
+ * of the layer and a = rms(Wq_a n), per position one key and per token queries and weights of J
+ * heads:
  *     k = LayerNorm(Wk n), q_j = Wq_j a, the first d_rope values of each rotated as halves;
  *     w = Wproj n;  I(t, s) = sum_j w_j relu(q_j . k_s),  s <= t.
  * The index_topk positions of largest I are taken, of equal ones the earlier. The positive factor
- * 1 / sqrt(J index_dim) of the paper changes no choice and is left out. So is the Hadamard rotation of
- * q and k: it is orthogonal, changes no product, and only prepares them for 8-bit floats, which this
- * program does not round them to.
+ * 1 / sqrt(J index_dim) of the paper changes no choice and is left out. So is the Hadamard
+ * rotation of q and k: it is orthogonal, changes no product, and only prepares them for 8-bit
+ * floats, which this program does not round them to.
  *
  * A score's bits depend on its two positions alone: the key is read from the cache, sums run over
  * index_dim and over heads ascending. So does the choice not depend on chunks or neighbours. */

@@ -6,7 +6,8 @@
  * them (the indexer's too); where values are prefixes of the keys there is one tile [64][hd_k] for
  * both. BF16: two rows' elements of a column side by side (kern.h). Q8_0: int8, four rows' bytes
  * of a column side by side (kern.h), and before them scales (half) of blocks of 32 along the head,
- * [blocks][64]. A page given back keeps its memory for the next taker.
+ * [blocks][64]; Q4_0: the same with two elements a byte, the indexer's keys in Q8_0. A page given
+ * back keeps its memory for the next taker.
  *
  * Address space is taken in slabs of many pages, so that huge pages fit under them: a decode step
  * reads the whole cache once, and two threads read 37 GB/s with huge pages where they read 25
@@ -44,10 +45,13 @@ qsi_kv_shape qsi_kv_shape_of(const qsi_config *c, int32_t layer) {
                           .hd_i = c->index_dim};
 }
 
+/* Of the indexer's keys: four bits would choose other positions too often. */
+static qsi_type index_type(const qsi_kv *kv) { return kv->type == QSI_Q4_0 ? QSI_Q8_0 : kv->type; }
+
 /* A head's tile, and all of them. */
-static bool part_bytes(const qsi_kv *kv, int32_t heads, int32_t hd, size_t *tile, size_t *out) {
+static bool part_bytes(qsi_type type, int32_t heads, int32_t hd, size_t *tile, size_t *out) {
     if (hd > INT32_MAX / 1024) return false;
-    *tile = (qsi_kv_tile_bytes(kv->type, hd) + QSI_ALIGN - 1) / QSI_ALIGN * QSI_ALIGN;
+    *tile = (qsi_kv_tile_bytes(type, hd) + QSI_ALIGN - 1) / QSI_ALIGN * QSI_ALIGN;
     return qsi_mul_size(*tile, (size_t)heads, out);
 }
 
@@ -60,17 +64,17 @@ static qs_status place_layers(qsi_kv *kv, const qsi_config *c, qs_err *err) {
         layer_place *p = &kv->layers[l];
         p->s = qsi_kv_shape_of(c, l);
         p->k_off = p->v_off = at;
-        bool ok = part_bytes(kv, p->s.n_head, p->s.hd_k, &p->k_tile, &n) &&
+        bool ok = part_bytes(kv->type, p->s.n_head, p->s.hd_k, &p->k_tile, &n) &&
                   qsi_add_size(at, n, &at);
         p->v_tile = p->k_tile;
         if (ok && !p->s.v_in_k) {
             p->v_off = at;
-            ok = part_bytes(kv, p->s.n_head, p->s.hd_v, &p->v_tile, &n) &&
+            ok = part_bytes(kv->type, p->s.n_head, p->s.hd_v, &p->v_tile, &n) &&
                  qsi_add_size(at, n, &at);
         }
         p->i_off = at;
         if (ok && p->s.hd_i)
-            ok = part_bytes(kv, 1, p->s.hd_i, &p->i_tile, &n) && qsi_add_size(at, n, &at);
+            ok = part_bytes(index_type(kv), 1, p->s.hd_i, &p->i_tile, &n) && qsi_add_size(at, n, &at);
         if (!ok) QS_FAIL(err, QS_E_RANGE, "a KV page of this model is too large");
     }
     kv->page_bytes = at;
@@ -102,8 +106,8 @@ qs_status qsi_kv_create(qsi_kv **out, const qsi_config *c, qsi_type type, int64_
                         qs_err *err) {
     qs_status st = QS_OK;
     qsi_kv *kv = NULL;
-    if (type != QSI_F16 && type != QSI_F32 && type != QSI_BF16 && type != QSI_Q8_0)
-        QS_FAIL(err, QS_E_ARG, "a KV cache holds F32, F16, BF16 or Q8_0");
+    if (type != QSI_F16 && type != QSI_F32 && type != QSI_BF16 && type != QSI_Q8_0 && type != QSI_Q4_0)
+        QS_FAIL(err, QS_E_ARG, "a KV cache holds F32, F16, BF16, Q8_0 or Q4_0");
     if (max_pages < 1 || max_pages > INT32_MAX)
         QS_FAIL(err, QS_E_ARG, "a KV cache of %lld pages", (long long)max_pages);
     kv = qsi_calloc(1, sizeof *kv);
@@ -283,14 +287,42 @@ bool qsi_kv_narrow(const qsi_kv *kv) { return kv->type != QSI_F32; }
 
 qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer, bool bf16, bool bytes) {
     const layer_place *p = &kv->layers[layer];
-    bool q8 = kv->type == QSI_Q8_0;
-    bytes = bytes && q8 && (bf16 || !p->s.v_in_k); /* values in the keys are taken in bfloat16 */
-    bf16 = bf16 && qsi_kv_narrow(kv) && (!q8 || (bytes && p->s.v_in_k));
+    bool scaled = qsi_kv_scaled(kv->type);
+    bytes = bytes && scaled && (bf16 || !p->s.v_in_k); /* values in the keys are taken in bfloat16 */
+    bf16 = bf16 && qsi_kv_narrow(kv) && (!scaled || (bytes && p->s.v_in_k));
     return (qsi_kv_view){.type = kv->type, .hd_k = p->s.hd_k, .hd_v = p->s.hd_v,
                          .v_in_k = p->s.v_in_k, .turned = !p->s.v_in_k,
                          .bf16 = bf16, .bytes = bytes, .k_off = p->k_off, .v_off = p->v_off,
                          .k_tile = p->k_tile, .v_tile = p->v_tile,
                          .page_mem = kv->mem, .pages = t->pages};
+}
+
+/* ---- rotation ----
+ * Q4_0 has one scale for 32 elements: one large element costs the others their bits. So heads are
+ * turned by an orthonormal Hadamard matrix before they are rounded, which spreads it
+ * (docs/kv-cache.md has what that is worth). Queries turned alike meet the same scores; sums of
+ * values are turned back. */
+enum { ROTATE_MOST = 256 };
+
+/* Elements of the matrix that element i, the first of one, is turned by: the largest power of two
+ * that divides its part, [0, part) or [part, hd), and is a whole number of blocks; 0: none. */
+static int64_t rotation(int64_t hd, int64_t part, int64_t i) {
+    int64_t from = i < part ? 0 : part, n = (i < part ? part : hd) - from;
+    int64_t size = qsi_min64(n & -n, ROTATE_MOST);
+    return size >= 32 && from % 32 == 0 ? size : 0;
+}
+
+bool qsi_kv_rotates(const qsi_kv *kv) { return kv->type == QSI_Q4_0; }
+
+void qsi_kv_rotate(const qsi_kv *kv, const qsi_kern *k, int32_t layer, bool values, float *x) {
+    const qsi_kv_shape *s = &kv->layers[layer].s;
+    if (!qsi_kv_rotates(kv)) return;
+    int64_t hd = values ? s->hd_v : s->hd_k, part = s->v_in_k ? s->hd_v : hd;
+    for (int64_t i = 0, n; i < hd; i += n) {
+        int64_t rotated = rotation(hd, part, i);
+        n = rotated ? rotated : qsi_min64(32, (i < part ? part : hd) - i);
+        if (rotated) k->hadamard(x + i, n);
+    }
 }
 
 /* A head's tile, and how a position's elements lie in it: element i at (i * step + first); of
@@ -300,15 +332,28 @@ typedef struct strip {
     uint16_t *scale; /* of block b at b * 64 */
     char *data;
     int64_t hd, first, step, slot;
+    int64_t part; /* elements that are rotated apart from the others, see rotation */
 } strip;
 
-static strip strip_of(const qsi_kv *kv, void *page, size_t tile_at, bool turned, int64_t hd,
+static strip strip_of(qsi_type type, void *page, size_t tile_at, bool turned, int64_t hd,
                       int64_t slot) {
     char *tile = (char *)page + tile_at;
-    return (strip){.type = kv->type, .hd = hd, .slot = slot,
+    return (strip){.type = type, .hd = hd, .slot = slot,
                    .scale = (uint16_t *)(void *)tile + slot,
-                   .data = tile + qsi_kv_tile_scales(kv->type, hd),
+                   .data = tile + qsi_kv_tile_scales(type, hd),
                    .first = turned ? slot : slot * hd, .step = turned ? QSI_KV_PAGE : 1};
+}
+
+static strip key_strip(const qsi_kv *kv, const layer_place *p, void *page, int32_t h, int64_t slot) {
+    strip s = strip_of(kv->type, page, p->k_off + (size_t)h * p->k_tile, !p->s.v_in_k, p->s.hd_k, slot);
+    s.part = p->s.v_in_k ? p->s.hd_v : p->s.hd_k;
+    return s;
+}
+
+static strip value_strip(const qsi_kv *kv, const layer_place *p, void *page, int32_t h, int64_t slot) {
+    strip s = strip_of(kv->type, page, p->v_off + (size_t)h * p->v_tile, false, p->s.hd_v, slot);
+    s.part = p->s.hd_v;
+    return s;
 }
 
 enum { SOME = 64 }; /* elements at a time; a multiple of the blocks of Q8_0 */
@@ -359,6 +404,55 @@ static void get_f16(const strip *s, const qsi_kern *k, int64_t n, float *x) {
         for (int64_t i = 0; i < n; i++) x[i] = qsi_f16_to_f32(from[i * s->step]);
 }
 
+/* Byte of elements e and e + 4 of a turned block of 32, of e and e + 16 of one that stands by
+ * position, for which e is j of 16: no byte is of two positions, which workers may write at
+ * once. */
+static uint8_t *pair_at(const strip *s, int64_t block, int j, int *first, int *second) {
+    bool turned = s->step > 1;
+    *first = turned ? j / 4 * 8 + j % 4 : j;
+    *second = *first + (turned ? 4 : 16);
+    int64_t word = turned ? (block * 4 + j / 4) * QSI_KV_PAGE + s->slot
+                          : (s->slot / 4 * qsi_ceil_div(s->hd, 32) + block) * 16 + j;
+    return (uint8_t *)s->data + word * 4 + (turned ? j % 4 : s->slot % 4);
+}
+
+static void put_q4_block(const strip *s, int64_t block, const float *x) {
+    qsi_q4_0 q;
+    qsi_type_get(QSI_Q4_0)->encode(x, &q, 32);
+    memcpy(&s->scale[block * QSI_KV_PAGE], &q.d, sizeof q.d);
+    for (int j = 0; j < 16; j++) {
+        int e, f;
+        uint8_t *to = pair_at(s, block, j, &e, &f);
+        int low = q.qs[e % 16] >> e / 16 * 4 & 15, high = q.qs[f % 16] >> f / 16 * 4 & 15;
+        *to = (uint8_t)(low | high << 4);
+    }
+}
+
+/* By blocks of a rotation; what is not rotated by blocks of 32. */
+static void put_q4(const strip *s, const qsi_kern *k, const float *x) {
+    float some[ROTATE_MOST];
+    for (int64_t i = 0, n; i < s->hd; i += n) {
+        int64_t rotated = rotation(s->hd, s->part, i);
+        n = rotated ? rotated : qsi_min64(32, s->hd - i);
+        memset(some, 0, 32 * sizeof *some);
+        memcpy(some, x + i, (size_t)n * sizeof *x);
+        if (rotated) k->hadamard(some, n);
+        for (int64_t b = 0; b < n; b += 32) put_q4_block(s, (i + b) / 32, some + b);
+    }
+}
+
+/* The first n elements, as they stand. */
+static void get_q4(const strip *s, int64_t n, float *x) {
+    for (int64_t b = 0; b < qsi_ceil_div(n, 32); b++)
+        for (int j = 0; j < 16; j++) {
+            int at[2];
+            int byte = *pair_at(s, b, j, &at[0], &at[1]);
+            float d = qsi_f16_to_f32(s->scale[b * QSI_KV_PAGE]);
+            for (int i = 0; i < 2; i++, byte >>= 4)
+                if (32 * b + at[i] < n) x[32 * b + at[i]] = d * (float)((byte & 15) - 8);
+        }
+}
+
 /* Two elements of a turned position side by side, or two positions of an element. */
 static uint16_t *half_at(const strip *s, int64_t i) {
     int64_t at = s->step > 1 ? (i / 2 * QSI_KV_PAGE + s->slot) * 2 + i % 2
@@ -385,6 +479,8 @@ static void put(const strip *s, const qsi_kern *k, const float *x) {
     float *to = (float *)(void *)s->data + s->first;
     if (s->type == QSI_Q8_0)
         put_q8(s, k, x);
+    else if (s->type == QSI_Q4_0)
+        put_q4(s, k, x);
     else if (s->type == QSI_BF16)
         put_bf16(s, k, x);
     else if (s->type == QSI_F16)
@@ -397,6 +493,8 @@ static void get(const strip *s, const qsi_kern *k, int64_t n, float *x) {
     const float *from = (const float *)(const void *)s->data + s->first;
     if (s->type == QSI_Q8_0)
         get_q8(s, n, x);
+    else if (s->type == QSI_Q4_0)
+        get_q4(s, n, x);
     else if (s->type == QSI_BF16)
         get_bf16(s, n, x);
     else if (s->type == QSI_F16)
@@ -410,7 +508,8 @@ static void get(const strip *s, const qsi_kern *k, int64_t n, float *x) {
  * another. */
 static void fetch(const strip *s) {
     size_t size = s->type == QSI_F16 ? sizeof(uint16_t) : 4;
-    int64_t n = qsi_ceil_div(s->hd, s->type == QSI_Q8_0 ? 4 : s->type == QSI_BF16 ? 2 : 1);
+    int64_t side = s->type == QSI_Q4_0 ? 8 : s->type == QSI_Q8_0 ? 4 : s->type == QSI_BF16 ? 2 : 1;
+    int64_t n = qsi_ceil_div(s->hd, side);
     const char *at = s->data + (size_t)s->slot * size;
     for (int64_t i = 0; s->step > 1 && i < n; i++)
         __builtin_prefetch(at + (size_t)(i * QSI_KV_PAGE) * size, 1, 3);
@@ -421,18 +520,17 @@ void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, in
     const layer_place *p = &kv->layers[layer];
     void *page = kv->mem[t->pages[pos / QSI_KV_PAGE]];
     int64_t slot = pos % QSI_KV_PAGE;
-    strip next = strip_of(kv, page, p->k_off + (size_t)h0 * p->k_tile, !p->s.v_in_k, p->s.hd_k, slot);
+    strip next = key_strip(kv, p, page, h0, slot);
     fetch(&next);
     for (int32_t h = h0; h < h1; h++) {
         strip s = next;
         if (h + 1 < h1) {
-            next = strip_of(kv, page, p->k_off + (size_t)(h + 1) * p->k_tile, !p->s.v_in_k, p->s.hd_k,
-                            slot);
+            next = key_strip(kv, p, page, h + 1, slot);
             fetch(&next);
         }
         put(&s, k, key + (int64_t)h * p->s.hd_k);
         if (p->s.v_in_k) continue;
-        s = strip_of(kv, page, p->v_off + (size_t)h * p->v_tile, false, p->s.hd_v, slot);
+        s = value_strip(kv, p, page, h, slot);
         put(&s, k, value + (int64_t)h * p->s.hd_v);
     }
 }
@@ -443,13 +541,15 @@ void qsi_kv_load(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int
     void *page = kv->mem[t->pages[pos / QSI_KV_PAGE]];
     int64_t slot = pos % QSI_KV_PAGE;
     for (int32_t h = 0; h < p->s.n_head; h++) {
-        strip s = strip_of(kv, page, p->k_off + (size_t)h * p->k_tile, !p->s.v_in_k, p->s.hd_k,
-                           slot);
-        if (key) get(&s, k, p->s.hd_k, key + (int64_t)h * p->s.hd_k);
+        strip s = key_strip(kv, p, page, h, slot);
+        float *to = key + (int64_t)h * p->s.hd_k;
+        if (key) get(&s, k, p->s.hd_k, to);
+        if (key) qsi_kv_rotate(kv, k, layer, false, to);
         if (!value) continue;
-        if (!p->s.v_in_k)
-            s = strip_of(kv, page, p->v_off + (size_t)h * p->v_tile, false, p->s.hd_v, slot);
-        get(&s, k, p->s.hd_v, value + (int64_t)h * p->s.hd_v);
+        if (!p->s.v_in_k) s = value_strip(kv, p, page, h, slot);
+        to = value + (int64_t)h * p->s.hd_v;
+        get(&s, k, p->s.hd_v, to);
+        qsi_kv_rotate(kv, k, layer, true, to);
     }
 }
 
@@ -457,7 +557,7 @@ void qsi_kv_store_index(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table 
                         int32_t pos, const float *key) {
     const layer_place *p = &kv->layers[layer];
     void *page = kv->mem[t->pages[pos / QSI_KV_PAGE]];
-    strip s = strip_of(kv, page, p->i_off, true, p->s.hd_i, pos % QSI_KV_PAGE);
+    strip s = strip_of(index_type(kv), page, p->i_off, true, p->s.hd_i, pos % QSI_KV_PAGE);
     put(&s, k, key);
 }
 
@@ -465,7 +565,7 @@ qsi_kv_tile qsi_kv_index_tile(const qsi_kv *kv, const qsi_kv_table *t, int32_t l
                               int64_t page) {
     const layer_place *p = &kv->layers[layer];
     const char *at = (const char *)kv->mem[t->pages[page]] + p->i_off;
-    size_t scales = qsi_kv_tile_scales(kv->type, p->s.hd_i);
-    return (qsi_kv_tile){.type = kv->type, .data = at + scales,
+    size_t scales = qsi_kv_tile_scales(index_type(kv), p->s.hd_i);
+    return (qsi_kv_tile){.type = index_type(kv), .data = at + scales,
                          .scale = scales ? (const uint16_t *)(const void *)at : NULL};
 }

@@ -1,6 +1,6 @@
-/* Inside of the model: weights as bound, what a layer keeps, one step as its workers see it, and the
- * layers' forward and backward. A layer works on its rank's share (qsi_shard) of heads, FFN columns
- * and experts; sums over ranks go through comm.
+/* Inside of the model: weights as bound, what a layer keeps, one step as its workers see it, and
+ * the layers' forward and backward. A layer works on its rank's share (qsi_shard) of heads, FFN
+ * columns and experts; sums over ranks go through comm.
  *
  * Shapes: R rows of the step, d = d_model, hq = heads * head_dim, hk = kv heads * head_dim, f = FFN
  * width, E experts, K experts a row uses, S = slots: rows grouped by expert, every expert's first
@@ -210,9 +210,10 @@ void qsi_attention_out(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_sav
                        int64_t n_out);
 void qsi_mla_forward(qsi_op *o, qsi_fwd *f, int32_t layer, qsi_layer_save *s);
 size_t qsi_mla_scratch(const qsi_config *c, int64_t rows);
-/* The indexer (indexer.c). key: of row t, from what Wk gave, normed, rotated and stored; query: what
- * Wq gave, rotated. choose: the positions that n <= QSI_MLA_ROWS rows attend to, into s->index.chosen;
- * ends in a barrier. A score that is not finite makes the row's residual stream NaN. */
+/* The indexer (indexer.c). key: of row t, from what Wk gave, normed, rotated and stored; query:
+ * what Wq gave, rotated. choose: the positions that n <= QSI_MLA_ROWS rows attend to, into
+ * s->index.chosen; ends in a barrier. A score that is not finite makes the row's residual stream
+ * NaN. */
 void qsi_index_key(const qsi_op *o, const qsi_fwd *f, int32_t layer, const qsi_layer_save *s,
                    int64_t t);
 void qsi_index_query(const qsi_fwd *f, const qsi_layer_save *s, int64_t t);
@@ -224,8 +225,8 @@ int64_t qsi_index_positions(const qsi_config *c);
 void qsi_ffn_forward(qsi_op *o, qsi_fwd *f, int32_t layer, const qsi_layer_save *s);
 void qsi_ffn_backward(qsi_op *o, const qsi_bwd *b, int32_t layer, const qsi_layer_save *s,
                       const qsi_layer_grads *g);
-/* The experts of a row from its router's logits z [E], which become scores: ids ascending into idx [K],
- * weights into wt [K]. bias: [E] or NULL. */
+/* The experts of a row from its router's logits z [E], which become scores: ids ascending into idx
+ * [K], weights into wt [K]. bias: [E] or NULL. */
 void qsi_moe_route(const qsi_op *o, const qsi_config *c, const float *bias, float *z, int32_t *idx,
                    float *wt);
 /* After a layer's rows are routed: guesses which experts the next layers will ask for, and has them
@@ -308,8 +309,13 @@ int64_t qsi_attend_parts(const qsi_config *c);
  * allows. */
 qsi_kv_view qsi_kv_layer(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer, bool bf16, bool bytes);
 bool qsi_kv_narrow(const qsi_kv *kv); /* not F32 */
-/* Stores heads [h0, h1) of one position's keys [n_head, hd_k] and values [n_head, hd_v] (not read with
- * v_in_k). */
+/* Whether heads stand rotated in the cache: then queries must be before they meet its keys, and
+ * sums of its values be turned back. rotate does both: the head x [hd_k] of a query or, with
+ * values, [hd_v], in place. What store takes and load gives is not rotated. */
+bool qsi_kv_rotates(const qsi_kv *kv);
+void qsi_kv_rotate(const qsi_kv *kv, const qsi_kern *k, int32_t layer, bool values, float *x);
+/* Stores heads [h0, h1) of one position's keys [n_head, hd_k] and values [n_head, hd_v] (not read
+ * with v_in_k). */
 void qsi_kv_store(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table *t, int32_t layer,
                   int32_t pos, int32_t h0, int32_t h1, const float *key, const float *value);
 /* Reads them back; key or value may be NULL. */
@@ -321,7 +327,7 @@ void qsi_kv_store_index(const qsi_kv *kv, const qsi_kern *k, const qsi_kv_table 
 typedef struct qsi_kv_tile {
     qsi_type type;
     const void *data;
-    const uint16_t *scale; /* Q8_0; else NULL */
+    const uint16_t *scale; /* NULL: none */
 } qsi_kv_tile;
 qsi_kv_tile qsi_kv_index_tile(const qsi_kv *kv, const qsi_kv_table *t, int32_t layer,
                               int64_t page);

@@ -3,19 +3,19 @@
  * per head q = [qn | qp], qp rotated, and with K [dn, r], V [dv, r] the head's parts of Wkv_b:
  *     naive:    k = [K c | kp], v = V c, out = softmax(scale q kT) v;
  *     absorbed: q' = [KT qn | qp], out = V (softmax(scale q' [c | kp]T) c).
- * Both are one function up to rounding. The cache holds [c | kp] alone: one key for all heads, whose
- * first r values are the value. Prompt rows take the naive path, generated rows the absorbed one,
- * whatever else is in the step.
+ * Both are one function up to rounding. The cache holds [c | kp] alone: one key for all heads,
+ * whose first r values are the value. Prompt rows take the naive path, generated rows the absorbed
+ * one, whatever else is in the step.
  *
- * The naive path computes keys and values anew from the cache, span by span (op.h) and head by head,
- * also for rows of this step: so a row's bits depend on neither chunks nor what was cached. One item
- * is a few heads with a sequence's rows; a span's keys and values stay in the worker's cache. A step
- * of n rows at depth p does H (dn + dv) r (p + n) multiply-adds for it, as much as its attention
- * itself does for n = r (dn + dv) / (dn + dr + dv) = 410 rows in the published sizes.
+ * The naive path computes keys and values anew from the cache, span by span (op.h) and head by
+ * head, also for rows of this step: so a row's bits depend on neither chunks nor what was cached.
+ * One item is a few heads with a sequence's rows; a span's keys and values stay in the worker's
+ * cache. A step of n rows at depth p does H (dn + dv) r (p + n) multiply-adds for it, as much as
+ * its attention itself does for n = r (dn + dv) / (dn + dr + dv) = 410 rows in the published sizes.
  *
  * With an indexer (indexer.c) rows that see more than index_topk positions take the absorbed path,
- * generated or not, over the rows of the chosen ones, copied side by side in order of position. Rows
- * that see fewer know nothing of it.
+ * generated or not, over the rows of the chosen ones, copied side by side in order of position.
+ * Rows that see fewer know nothing of it.
  *
  * Sizes: H heads, r = kv_rank, dn + dr = head_dim (dr rotated), dv = d_value. */
 #include "model/layer.h"
@@ -59,7 +59,8 @@ static size_t act_bytes(int64_t rows, int64_t k) {
            (size_t)(rows * (k / 256)) * sizeof(qsi_actk);
 }
 
-/* What a worker holds of chosen positions: a span of latent rows, their words, the heads' states. */
+/* What a worker holds of chosen positions: a span of latent rows, their words, the heads'
+ * states. */
 static size_t picked_bytes(const qsi_config *c) {
     size_t lat = (size_t)c->kv_rank + (size_t)c->d_rope;
     return SPAN * lat * sizeof(float) +
@@ -189,7 +190,8 @@ static void naive_item(const qsi_op *o, const qsi_fwd *f, const sizes *z, int32_
 }
 
 /* Cuts a segment: several heads an item share the loading of latent rows, as far as workers have
- * work; few heads and many workers share its rows too, and compute keys and values more than once. */
+ * work; few heads and many workers share its rows too, and compute keys and values more than
+ * once. */
 static int64_t item_sizes(const qsi_op *o, const qsi_fwd *f, const sizes *z, const qsi_seg *g,
                           int64_t *heads, int64_t *rows) {
     int64_t want = 2 * (int64_t)o->w->count, all = z->n_head * f->n_segs;
@@ -237,6 +239,23 @@ static void absorb_queries(qsi_op *o, const sizes *z, const qsi_layer_save *s, c
     qsi_op_end(o);
 }
 
+/* Queries [c | kp] as the cache's keys stand. */
+static void rotate_absorbed(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
+                            const qsi_layer_save *s, int64_t n) {
+    if (!qsi_kv_rotates(f->kv)) return;
+    for (int64_t i; (i = qsi_op_take(o)) < n * z->n_head;)
+        qsi_kv_rotate(f->kv, o->k, layer, false, s->mla.qc + i * z->lat);
+    qsi_op_end(o);
+}
+
+/* The weighted sum of latent rows of the i-th row's head h, as Wv takes it. */
+static void put_context(const qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
+                        const qsi_mla_save *m, int64_t i, int64_t h) {
+    float *sum = m->o + (i * z->n_head + h) * z->r;
+    qsi_kv_rotate(f->kv, o->k, layer, true, sum);
+    qsi_act_put(o->k, &m->ctx, h * D + i, sum);
+}
+
 /* Heads [h0, h1) of one generated row over its sequence's cache. */
 static void absorbed_item(const qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
                           const qsi_layer_save *s, int64_t row, int64_t i, int64_t h0,
@@ -248,8 +267,7 @@ static void absorbed_item(const qsi_op *o, const qsi_fwd *f, const sizes *z, int
                          .q = m->qc + (i * z->n_head + h0) * z->lat, .ldq = z->n_head * z->lat,
                          .out = m->o + (i * z->n_head + h0) * z->r, .ldo = z->n_head * z->r};
     qsi_attend(o->k, &view, &r, 0, h1 - h0, z->scale, o->scratch);
-    for (int64_t h = h0; h < h1; h++)
-        qsi_act_put(o->k, &m->ctx, h * D + i, m->o + (i * z->n_head + h) * z->r);
+    for (int64_t h = h0; h < h1; h++) put_context(o, f, z, layer, m, i, h);
 }
 
 /* ---- absorbed, over chosen positions ---- */
@@ -342,7 +360,7 @@ static bool absorbed_spans(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t 
                           .block = absorbed_block, .arg = &a};
     qsi_attend_run(o, f, &set);
     for (int64_t i; (i = qsi_op_take(o)) < n * z->n_head;)
-        qsi_act_put(o->k, &s->mla.ctx, i % z->n_head * D + i / z->n_head, s->mla.o + i * z->r);
+        put_context(o, f, z, layer, &s->mla, i / z->n_head, i % z->n_head);
     qsi_op_end(o);
     return true;
 }
@@ -374,6 +392,7 @@ static void absorbed_rows(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t l
         jobs[h] = qsi_job_forward(w->kt[h], &m->qn, h * D, n, m->qc + h * z->lat,
                                   z->n_head * z->lat, false);
     qsi_op_mm(o, jobs, (int)z->n_head);
+    if (!chosen) rotate_absorbed(o, f, z, layer, s, n); /* chosen rows are read as they were stored */
     if (chosen || !absorbed_spans(o, f, z, layer, s, rows, n))
         absorbed_heads(o, f, z, layer, s, rows, n, chosen);
     /* generated rows need not be neighbours in the step */
@@ -423,9 +442,10 @@ static void rotate_queries(qsi_op *o, const qsi_fwd *f, const sizes *z, const qs
     qsi_op_end(o);
 }
 
-/* What the heads' matrices are multiplied with, for who watches products (op.h): qn for K transposed,
- * c for V and for K. The naive path multiplies the whole cache again in every step, so its products
- * are not what is counted, but every row once. Rows of the absorbed path show themselves. */
+/* What the heads' matrices are multiplied with, for who watches products (op.h): qn for K
+ * transposed, c for V and for K. The naive path multiplies the whole cache again in every step, so
+ * its products are not what is counted, but every row once. Rows of the absorbed path show
+ * themselves. */
 static void show_heads(qsi_op *o, const qsi_fwd *f, const sizes *z, int32_t layer,
                        const qsi_layer_save *s) {
     const qsi_mla_weights *w = &f->w->layers[layer].mla;

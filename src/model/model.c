@@ -1,10 +1,10 @@
 /* A model for inference: weights of a GGUF bound by name and shape and prepared, and the step.
  *
- * Weights are held once: when a tensor is prepared, the pages of the file it came from are given back.
- * With a repacked copy (packed.h) they are its mapping, and nothing is prepared.
- * Only the embedding is read from the mapping, a row when a token needs it. All layers share one set
- * of buffers (one for dense layers, one for MoE layers); the residual stream is updated in place.
- * Nothing is allocated inside a step. */
+ * Weights are held once: when a tensor is prepared, the pages of the file it came from are given
+ * back. With a repacked copy (packed.h) they are its mapping, and nothing is prepared.
+ * Only the embedding is read from the mapping, a row when a token needs it. All layers share one
+ * set of buffers (one for dense layers, one for MoE layers); the residual stream is updated in
+ * place. Nothing is allocated inside a step. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -90,8 +90,8 @@ done:
     return st;
 }
 
-/* A worker packs its share in slices and gives each one's pages back: at no time is more than a slice
- * a worker held twice. */
+/* A worker packs its share in slices and gives each one's pages back: at no time is more than a
+ * slice a worker held twice. */
 static void prepare_part(const qsi_worker *wk, void *arg) {
     const qsi_model *m = arg;
     const qsi_weight *w = m->preparing;
@@ -240,8 +240,9 @@ done:
 
 /* ---- latent attention ---- */
 /* The type of the second form of a matrix K [dn, r] (what the other path multiplies with): the same
- * where that is exact, else 16 bits, or 32 where all is to be exact. One of a head's three matrices is
- * so held twice: under 0.3 % of the weights of the published models, under 1 % of their bytes. */
+ * where that is exact, else 16 bits, or 32 where all is to be exact. One of a head's three
+ * matrices is so held twice: under 0.3 % of the weights of the published models, under 1 % of
+ * their bytes. */
 static qsi_type turned_type(const qsi_model *m, qsi_type t) {
     if (t == QSI_F32 || t == QSI_F16 || t == QSI_BF16) return t;
     if (m->o.exact) return QSI_F32;
@@ -482,7 +483,8 @@ done:
     return st;
 }
 
-/* The first layer that predicts further; embedding and head are the model's (files may hold copies). */
+/* The first layer that predicts further; embedding and head are the model's (files may hold
+ * copies). */
 static qs_status bind_next(qsi_model *m, unsigned *form, qs_err *err) {
     qs_status st = QS_OK;
     const qsi_config *c = &m->c;
@@ -522,8 +524,8 @@ done:
     return st;
 }
 
-/* Whether attention may multiply in bfloat16, or in integers: no float weights of more bits take part in
- * it, and nobody asked for float activations. */
+/* Whether attention may multiply in bfloat16, or in integers: no float weights of more bits take
+ * part in it, and nobody asked for float activations. */
 static bool narrow_attention(const qsi_model *m) {
     if (m->o.exact) return false;
     for (int32_t l = 0; l < qsi_config_blocks(&m->c); l++) {
@@ -584,8 +586,8 @@ done:
 
 /* ---- weights that do not all fit ---- */
 
-/* Bytes that the process has already and will touch in steps, whatever weights and cache take; a margin
- * (logits, tables, the allocator) counts. */
+/* Bytes that the process has already and will touch in steps, whatever weights and cache take; a
+ * margin (logits, tables, the allocator) counts. */
 static uint64_t taken(const qsi_model *m) {
     uint64_t all = m->o.memory_bytes, margin = all / 32 < MARGIN ? all / 32 : MARGIN;
     uint64_t some = (uint64_t)m->o.max_rows * (m->w.embed_row + MAPPED_AROUND);

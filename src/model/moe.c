@@ -5,9 +5,9 @@
  * row is where it stands in its group. The order of adding makes a row independent of its batch.
  *
  * Balance loss (equations 12 to 14): f_e = E / (K T) * rows that chose e, P_e = mean of s_e,
- * L = sum f_e P_e over the micro-batch, or per sequence; sequences then count by their rows, so that
- * packing documents of different lengths does not change what a row weighs. Gradients go through P
- * only: ds_e = alpha f_e / T. */
+ * L = sum f_e P_e over the micro-batch, or per sequence; sequences then count by their rows, so
+ * that packing documents of different lengths does not change what a row weighs. Gradients go
+ * through P only: ds_e = alpha f_e / T. */
 #include "model/layer.h"
 #include "model/residency.h"
 

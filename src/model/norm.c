@@ -1,6 +1,6 @@
 /* RMSNorm of rows (Zhang and Sennrich 2019): y = w x r, r = 1/sqrt(mean(x^2) + eps).
- * Backward: dw = sum over rows of dy x r; the sum runs in blocks of QSI_OP_ROWS rows whose parts are
- * added in order, so that it does not depend on the number of workers. */
+ * Backward: dw = sum over rows of dy x r; the sum runs in blocks of QSI_OP_ROWS rows whose parts
+ * are added in order, so that it does not depend on the number of workers. */
 #include "model/layer.h"
 
 #include <string.h>

@@ -7,8 +7,8 @@
 #include "model/layer.h"
 #include "sys/file.h"
 
-/* Several pieces are under way at a time; those of experts are smaller, so that all threads are busy
- * when one expert is missing. */
+/* Several pieces are under way at a time; those of experts are smaller, so that all threads are
+ * busy when one expert is missing. */
 enum { N_THREADS = 6, PIECE = 1 << 20, EXPERT_PIECE = 512 << 10 };
 /* What a ring holds beyond the largest group: reading goes on while a group computes. */
 #define READ_AHEAD ((size_t)96 << 20)

@@ -1,7 +1,8 @@
 /* A context other than the trained one: how far the rotary angles of a configuration are stretched.
  *
  *     linear    position / s                                   (Chen et al. 2023, arXiv:2306.15595)
- *     dynamic   theta * (s L / L0 - (s - 1))^(d / (d - 2))     (transformers' "dynamic" NTK scaling)
+ *     dynamic   theta * (s L / L0 - (s - 1))^(d / (d - 2))     (transformers' "dynamic" NTK
+ * scaling)
  *     yarn      fast pairs as trained, slow ones / s, between them a ramp; scores times
  *               (1 + 0.1 ln s)^2                               (Peng et al. 2023, arXiv:2309.00071)
  *

@@ -1,5 +1,6 @@
 /* The tensors of a configuration, in the order they are stored: one table for every kind of layer,
- * each row with the condition under which a layer has it. Source: deepseek-facts 4.1, distills.md. */
+ * each row with the condition under which a layer has it. Source: deepseek-facts 4.1,
+ * distills.md. */
 #include <stdio.h>
 #include <string.h>
 

@@ -14,9 +14,9 @@ unsigned qsi_act_form(qsi_mm kind) {
     return kind >= QSI_MM_Q2_K ? QSI_ACT_K8 : QSI_ACT_Q8;
 }
 
-/* Blocks between the end of a row and the next row. Few rows of a product walk side by side, and where
- * one ends just before the next begins the CPU's prefetch takes two walks for one and loses that of the
- * weights (docs/kernels.md). */
+/* Blocks between the end of a row and the next row. Few rows of a product walk side by side, and
+ * where one ends just before the next begins the CPU's prefetch takes two walks for one and loses
+ * that of the weights (docs/kernels.md). */
 #define GAP_BYTES 768
 #define GAP_BLOCKS(type) ((int64_t)((GAP_BYTES + sizeof(type) - 1) / sizeof(type)))
 

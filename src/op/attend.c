@@ -8,12 +8,12 @@
  * Query rows are those of a block times the heads of a group; keys and values of a tile stay in the
  * worker's cache for all of them. On the diagonal, rows are taken by FEW, so that positions none
  * of them sees are skipped.
- * Where the view asks for bfloat16, both products are taken in it (kern.h: attn16_*), the softmax and
- * the sums between spans stay float32. A tile becomes words once for all rows of a pass, or, where a
- * pass has few rows and the cache its keys turned, on the way. Where it asks for bytes, they are taken
- * in integers (attn8_*) from the cache's own tile. Values that are prefixes of the keys have another
- * scale every 32 columns for all heads of the group: there only scores are, and values become words.
- * Backward: with p = exp(s - lse), dp = dout vT, D = dout . out,
+ * Where the view asks for bfloat16, both products are taken in it (kern.h: attn16_*), the softmax
+ * and the sums between spans stay float32. A tile becomes words once for all rows of a pass, or,
+ * where a pass has few rows and the cache its keys turned, on the way. Where it asks for bytes,
+ * they are taken in integers (attn8_*) from the cache's own tile. Values that are prefixes of the
+ * keys have another scale every 32 columns for all heads of the group: there only scores are, and
+ * values become words. Backward: with p = exp(s - lse), dp = dout vT, D = dout . out,
  *     ds = scale p (dp - D), dq = ds k, dk = dsT q, dv = pT dout.
  * Rows are taken in blocks; sums over rows run in their order. */
 #include "op/op.h"
@@ -38,10 +38,12 @@ qsi_kv_view qsi_kv_words(const uint16_t *k, int64_t hd_k, const uint16_t *v, int
 }
 
 size_t qsi_kv_tile_scales(qsi_type type, int64_t hd) {
-    return type == QSI_Q8_0 ? (size_t)qsi_ceil_div(hd, 32) * TILE * sizeof(uint16_t) : 0;
+    return qsi_kv_scaled(type) ? (size_t)qsi_ceil_div(hd, 32) * TILE * sizeof(uint16_t) : 0;
 }
 
 size_t qsi_kv_tile_bytes(qsi_type type, int64_t hd) {
+    if (type == QSI_Q4_0)
+        return qsi_kv_tile_scales(type, hd) + (size_t)(TILE * qsi_round_up(hd, 32)) / 2;
     size_t size = type == QSI_F32 ? sizeof(float) : type == QSI_Q8_0 ? 1 : sizeof(uint16_t);
     if (type == QSI_Q8_0) hd = qsi_round_up(hd, 4);
     if (type == QSI_BF16) hd = qsi_round_up(hd, 2);
@@ -60,6 +62,7 @@ static tile tile_at(const qsi_kv_view *v, bool values, int64_t head, int64_t j) 
         size_t scales = qsi_kv_tile_scales(v->type, hd);
         const char *page = v->page_mem[v->pages[j]];
         page += values ? v->v_off + (size_t)head * v->v_tile : v->k_off + (size_t)head * v->k_tile;
+        if (v->type == QSI_Q4_0) hd = qsi_round_up(hd, 32);
         return (tile){page + scales, scales ? (const uint16_t *)(const void *)page : NULL, hd};
     }
     if (v->type == QSI_BF16) {
@@ -104,8 +107,9 @@ typedef struct coming {
     int64_t p0, kvh;
 } coming;
 
-/* Asks for its part that belongs to query rows [x, x + SOME): so it comes while rows work on the tile
- * before it. A row alone streams faster than that and fetches ahead itself; it is given the start. */
+/* Asks for its part that belongs to query rows [x, x + SOME): so it comes while rows work on the
+ * tile before it. A row alone streams faster than that and fetches ahead itself; it is given the
+ * start. */
 static void fetch(const pass *a, const coming *c, int64_t x) {
     const qsi_kv_view *kv = a->kv;
     if (!c->there || !kv->page_mem) return;
@@ -159,8 +163,8 @@ static int64_t blocks_of(int64_t hd) { return qsi_ceil_div(hd, 32); }
 static const void *turned_bytes(const pass *a, const tile *t, int64_t p0, int64_t n) {
     const qsi_kv_view *kv = a->kv;
     uint16_t *words = a->vw + p0 / TILE % (SPAN / TILE) * qsi_kv_value_words(kv->hd_v);
-    a->k->attn8_turn(n, kv->hd_k, t->data, t->ld, a->kb);
-    a->k->attn16_pair(QSI_Q8_0, n, kv->hd_v, t->data, t->ld, t->scale, words,
+    a->k->attn8_turn(kv->type, n, kv->hd_k, t->data, t->ld, a->kb);
+    a->k->attn16_pair(kv->type, n, kv->hd_v, t->data, t->ld, t->scale, words,
                       qsi_round_up(kv->hd_v, 16));
     return a->kb;
 }
@@ -171,11 +175,12 @@ static void scores8(const pass *a, int64_t p0, float *s, const coming *next) {
     qsi_ahead ahead = ahead_of(a, next);
     tile t = tile_at(kv, false, a->kvh, p0 / TILE);
     const void *keys = kv->v_in_k ? turned_bytes(a, &t, p0, last) : t.data;
+    qsi_type type = kv->v_in_k ? QSI_Q8_0 : kv->type;
     bool all = sees(a, 0, p0, TILE) == TILE || a->group == a->m;
     for (int64_t x = 0; x < a->m; x += FEW) {
         int64_t few = qsi_min64(FEW, a->m - x), n = all ? last : sees(a, x + few - 1, p0, TILE);
         if (n > 0)
-            a->k->attn8_qk(few, n, d, a->q8 + x * ldq, ldq, keys, t.scale, s + x * SPAN, SPAN,
+            a->k->attn8_qk(type, few, n, d, a->q8 + x * ldq, ldq, keys, t.scale, s + x * SPAN, SPAN,
                            &ahead);
     }
 }
@@ -188,7 +193,8 @@ static void values8(const pass *a, int64_t p0, const float *s) {
     for (int64_t x = 0; x < a->m; x += FEW) {
         int64_t few = qsi_min64(FEW, a->m - x), n = all ? last : sees(a, x + few - 1, p0, TILE);
         if (n > 0)
-            a->k->attn8_pv(few, n, d, s + x * SPAN, SPAN, t.data, t.ld, t.scale, a->o + x * d, d);
+            a->k->attn8_pv(kv->type, few, n, d, s + x * SPAN, SPAN, t.data, t.ld, t.scale,
+                           a->o + x * d, d);
     }
 }
 
@@ -315,8 +321,8 @@ static void weigh(const pass *a, int64_t p0, int64_t seen) {
     memset(a->o, 0, (size_t)(a->m * a->kv->hd_v) * sizeof *a->o);
 }
 
-/* What follows a tile of keys. Where those hold the values too, these are words by then, and the next
- * keys are the worker's next span's. */
+/* What follows a tile of keys. Where those hold the values too, these are words by then, and the
+ * next keys are the worker's next span's. */
 static coming after_keys(const pass *a, int64_t n, int64_t h, int64_t p0, int64_t p,
                          int64_t seen) {
     if (p + TILE < seen) return (coming){h == n - 1, false, p0 + p + TILE, a->kvh};
@@ -387,8 +393,8 @@ size_t qsi_attend_scratch(int64_t group, int64_t hd_k, int64_t hd_v) {
 static pass pass_init(const qsi_kern *k, const qsi_kv_view *kv, int64_t kvh, int64_t group,
                       float scale, qsi_bump *b) {
     int64_t m = most_rows(group);
-    QS_ASSERT(kv->bytes ? kv->type == QSI_Q8_0 && kv->bf16 == kv->v_in_k
-                        : !kv->bf16 || kv->type != QSI_Q8_0);
+    QS_ASSERT(kv->bytes ? qsi_kv_scaled(kv->type) && kv->bf16 == kv->v_in_k
+                        : !kv->bf16 || !qsi_kv_scaled(kv->type));
     pass a = {.k = k, .kv = kv, .group = group, .kvh = kvh, .scale = scale};
     a.s = qsi_bump_take(b, (size_t)(m * SPAN) * sizeof *a.s);
     a.o = qsi_bump_take(b, (size_t)(m * kv->hd_v) * sizeof *a.o);
@@ -414,8 +420,8 @@ static void query_bytes(const qsi_kern *k, const float *q, int64_t d, qsi_act8 *
     k->f32_to_act8(rest, y + whole / 32, 32);
 }
 
-/* Query rows of rows [i, i + n) as one dense matrix: rows of the step are a power of two apart, which
- * is the same set of the cache for all of them. */
+/* Query rows of rows [i, i + n) as one dense matrix: rows of the step are a power of two apart,
+ * which is the same set of the cache for all of them. */
 static void pass_queries(pass *a, const qsi_attend_rows *r, int64_t i, int64_t n, float *tmp) {
     int64_t d = a->kv->hd_k, h = a->kvh * a->group * d;
     a->m = n * a->group;

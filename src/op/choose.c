@@ -1,5 +1,5 @@
-/* The k largest of n scores, by their bits: floats as integers of the same order, of which a byte at a
- * time is settled from the top (a radix selection). Four passes, whatever the scores are. */
+/* The k largest of n scores, by their bits: floats as integers of the same order, of which a byte
+ * at a time is settled from the top (a radix selection). Four passes, whatever the scores are. */
 #include "op/op.h"
 
 #include <string.h>

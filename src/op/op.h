@@ -1,7 +1,7 @@
 /* Operations: kernels with shapes, split over the workers of the pool.
  *
- * The pool is entered once a step; every worker runs the same code with a qsi_op of its own. Work is
- * cut into items whose results depend on the item alone; workers take items by ticket
+ * The pool is entered once a step; every worker runs the same code with a qsi_op of its own. Work
+ * is cut into items whose results depend on the item alone; workers take items by ticket
  * (qsi_op_take), and qsi_op_end is the barrier after which the results may be read. So a result
  * depends on neither the number of workers nor who did what.
  *
@@ -54,14 +54,14 @@ static inline int64_t qsi_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / 
 static inline int64_t qsi_round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 static inline int64_t qsi_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t qsi_max64(int64_t a, int64_t b) { return a > b ? a : b; }
-/* Rows of an item where n rows are worked on row by row: QSI_OP_ROWS, or fewer so that all workers have
- * some of a few rows. */
+/* Rows of an item where n rows are worked on row by row: QSI_OP_ROWS, or fewer so that all workers
+ * have some of a few rows. */
 static inline int64_t qsi_op_rows(const qsi_op *o, int64_t n) {
     return qsi_max64(1, qsi_min64(QSI_OP_ROWS, qsi_ceil_div(n, 4 * (int64_t)o->w->count)));
 }
 
-/* Rows cut into runs of columns, where there are fewer rows than keep all workers busy. Runs are whole
- * blocks of every type. */
+/* Rows cut into runs of columns, where there are fewer rows than keep all workers busy. Runs are
+ * whole blocks of every type. */
 typedef struct qsi_cut {
     int64_t k, cols, items; /* of n rows of k */
 } qsi_cut;
@@ -115,8 +115,8 @@ const void *qsi_act_row(const qsi_act *a, qsi_mm kind, int64_t r, size_t *lda_by
 
 /* ---- weights ---- */
 typedef struct qsi_weight qsi_weight;
-/* Kind of product for weights stored in this type; QSI_MM_COUNT when there is none. exact: quantised
- * weights meet float activations. */
+/* Kind of product for weights stored in this type; QSI_MM_COUNT when there is none. exact:
+ * quantised weights meet float activations. */
 qsi_mm qsi_weight_kind(qsi_type type, bool exact);
 /* W [n_out, n_in] from bytes of a file (borrowed until prepared), rows contiguous in blocks of
  * `type`. data NULL: no memory is taken; qsi_weight_place gives it, qsi_weight_pack fills it. */
@@ -128,13 +128,13 @@ qs_status qsi_weight_create_kind(qsi_weight **w, const qsi_kern *k, qsi_type typ
     QS_MUST_CHECK;
 /* This worker's part of preparing; all workers' parts make it whole. */
 void qsi_weight_prepare(const qsi_worker *wk, const qsi_kern *k, qsi_weight *w);
-/* Weights kept elsewhere. The packed form is one block of qsi_weight_bytes, 64-byte aligned, that may
- * be moved: place says where it stands now (borrowed). */
+/* Weights kept elsewhere. The packed form is one block of qsi_weight_bytes, 64-byte aligned, that
+ * may be moved: place says where it stands now (borrowed). */
 void qsi_weight_place(qsi_weight *w, void *mem);
 /* Panels of W: rows of each (the last may have fewer), and bytes of a row in the file. */
 int64_t qsi_weight_panels(const qsi_weight *w, int64_t *rows, size_t *src_bytes);
-/* Packs panels [p0, p1) into the block at mem (NULL: the weight's own); rows: bytes of the file from
- * the first row of panel p0 on. Thread: any, for different panels. */
+/* Packs panels [p0, p1) into the block at mem (NULL: the weight's own); rows: bytes of the file
+ * from the first row of panel p0 on. Thread: any, for different panels. */
 void qsi_weight_pack(const qsi_weight *w, const void *rows, int64_t p0, int64_t p1, void *mem);
 /* The packed form; NULL while there is none. */
 const void *qsi_weight_packed(const qsi_weight *w);
@@ -193,7 +193,8 @@ void qsi_dy_init(qsi_dy *d, qsi_bump *b, qsi_mm kind, int64_t m, int64_t n, floa
                  int64_t ld_dy);
 void qsi_xpack_init(qsi_xpack *p, qsi_bump *b, const qsi_kern *k, qsi_mm kind, int64_t m,
                     int64_t n);
-/* Item work: rows [r0, r1) of dy (r0 a multiple of 16, or the caller's own order) into both forms. */
+/* Item work: rows [r0, r1) of dy (r0 a multiple of 16, or the caller's own order) into both
+ * forms. */
 void qsi_dy_put(const qsi_kern *k, const qsi_dy *d, const float *dy, int64_t ld_dy, int64_t r0,
                 int64_t r1);
 int64_t qsi_xpack_items(const qsi_kern *k, const qsi_xpack *p);
@@ -220,7 +221,7 @@ typedef struct qsi_kv_view {
     int64_t hd_k, hd_v;
     bool v_in_k, turned;                /* keys of a tile are turned (kern.h) */
     bool bf16;                          /* products in bfloat16; not with F32 */
-    bool bytes;                         /* Q8_0: in integers; v_in_k: scores are, values are bf16 */
+    bool bytes; /* types with scales: in integers; v_in_k: scores are, values are bf16 */
     int64_t stride;                     /* pages: spans to the worker's next, a guess; 0: one */
     int64_t ld_k, ld_v, head_k, head_v; /* rows: elements to the next position, the next head */
     const float *k, *v;
@@ -230,7 +231,8 @@ typedef struct qsi_kv_view {
     const int32_t *pages;
     size_t k_off, v_off, k_tile, v_tile; /* bytes to the first head's tile; of a head's tile */
 } qsi_kv_view;
-/* Row p of k and v is position p; kv heads side by side. v NULL: values are prefixes of the keys. */
+/* Row p of k and v is position p; kv heads side by side. v NULL: values are prefixes of the
+ * keys. */
 qsi_kv_view qsi_kv_rows(const float *k, int64_t ld_k, int64_t hd_k, const float *v, int64_t ld_v,
                         int64_t hd_v);
 /* Tiles of one head in bfloat16 as words (kern.h), one after another from position pos0 on: keys
@@ -243,8 +245,10 @@ static inline int64_t qsi_kv_key_words(int64_t hd_k) { /* of a tile, in uint16_t
 static inline int64_t qsi_kv_value_words(int64_t hd_v) {
     return QSI_ATTEND_TILE * qsi_round_up(hd_v, 16);
 }
-/* A head's tile of 64 positions in the cache: Q8_0 has its scales first, [ceil(hd/32)][64] half, and
- * hd rounded up to 4. */
+/* Cache types that have scales, one for 32 elements of a head: Q8_0 and Q4_0. */
+static inline bool qsi_kv_scaled(qsi_type type) { return type == QSI_Q8_0 || type == QSI_Q4_0; }
+/* A head's tile of 64 positions in the cache, layouts as in kern.h: scales come first,
+ * [ceil(hd/32)][64] half; hd is rounded up to 2 (BF16), 4 (Q8_0) or 32 (Q4_0). */
 size_t qsi_kv_tile_bytes(qsi_type type, int64_t hd);
 size_t qsi_kv_tile_scales(qsi_type type, int64_t hd);
 /* Rows of one sequence, positions pos0.. (relative to the view's position 0). */
@@ -265,8 +269,8 @@ size_t qsi_attend_scratch(int64_t group, int64_t hd_k, int64_t hd_v);
  * n_rows <= QSI_ATTEND_TILE. */
 void qsi_attend(const qsi_kern *k, const qsi_kv_view *kv, const qsi_attend_rows *r, int64_t kvh,
                 int64_t group, float scale, char *scratch);
-/* The same in pieces. add takes spans in ascending order into st [n_rows * group] (zeroed before the
- * first) and out; end divides and fills lse. */
+/* The same in pieces. add takes spans in ascending order into st [n_rows * group] (zeroed before
+ * the first) and out; end divides and fills lse. */
 typedef struct qsi_attend_state {
     float m, l; /* largest scaled score; sum of exp(s - m), 0 before the first span */
 } qsi_attend_state;
@@ -326,10 +330,10 @@ bool qsi_choose_top(const float *s, int64_t n, int64_t k, int32_t *out);
  * lower id), ids ascending in idx, weights in wt (renormalised when norm, times scale). */
 void qsi_route_row(const qsi_kern *k, float *logits, int64_t n, int64_t n_used, bool norm,
                    float scale, int32_t *idx, float *wt);
-/* The routers of DeepSeek-V2 and V3 (deepseek-facts 2.3, 2.4): scores s by softmax or sigmoid, choice
- * by c = s + bias, only within the n_group_used best of n_group consecutive groups. A group counts as
- * its largest c (softmax) or the sum of its two largest (sigmoid). tmp: [n + n_group]. Otherwise as
- * qsi_route_row; weights come from s. */
+/* The routers of DeepSeek-V2 and V3 (deepseek-facts 2.3, 2.4): scores s by softmax or sigmoid,
+ * choice by c = s + bias, only within the n_group_used best of n_group consecutive groups. A group
+ * counts as its largest c (softmax) or the sum of its two largest (sigmoid). tmp: [n + n_group].
+ * Otherwise as qsi_route_row; weights come from s. */
 typedef struct qsi_route {
     int64_t n, n_used, n_group, n_group_used; /* n_group <= 1: none */
     bool sigmoid, norm;

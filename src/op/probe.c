@@ -15,9 +15,9 @@
 #define WINDOW_S 0.001
 /* Windows of 64 MiB, in a buffer of 512 or four times the caches, for 0.4 s. On a shared machine
  * (2 Zen 4 cores) windows of 32 to 64 MiB gave a best that stays within 3 % from one quarter of a
- * second to the next, seven passes over 256 MiB one that moved by 25 %: what disturbs comes in spans of
- * milliseconds. One to eight streams a thread and prefetch were no faster there; huge pages were, by
- * up to 35 %. */
+ * second to the next, seven passes over 256 MiB one that moved by 25 %: what disturbs comes in
+ * spans of milliseconds. One to eight streams a thread and prefetch were no faster there; huge
+ * pages were, by up to 35 %. */
 #define READ_BYTES ((size_t)512 << 20)
 #define READ_LEAST ((size_t)64 << 20)
 #define READ_PARTS 8
@@ -101,8 +101,8 @@ static void window_done(qsi_read_probe *p, int workers) {
     p->done = p->windows >= READ_WINDOWS && end > p->until;
 }
 
-/* One window: every worker reads its next `part` bytes. Only clocks inside the window count, from the
- * first that began to the last that ended, so that a worker which the system woke late makes a
+/* One window: every worker reads its next `part` bytes. Only clocks inside the window count, from
+ * the first that began to the last that ended, so that a worker which the system woke late makes a
  * window look slow and never fast. */
 static void read_windows(const qsi_worker *w, void *arg) {
     qsi_read_probe *p = arg;

@@ -1,5 +1,5 @@
-/* What this machine can do, measured: the limits that speeds are compared with. Thread: owner of the
- * pool. */
+/* What this machine can do, measured: the limits that speeds are compared with. Thread: owner of
+ * the pool. */
 #ifndef QSI_OP_PROBE_H
 #define QSI_OP_PROBE_H
 
@@ -13,11 +13,12 @@ typedef struct qsi_limits {
     double fp32_gflop_s, bf16_gflop_s, int8_gop_s;     /* a multiply-add is two operations */
 } qsi_limits;
 
-/* Takes about a second, and 512 MiB or four times the caches (less when less is free, never below 64
- * MiB). The best of many short windows counts. QS_E_NOMEM. */
+/* Takes about a second, and 512 MiB or four times the caches (less when less is free, never below
+ * 64 MiB). The best of many short windows counts. QS_E_NOMEM. */
 qs_status qsi_probe(qsi_pool *pool, qsi_isa isa, qsi_limits *out, qs_err *err) QS_MUST_CHECK;
-/* The rate of reading alone, again and again: bandwidth on a shared machine comes in spans, and what
- * ran for seconds is to be compared with what the machine gave in just these. Keeps its buffer. */
+/* The rate of reading alone, again and again: bandwidth on a shared machine comes in spans, and
+ * what ran for seconds is to be compared with what the machine gave in just these. Keeps its
+ * buffer. */
 typedef struct qsi_read_probe qsi_read_probe;
 qs_status qsi_read_probe_open(qsi_read_probe **p, qsi_pool *pool, qsi_isa isa, qs_err *err)
     QS_MUST_CHECK;

@@ -11,8 +11,8 @@ static int64_t row_blocks(const qsi_mm_job *j) {
     return qsi_ceil_div(j->m, QSI_OP_MM_ROWS);
 }
 
-/* First row of block rb: blocks are equal up to the kernels' rows at a time, so that the last one is
- * not the small one that uses its weights badly. */
+/* First row of block rb: blocks are equal up to the kernels' rows at a time, so that the last one
+ * is not the small one that uses its weights badly. */
 static int64_t block_row(const qsi_mm_job *j, int64_t rb) {
     int64_t nb = row_blocks(j);
     return rb == nb ? j->m : j->m * rb / nb / 6 * 6;
@@ -38,14 +38,15 @@ static void run_tile(const qsi_op *o, const qsi_mm_job *jobs, int64_t rb, int64_
     }
 }
 
-/* The walk over the pieces of a list whose jobs are one row block each: panels in order, a piece being
- * PARTS_LEFT-th part of what is left for a worker (guided self-scheduling, Polychronopoulos and Kuck
- * 1987), so that memory is read in long runs and all workers end at nearly the same time. A piece lies
- * within one job. Every worker walks the same pieces and runs those whose ticket it has.
+/* The walk over the pieces of a list whose jobs are one row block each: panels in order, a piece
+ * being PARTS_LEFT-th part of what is left for a worker (guided self-scheduling, Polychronopoulos
+ * and Kuck 1987), so that memory is read in long runs and all workers end at nearly the same time.
+ * A piece lies within one job. Every worker walks the same pieces and runs those whose ticket it
+ * has.
  *
- * Jobs of few rows wait for memory, those of more rows leave it idle: where a list has both, the walk
- * takes from each kind as much of its whole as from the other, so that some workers read while others
- * compute. */
+ * Jobs of few rows wait for memory, those of more rows leave it idle: where a list has both, the
+ * walk takes from each kind as much of its whole as from the other, so that some workers read
+ * while others compute. */
 enum { PARTS_LEFT = 2, PIECE_BYTES = 48 * 1024, FEW_ROWS = 4 };
 
 typedef struct line { /* jobs of one kind, in order */

@@ -22,6 +22,7 @@ SENTENCES = ["I like to read books in the evening.", "Where is the station?", "�
              "She has two brothers.", "今天天气很好。", "We will meet again tomorrow.", "你喜欢喝茶吗？",
              "The dog is under the table."]
 LIMIT = 0.001  # of the perplexity
+ROUGH = 0.01   # of a cache of four bits: five standard errors of its difference (docs/kv-cache.md)
 ROUNDS = 4
 
 
@@ -50,7 +51,7 @@ class CacheType(unittest.TestCase):
     def test_perplexity(self):
         texts = list(dialogues())
         ppl = {}
-        for kind in ("f32", "f16", "bf16", "q8_0"):
+        for kind in ("f32", "f16", "bf16", "q8_0", "q4_0"):
             values = [v for t in texts for v in logprobs(t, kind)]
             ppl[kind] = math.exp(-sum(values) / len(values))
         print(len(values), "tokens", ppl, file=sys.stderr)
@@ -61,6 +62,8 @@ class CacheType(unittest.TestCase):
         self.assertLess(abs(ppl["bf16"] / ppl["f32"] - 1), LIMIT)
         self.assertLess(abs(ppl["q8_0"] / ppl["f16"] - 1), LIMIT)
         self.assertLess(abs(ppl["q8_0"] / ppl["f32"] - 1), LIMIT)
+        self.assertNotEqual(ppl["q4_0"], ppl["f32"])
+        self.assertLess(abs(ppl["q4_0"] / ppl["f32"] - 1), ROUGH)
 
     def test_names(self):
         m = model("moe", "f32")

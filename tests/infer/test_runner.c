@@ -106,6 +106,8 @@ static void test_moe(void **state) { check_same_bits(QSI_ARCH_DEEPSEEK, QSI_F16)
 static void test_latent(void **state) { check_same_bits(QSI_ARCH_DEEPSEEK2, QSI_F16); }
 static void test_dense_bf16(void **state) { check_same_bits(QSI_ARCH_LLAMA, QSI_BF16); }
 static void test_latent_bf16(void **state) { check_same_bits(QSI_ARCH_DEEPSEEK2, QSI_BF16); }
+static void test_dense_q4(void **state) { check_same_bits(QSI_ARCH_LLAMA, QSI_Q4_0); }
+static void test_latent_q4(void **state) { check_same_bits(QSI_ARCH_DEEPSEEK2, QSI_Q4_0); }
 static void test_sparse(void **state) { check_same_bits(QSI_ARCH_DEEPSEEK32, QSI_F16); }
 static void test_sparse_q8(void **state) { check_same_bits(QSI_ARCH_DEEPSEEK32, QSI_Q8_0); }
 static void test_f32_cache(void **state) { check_same_bits(QSI_ARCH_DEEPSEEK, QSI_F32); }
@@ -177,7 +179,8 @@ int main(void) {
         cmocka_unit_test(test_moe),
         cmocka_unit_test(test_latent),
         cmocka_unit_test(test_dense_bf16),
-        cmocka_unit_test(test_latent_bf16), cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_latent_bf16),
+        cmocka_unit_test(test_dense_q4), cmocka_unit_test(test_latent_q4), cmocka_unit_test(test_sparse),
         cmocka_unit_test(test_sparse_q8),
         cmocka_unit_test(test_f32_cache),
         cmocka_unit_test(test_limits),

@@ -9,12 +9,27 @@ typedef struct tile {
     int64_t n, d, ld;  /* rows of ld elements: turned: d of 64; else n */
     size_t bytes, scale_bytes;
     void *data;
-    uint16_t *scale;   /* NULL but for Q8_0 */
+    uint16_t *scale;   /* NULL but for Q8_0 and Q4_0 */
+    bool turned;
     double *value;     /* [64][d] */
 } tile;
 
+static bool scaled(qsi_type t) { return t == QSI_Q8_0 || t == QSI_Q4_0; }
+
+/* Nibbles: eight rows' in a word of turned keys, else those of four rows and columns c, c + 16. */
+static double nibble(const tile *t, int64_t ld, int64_t r, int64_t c) {
+    int64_t word = t->turned ? r / 8 * T + c : (r / 4 * (ld / 32) + c / 32) * 16 + c % 16;
+    bool high = t->turned ? r % 8 >= 4 : c % 32 >= 16;
+    int byte = ((const uint8_t *)t->data)[word * 4 + r % 4];
+    return (high ? byte / 16 : byte % 16) - 8;
+}
+
+/* Elements from row to row, at least n: nibbles come in whole blocks. */
+static int64_t ld_of(qsi_type t, int64_t n) { return t == QSI_Q4_0 ? (n + 31) / 32 * 32 : n; }
+
 /* Element c of row r; rows are ld apart, bytes four rows side by side, bfloat16 two. */
 static double element(const tile *t, int64_t ld, int64_t r, int64_t c) {
+    if (t->type == QSI_Q4_0) return nibble(t, ld, r, c);
     if (t->type == QSI_Q8_0) return ((const int8_t *)t->data)[(r / 4 * ld + c) * 4 + r % 4];
     if (t->type == QSI_BF16)
         return (double)qsi_bf16_to_f32(((const uint16_t *)t->data)[(r / 2 * ld + c) * 2 + r % 2]);
@@ -23,13 +38,14 @@ static double element(const tile *t, int64_t ld, int64_t r, int64_t c) {
 }
 
 static tile make(qsi_type type, bool turned, int64_t n, int64_t d, int64_t ld) {
-    tile t = {.type = type, .n = n, .d = d, .ld = ld};
+    tile t = {.type = type, .n = n, .d = d, .ld = ld, .turned = turned};
     int64_t rows = turned ? d : n, cols = turned ? T : d;
     if (turned) ld = T;
     size_t count = (size_t)((rows - 1) * ld + cols);
     if (type == QSI_Q8_0) count = (size_t)(((rows + 3) / 4 - 1) * ld + cols) * 4;
     if (type == QSI_BF16) count = (size_t)(((rows + 1) / 2 - 1) * ld + cols) * 2;
-    size_t size = type == QSI_F32 ? 4 : type == QSI_Q8_0 ? 1 : 2;
+    if (type == QSI_Q4_0) count = (size_t)(turned ? (d + 7) / 8 * T : (n + 3) / 4 * (ld / 2)) * 4;
+    size_t size = type == QSI_F32 ? 4 : scaled(type) ? 1 : 2;
     t.bytes = count * size;
     t.data = guarded(t.bytes);
     for (size_t i = 0; i < count; i++) {
@@ -40,15 +56,17 @@ static tile make(qsi_type type, bool turned, int64_t n, int64_t d, int64_t ld) {
             bool there = (int64_t)i / 2 / ld * 2 + (int64_t)i % 2 < rows;
             ((uint16_t *)t.data)[i] = there ? qsi_f32_to_bf16(x) : turned ? 0 : 0xffff;
         }
+        if (type == QSI_Q4_0) ((uint8_t *)t.data)[i] = (uint8_t)qsi_rng_below(&rng, 256);
         if (type == QSI_Q8_0)
             ((int8_t *)t.data)[i] = (int8_t)((int)qsi_rng_below(&rng, 255) - 127);
     }
-    if (type == QSI_Q8_0) {
+    if (scaled(type)) {
         size_t nb = (size_t)((d + 31) / 32);
         t.scale_bytes = nb * T * 2;
         t.scale = guarded(t.scale_bytes);
         for (size_t i = 0; i < nb * T; i++)
-            t.scale[i] = qsi_f32_to_f16(0.02f * fabsf(random_value()));
+            t.scale[i] = qsi_f32_to_f16(
+                0.02f * (type == QSI_Q4_0 ? random_value() : fabsf(random_value())));
     }
     t.value = calloc((size_t)(T * d), sizeof *t.value);
     for (int64_t p = 0; p < (turned ? T : n); p++)
@@ -96,7 +114,7 @@ static void qk_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
 }
 
 static void pv_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
-    int64_t ldw = T + 1, ldo = d + 2, ldv = d + 5;
+    int64_t ldw = T + 1, ldo = d + 2, ldv = ld_of(type, d + 5);
     size_t nw = (size_t)((m - 1) * ldw + n), no = (size_t)((m - 1) * ldo + d);
     float *w = random_floats(nw), *o = random_floats(no);
     float *o0 = malloc(no * 4), *one = malloc((size_t)d * 4);
@@ -124,7 +142,7 @@ static void pv_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
     floats_free(o, no);
 }
 
-static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0};
+static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0, QSI_Q4_0};
 static const int64_t ms[] = {1, 2, 3, 7, 10, 13, 16, 31}, ns[] = {1, 17, 32, 33, 63, 64};
 static const int64_t ds[] = {1, 8, 12, 33, 64, 96, 128, 130, 192};
 
@@ -146,10 +164,11 @@ static void test_pv(void **state) {
 static void test_runs(void **state) {
     float o[2][40] = {{0}}, *w = random_floats(T);
     for (size_t t = 0; t < QSI_COUNT(types); t++) {
-        tile v = make(types[t], false, T, 40, 40);
+        int64_t ld = ld_of(types[t], 40);
+        tile v = make(types[t], false, T, 40, ld);
         memset(o, 0, sizeof o);
-        kern->attn_pv(types[t], 1, T, 40, w, T, v.data, 40, v.scale, o[0], 40);
-        if (types[t] != QSI_Q8_0) {
+        kern->attn_pv(types[t], 1, T, 40, w, T, v.data, ld, v.scale, o[0], 40);
+        if (!scaled(types[t])) {
             size_t size = types[t] == QSI_F32 ? 4 : 2;
             kern->attn_pv(types[t], 1, 26, 40, w, T, v.data, 40, NULL, o[1], 40);
             kern->attn_pv(types[t], 1, T - 26, 40, w + 26, T, (char *)v.data + 26 * 40 * size, 40,
@@ -167,12 +186,13 @@ static void test_turn(void **state) {
         for (int64_t d = 1; d < 80; d += 13)
             for (int64_t n = 1; n <= T; n += 21) {
                 size_t count = (size_t)(d * T);
-                tile k = make(types[t], false, n, d, d + 3);
+                int64_t ld = ld_of(types[t], d + 3);
+                tile k = make(types[t], false, n, d, ld);
                 float *kt = guarded(count * 4);
-                kern->attn_turn(types[t], n, d, k.data, d + 3, kt);
+                kern->attn_turn(types[t], n, d, k.data, ld, kt);
                 for (int64_t p = 0; p < T; p++)
                     for (int64_t i = 0; i < d; i++) {
-                        double want = p < n ? element(&k, d + 3, p, i) : 0.0;
+                        double want = p < n ? element(&k, ld, p, i) : 0.0;
                         assert_true((double)kt[i * T + p] == want);
                     }
                 drop(&k);
@@ -252,7 +272,7 @@ static void qk16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
 }
 
 static void pv16_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
-    int64_t ldw = T + 1, ldo = d + 2, ldv = d + 5;
+    int64_t ldw = T + 1, ldo = d + 2, ldv = ld_of(type, d + 5);
     int64_t ldy = type == QSI_BF16 ? ldv : (d + 15) / 16 * 16;
     size_t nw = (size_t)((m - 1) * ldw + n), no = (size_t)((m - 1) * ldo + d), ny = 0;
     float *w = random_floats(nw), *o = random_floats(no);
@@ -365,19 +385,19 @@ static qsi_act8 *byte_rows(const float *x, int64_t m, int64_t d, int64_t ld) {
 }
 
 /* Against double, and the bits of ref, alone too. */
-static void qk8_case(int64_t m, int64_t n, int64_t d) {
+static void qk8_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
     const qsi_kern *ref = qsi_kern_get(QSI_ISA_REF);
     int64_t ldq = (d + 31) / 32, lds = T + 5;
     size_t n_s = (size_t)((m - 1) * lds + T);
     float *q = random_floats((size_t)(m * d)), *s = guarded(n_s * 4), want[T];
     qsi_act8 *q8 = byte_rows(q, m, d, ldq);
-    tile t = make(QSI_Q8_0, true, T, d, 0);
+    tile t = make(type, true, T, d, 0);
     qsi_ahead ahead = {t.data, (const char *)t.data + t.bytes};
-    kern->attn8_qk(m, n, d, q8, ldq, t.data, t.scale, s, lds, m % 2 ? &ahead : NULL);
+    kern->attn8_qk(type, m, n, d, q8, ldq, t.data, t.scale, s, lds, m % 2 ? &ahead : NULL);
     for (int64_t i = 0; i < m; i++) {
-        ref->attn8_qk(1, T, d, q8 + i * ldq, ldq, t.data, t.scale, want, T, NULL);
+        ref->attn8_qk(type, 1, T, d, q8 + i * ldq, ldq, t.data, t.scale, want, T, NULL);
         assert_memory_equal(want, s + i * lds, (size_t)n * 4);
-        kern->attn8_qk(1, n, d, q8 + i * ldq, ldq, t.data, t.scale, want, T, NULL);
+        kern->attn8_qk(type, 1, n, d, q8 + i * ldq, ldq, t.data, t.scale, want, T, NULL);
         assert_memory_equal(want, s + i * lds, (size_t)n * 4);
         for (int64_t p = 0; p < n; p++) {
             double sum = 0, mag = 0;
@@ -396,23 +416,23 @@ static void qk8_case(int64_t m, int64_t n, int64_t d) {
     guarded_free(s, n_s * 4);
 }
 
-/* Weights of softmax: at most 1, some tiny or zero. A weight is off by half a unit of 1/65535 of the
- * largest of its tile, times its scale. */
-static void pv8_case(int64_t m, int64_t n, int64_t d) {
+/* Weights of softmax: at most 1, some tiny or zero. A weight is off by half a unit of 1/65535 of
+ * the largest of its tile, times its scale. */
+static void pv8_case(qsi_type type, int64_t m, int64_t n, int64_t d) {
     const qsi_kern *ref = qsi_kern_get(QSI_ISA_REF);
-    int64_t ldw = T + 1, ldo = d + 2, ldv = d + 5;
+    int64_t ldw = T + 1, ldo = d + 2, ldv = ld_of(type, d + 5);
     size_t nw = (size_t)((m - 1) * ldw + n), no = (size_t)((m - 1) * ldo + d);
     float *w = random_floats(nw), *o = random_floats(no);
     float *o0 = malloc(no * 4), *want = malloc((size_t)d * 4);
-    tile t = make(QSI_Q8_0, false, n, d, ldv);
+    tile t = make(type, false, n, d, ldv);
     for (size_t i = 0; i < nw; i++) w[i] = expf(-fabsf(w[i]));
     for (int64_t p = 0; p < n && m > 2; p++) w[2 * ldw + p] = 0.0f;
     for (int64_t p = 0; p < n && m > 3; p++) w[3 * ldw + p] *= 1e-29f;
     memcpy(o0, o, no * 4);
-    kern->attn8_pv(m, n, d, w, ldw, t.data, ldv, t.scale, o, ldo);
+    kern->attn8_pv(type, m, n, d, w, ldw, t.data, ldv, t.scale, o, ldo);
     for (int64_t i = 0; i < m; i++) {
         memcpy(want, o0 + i * ldo, (size_t)d * 4);
-        ref->attn8_pv(1, n, d, w + i * ldw, ldw, t.data, ldv, t.scale, want, d);
+        ref->attn8_pv(type, 1, n, d, w + i * ldw, ldw, t.data, ldv, t.scale, want, d);
         assert_memory_equal(want, o + i * ldo, (size_t)d * 4);
         for (int64_t c = 0; c < d; c++) {
             double sum = (double)o0[i * ldo + c], mag = fabs(sum), top = 0, codes = 0;
@@ -421,10 +441,11 @@ static void pv8_case(int64_t m, int64_t n, int64_t d) {
                 double x = (double)w[i * ldw + p] * t.value[p * d + c];
                 sum += x;
                 mag += fabs(x);
-                top = fmax(top, (double)w[i * ldw + p] * k);
+                top = fmax(top, fabs((double)w[i * ldw + p] * k));
                 codes += fabs(element(&t, ldv, p, c));
             }
-            double most = codes * top * 0.51 / 65535 + 127e-30 * (double)n + (double)(n + 4) * U * mag;
+            double most = codes * top * 0.51 / (double)QSI_ATTN_UNITS(type) +
+                          127e-30 * (double)n + (double)(n + 4) * U * mag;
             double off = fabs((double)o[i * ldo + c] - sum);
             if (!(off <= most)) fail_msg("pv8: off by %.3g of %.3g", off, most);
         }
@@ -436,12 +457,12 @@ static void pv8_case(int64_t m, int64_t n, int64_t d) {
     floats_free(o, no);
 }
 
-static void turn8_case(int64_t n, int64_t d) {
-    int64_t ld = d + 3;
+static void turn8_case(qsi_type type, int64_t n, int64_t d) {
+    int64_t ld = ld_of(type, d + 3);
     size_t bytes = (size_t)((d + 3) / 4 * 4 * T);
-    tile k = make(QSI_Q8_0, false, n, d, ld);
+    tile k = make(type, false, n, d, ld);
     tile kt = {.type = QSI_Q8_0, .data = guarded(bytes)};
-    kern->attn8_turn(n, d, k.data, ld, kt.data);
+    kern->attn8_turn(type, n, d, k.data, ld, kt.data);
     for (int64_t p = 0; p < n; p++)
         for (int64_t i = 0; i < (d + 3) / 4 * 4; i++)
             assert_true(element(&kt, T, i, p) == (i < d ? element(&k, ld, p, i) : 0.0));
@@ -449,16 +470,19 @@ static void turn8_case(int64_t n, int64_t d) {
     guarded_free(kt.data, bytes);
 }
 
-static void test_bytes(void **state) {
+static void check_bytes(qsi_type type) {
     static const int64_t more[] = {1, 8, 12, 33, 64, 96, 128, 130, 192, 300, 576};
     for (size_t a = 0; a < QSI_COUNT(more); a++) {
         for (size_t b = 0; b < QSI_COUNT(ms); b++) {
-            qk8_case(ms[b], ns[(a + b) % QSI_COUNT(ns)], more[a]);
-            pv8_case(ms[b], ns[(a + b) % QSI_COUNT(ns)], more[a]);
+            qk8_case(type, ms[b], ns[(a + b) % QSI_COUNT(ns)], more[a]);
+            pv8_case(type, ms[b], ns[(a + b) % QSI_COUNT(ns)], more[a]);
         }
-        for (size_t j = 0; j < QSI_COUNT(ns); j++) turn8_case(ns[j], more[a]);
+        for (size_t j = 0; j < QSI_COUNT(ns); j++) turn8_case(type, ns[j], more[a]);
     }
 }
+
+static void test_bytes(void **state) { check_bytes(QSI_Q8_0); }
+static void test_nibbles(void **state) { check_bytes(QSI_Q4_0); }
 
 /* A weight or a scale that is no number reaches the columns of its block, and no others. */
 static void test_bytes_not_finite(void **state) {
@@ -468,12 +492,12 @@ static void test_bytes_not_finite(void **state) {
     for (int i = 0; i < T; i++) w[i] = 1.0f;
     for (int i = 0; i < 2 * T; i++) scale[i] = 0x3c00;
     scale[T + 9] = 0x7e00;
-    kern->attn8_pv(1, T, 64, w, T, v, 64, scale, o, 64);
+    kern->attn8_pv(QSI_Q8_0, 1, T, 64, w, T, v, 64, scale, o, 64);
     for (int c = 0; c < 64; c++) assert_int_equal(isnan(o[c]) != 0, c >= 32);
     scale[T + 9] = 0x3c00;
     memset(o, 0, sizeof o);
     w[5] = NAN;
-    kern->attn8_pv(1, T, 64, w, T, v, 64, scale, o, 64);
+    kern->attn8_pv(QSI_Q8_0, 1, T, 64, w, T, v, 64, scale, o, 64);
     for (int c = 0; c < 64; c++) assert_true(isnan(o[c]));
 }
 
@@ -501,7 +525,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_qk),   cmocka_unit_test(test_pv),         cmocka_unit_test(test_runs),
         cmocka_unit_test(test_turn), cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_qk16), cmocka_unit_test(test_pv16), cmocka_unit_test(test_turn16),
-        cmocka_unit_test(test_order16), cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_order16), cmocka_unit_test(test_bytes), cmocka_unit_test(test_nibbles),
         cmocka_unit_test(test_bytes_not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -268,6 +268,34 @@ static void test_adamw(void **state) {
 
 /* ---- layers ---- */
 
+/* Against signs counted bit by bit, with the bits of ref; twice is where it began. */
+static void test_hadamard(void **state) {
+    const qsi_kern *ref = qsi_kern_get(QSI_ISA_REF);
+    for (int64_t n = 1; n <= 512; n *= 2) {
+        float *x = random_floats((size_t)n), x0[512], want[512];
+        memcpy(x0, x, (size_t)n * 4);
+        memcpy(want, x, (size_t)n * 4);
+        ref->hadamard(want, n);
+        kern->hadamard(x, n);
+        assert_memory_equal(x, want, (size_t)n * 4);
+        for (int64_t i = 0; i < n; i++) {
+            double sum = 0, mag = 0;
+            for (int64_t j = 0; j < n; j++) {
+                sum += __builtin_parityll((unsigned long long)(i & j)) ? -(double)x0[j] : (double)x0[j];
+                mag += fabs((double)x0[j]);
+            }
+            near_(x[i], sum / sqrt((double)n), 12 * U * mag / sqrt((double)n) + TINY, "hadamard", n, i);
+        }
+        kern->hadamard(x, n);
+        for (int64_t i = 0; i < n; i++) {
+            double mag = 0;
+            for (int64_t j = 0; j < n; j++) mag += fabs((double)x0[j]);
+            near_(x[i], (double)x0[i], 24 * U * mag + TINY, "hadamard twice", n, i);
+        }
+        floats_free(x, (size_t)n);
+    }
+}
+
 static void test_rmsnorm(void **state) {
     EACH_SIZE(n) {
         if (n == 0) continue;
@@ -543,7 +571,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_bf16_t),    cmocka_unit_test(test_conversion_tails),
         cmocka_unit_test(test_act8),      cmocka_unit_test(test_actk),
         cmocka_unit_test(test_sums),      cmocka_unit_test(test_vectors),
-        cmocka_unit_test(test_adamw),     cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_adamw),     cmocka_unit_test(test_hadamard),
+        cmocka_unit_test(test_rmsnorm),
         cmocka_unit_test(test_swiglu),    cmocka_unit_test(test_exp),
         cmocka_unit_test(test_softmax),   cmocka_unit_test(test_cross_entropy),
         cmocka_unit_test(test_rope),      cmocka_unit_test(test_attention),

@@ -125,6 +125,8 @@ static void test_bits(void **state) {
     check(QSI_Q8_0, true);
     check(QSI_BF16, false);
     check(QSI_BF16, true);
+    check(QSI_Q4_0, false);
+    check(QSI_Q4_0, true);
 }
 
 /* Room for a row of all heads at the model's context, within bounds. */

@@ -87,7 +87,7 @@ static void same_bits(const char *name, qsi_type kv, int32_t n, const int32_t *c
 static void test_same_bits(void **state) {
     (void)state;
     static const int32_t some[] = {N, 1, 5, 19, 20, 21, 64}, more[] = {500, 64};
-    static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0};
+    static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0, QSI_Q4_0};
     for (size_t i = 0; i < QSI_COUNT(types); i++) {
         same_bits("dsa", types[i], N, some, QSI_COUNT(some));
         if (types[i] == QSI_F16) same_bits("dsa_long", types[i], 600, more, QSI_COUNT(more));

@@ -203,7 +203,7 @@ static void check_bits(qsi_arch arch, qsi_type type, qsi_type kv, qsi_isa isa, b
 
 static const qsi_type types[] = {QSI_F32, QSI_F16, QSI_BF16, QSI_Q8_0, QSI_Q4_0};
 
-static const qsi_type caches[] = {QSI_F32, QSI_BF16, QSI_Q8_0};
+static const qsi_type caches[] = {QSI_F32, QSI_BF16, QSI_Q8_0, QSI_Q4_0};
 
 static void check_arch(qsi_arch arch) {
     for (size_t i = 0; i < QSI_COUNT(types); i++) {

@@ -76,7 +76,7 @@ typedef struct deep {
 } deep;
 
 static uint16_t *scale_at(const deep *d, char *tile, int64_t p) {
-    return d->z.type == QSI_Q8_0 ? (uint16_t *)(void *)tile + p % QSI_ATTEND_TILE : NULL;
+    return qsi_kv_scaled(d->z.type) ? (uint16_t *)(void *)tile + p % QSI_ATTEND_TILE : NULL;
 }
 
 /* Writes hd elements of one position into a tile, and reads back into x what then stands there. */
@@ -100,6 +100,17 @@ static void put(const deep *d, char *tile, int64_t hd, int64_t p, bool turned, f
             ((uint16_t *)(void *)at0)[at] = qsi_f32_to_bf16(x[i]);
             x[i] = qsi_bf16_to_f32(((uint16_t *)(void *)at0)[at]);
             if (turned && i + 1 == hd && hd % 2) ((uint16_t *)(void *)at0)[at + 1] = 0;
+        }
+        if (d->z.type == QSI_Q4_0) { /* two elements a byte */
+            int64_t word = turned ? i / 8 * QSI_ATTEND_TILE + slot
+                                  : (slot / 4 * ((hd + 31) / 32) + i / 32) * 16 + i % 16;
+            bool high = turned ? i % 8 >= 4 : i % 32 >= 16;
+            uint8_t *byte = (uint8_t *)at0 + word * 4 + (turned ? i % 4 : slot % 4);
+            uint16_t *s = scale_at(d, tile, p) + i / 32 * QSI_ATTEND_TILE;
+            *s = qsi_f32_to_f16((p % 3 ? 0.4f : -0.4f) + 0.01f * (float)(p % 7));
+            int q = (int)fmaxf(-8, fminf(7, rintf(x[i] / qsi_f16_to_f32(*s))));
+            *byte = (uint8_t)(high ? (*byte & 15) | (q + 8) << 4 : (*byte & 240) | (q + 8));
+            x[i] = qsi_f16_to_f32(*s) * (float)q;
         }
         if (d->z.type == QSI_Q8_0) { /* any scale will do */
             uint16_t *s = scale_at(d, tile, p) + i / 32 * QSI_ATTEND_TILE;
@@ -237,7 +248,7 @@ static void check_deep(const qsi_kern *k, shape z) {
         size_t at = (size_t)(from * heads * z.hd_v);
         assert_memory_equal(a + at, b + at, ((size_t)no - at) * 4);
     }
-    if (z.type != QSI_Q8_0 && !z.bf16 && !z.bytes) {
+    if (!qsi_kv_scaled(z.type) && !z.bf16 && !z.bytes) {
         deep_run(k, &d, &d.rows, 64, b, lb);
         assert_memory_equal(a, b, (size_t)no * 4);
     }
@@ -388,7 +399,10 @@ static void test_forward(void **s) {
                               {QSI_Q8_0, 72, 60, true, true, true},
                               {QSI_BF16, 40, 24, false}, {QSI_BF16, 41, 25, false},
                               {QSI_BF16, 40, 32, true}, {QSI_BF16, 40, 24, false, true},
-                              {QSI_BF16, 41, 25, false, true}, {QSI_BF16, 72, 60, true, true}};
+                              {QSI_BF16, 41, 25, false, true}, {QSI_BF16, 72, 60, true, true},
+                              {QSI_Q4_0, 48, 40, false}, {QSI_Q4_0, 72, 64, true},
+                              {QSI_Q4_0, 42, 65, false, false, true},
+                              {QSI_Q4_0, 72, 60, true, true, true}};
     for (size_t i = 0; i < QSI_COUNT(z); i++) {
         check_deep(qsi_kern_get(QSI_ISA_REF), z[i]);
         check_deep(qsi_kern_get(qsi_cpu_isa()), z[i]);

@@ -36,6 +36,16 @@ QSI_INLINE vf attn_i8_tail(vm m, const char *p, int r) {
     memcpy(t, p, (size_t)m.n * 4);
     return attn_i8(t, r);
 }
+/* The nibble of words that stands above -down bits, less 8. */
+QSI_INLINE float32x4_t attn_nibble(const char *p, int32x4_t down) {
+    uint32x4_t x = vshlq_u32(vreinterpretq_u32_u8(vld1q_u8((const uint8_t *)p)), down);
+    int32x4_t y = vreinterpretq_s32_u32(vandq_u32(x, vdupq_n_u32(15)));
+    return vcvtq_f32_s32(vsubq_s32(y, vdupq_n_s32(8)));
+}
+QSI_INLINE vf attn_i4(const char *p, int shift) {
+    int32x4_t down = vdupq_n_s32(-shift);
+    return (vf){attn_nibble(p, down), attn_nibble(p + 16, down)};
+}
 QSI_INLINE void attn_transpose(vf r[W]) { transpose8(r); }
 
 #include "kern/x86/attn_body.h"

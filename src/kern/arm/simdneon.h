@@ -118,6 +118,11 @@ QSI_INLINE vf scale2(vf p, vf n) { return BOTH2(scale2_4, p, n); }
 QSI_INLINE float32x4_t evens4(float32x4_t x) { return vtrn1q_f32(x, x); }
 QSI_INLINE float32x4_t odds4(float32x4_t x) { return vtrn2q_f32(x, x); }
 QSI_INLINE vf swap_pairs(vf x) { return BOTH(vrev64q_f32, x); }
+QSI_INLINE float32x4_t swap_twos(float32x4_t x) { return vextq_f32(x, x, 2); }
+/* Lane i is lane i ^ h; h 1, 2, 4. */
+QSI_INLINE vf swap_lanes(vf x, int h) {
+    return h == 1 ? swap_pairs(x) : h == 2 ? BOTH(swap_twos, x) : (vf){x.b, x.a};
+}
 QSI_INLINE vf evens(vf x) { return BOTH(evens4, x); }
 QSI_INLINE vf odds(vf x) { return BOTH(odds4, x); }
 QSI_INLINE vf minus_plus(void) {

@@ -2,16 +2,9 @@
 #include <string.h>
 
 #include "kern/kern_levels.h"
+#include "kern/ref/ref_tile.h"
 
 #define TILE QSI_ATTN_TILE
-
-/* Element (r, c) of a tile. */
-static float load(qsi_type t, const void *p, int64_t ld, int64_t r, int64_t c) {
-    if (t == QSI_Q8_0) return (float)((const int8_t *)p)[(r / 4 * ld + c) * 4 + r % 4];
-    if (t == QSI_BF16) return qsi_bf16_to_f32(((const uint16_t *)p)[(r / 2 * ld + c) * 2 + r % 2]);
-    if (t == QSI_F16) return qsi_f16_to_f32(((const uint16_t *)p)[r * ld + c]);
-    return ((const float *)p)[r * ld + c];
-}
 
 static float score(qsi_type t, int64_t d, const float *q, const void *kt, const uint16_t *scale,
                    int64_t p) {
@@ -19,7 +12,7 @@ static float score(qsi_type t, int64_t d, const float *q, const void *kt, const 
     for (int64_t b = 0; b < d; b += scale ? 32 : d) {
         int64_t e = scale && b + 32 < d ? b + 32 : d;
         float sum = 0.0f;
-        for (int64_t i = b; i < e; i++) sum += q[i] * load(t, kt, TILE, i, p);
+        for (int64_t i = b; i < e; i++) sum += q[i] * qsi_tile_key(t, kt, i, p);
         s = scale ? s + qsi_f16_to_f32(scale[b / 32 * TILE + p]) * sum : sum;
     }
     return s;
@@ -38,15 +31,15 @@ static void attn_pv(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w,
         for (int64_t p = 0; p < n; p++)
             for (int64_t c = 0; c < d; c++) {
                 float a = w[i * ldw + p];
-                if (t == QSI_Q8_0) a *= qsi_f16_to_f32(scale[c / 32 * TILE + p]);
-                o[i * ldo + c] += a * load(t, v, ldv, p, c);
+                if (scale) a *= qsi_f16_to_f32(scale[c / 32 * TILE + p]);
+                o[i * ldo + c] += a * qsi_tile_at(t, v, ldv, p, c);
             }
 }
 
 static void attn_turn(qsi_type t, int64_t n, int64_t d, const void *k, int64_t ldk, float *kt) {
     for (int64_t i = 0; i < d; i++)
         for (int64_t p = 0; p < TILE; p++)
-            kt[i * TILE + p] = p < n ? load(t, k, ldk, p, i) : 0.0f;
+            kt[i * TILE + p] = p < n ? qsi_tile_at(t, k, ldk, p, i) : 0.0f;
 }
 
 void qsi_kern_fill_ref_attn(qsi_kern *t) {

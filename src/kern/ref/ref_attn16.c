@@ -2,29 +2,19 @@
 #include <string.h>
 
 #include "kern/kern_levels.h"
+#include "kern/ref/ref_tile.h"
 
 #define TILE QSI_ATTN_TILE
 
-/* Element (r, c) of rows ld elements apart. */
-static float load(qsi_type t, const void *p, int64_t ld, int64_t r, int64_t c) {
-    if (t == QSI_BF16) return qsi_bf16_to_f32(((const uint16_t *)p)[(r / 2 * ld + c) * 2 + r % 2]);
-    if (t == QSI_F16) return qsi_f16_to_f32(((const uint16_t *)p)[r * ld + c]);
-    return ((const float *)p)[r * ld + c];
-}
-
 static float rounded(float x) { return qsi_bf16_to_f32(qsi_f32_to_bf16(x)); }
-
-static float scaled_byte(const void *x, int64_t ldx, const uint16_t *scale, int64_t r, int64_t c) {
-    float byte = (float)((const int8_t *)x)[(r / 4 * ldx + c) * 4 + r % 4];
-    return byte * qsi_f16_to_f32(scale[c / 32 * TILE + r]);
-}
 
 static void attn16_pair(qsi_type t, int64_t n, int64_t d, const void *x, int64_t ldx,
                         const uint16_t *scale, uint16_t *y, int64_t ldy) {
     for (int64_t r = 0; r < (n + 1) / 2 * 2; r++)
         for (int64_t c = 0; c < d; c++) {
             float e = 0.0f;
-            if (r < n) e = t == QSI_Q8_0 ? scaled_byte(x, ldx, scale, r, c) : load(t, x, ldx, r, c);
+            if (r < n) e = qsi_tile_at(t, x, ldx, r, c);
+            if (r < n && scale) e *= qsi_f16_to_f32(scale[c / 32 * TILE + r]);
             y[(r / 2 * ldy + c) * 2 + r % 2] = qsi_f32_to_bf16(e);
         }
 }
@@ -33,7 +23,7 @@ static void attn16_turn(qsi_type t, int64_t n, int64_t d, int64_t dv, const void
                         uint16_t *kt, uint16_t *v, int64_t ldv) {
     for (int64_t p = 0; p < (n + 15) / 16 * 16; p++)
         for (int64_t i = 0; i < (d + 1) / 2 * 2; i++) {
-            float x = p < n && i < d ? load(t, k, ldk, p, i) : 0.0f;
+            float x = p < n && i < d ? qsi_tile_at(t, k, ldk, p, i) : 0.0f;
             uint16_t y = qsi_f32_to_bf16(x);
             kt[(i / 2 * TILE + p) * 2 + i % 2] = y;
             if (v && i < dv) v[(p / 2 * ldv + i) * 2 + p % 2] = y;
@@ -42,7 +32,7 @@ static void attn16_turn(qsi_type t, int64_t n, int64_t d, int64_t dv, const void
 
 /* Element (r, c) of a tile of words or of the cache's own. */
 static float at(qsi_type t, const void *x, int64_t ld, int64_t r, int64_t c, int64_t n) {
-    return r < n ? rounded(load(t, x, ld, r, c)) : 0.0f;
+    return r < n ? rounded(qsi_tile_at(t, x, ld, r, c)) : 0.0f;
 }
 
 static void attn16_qk(qsi_type t, int64_t m, int64_t n, int64_t d, const uint16_t *q, int64_t ldq,

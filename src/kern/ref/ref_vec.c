@@ -27,6 +27,18 @@ static void f32_to_bf16_t(const float *x, int64_t ldx, int64_t rows, int64_t col
         for (int64_t c = 0; c < cols; c++) y[c * ldy + r] = qsi_f32_to_bf16(x[r * ldx + c]);
 }
 
+static void hadamard(float *x, int64_t n) {
+    for (int64_t h = 1; h < n; h *= 2)
+        for (int64_t i = 0; i < n; i++)
+            if (!(i & h)) {
+                float a = x[i], b = x[i + h];
+                x[i] = a + b;
+                x[i + h] = a - b;
+            }
+    float r = 1.0f / sqrtf((float)n);
+    for (int64_t i = 0; i < n; i++) x[i] *= r;
+}
+
 /* A block with NaN or infinity keeps that in d, so that products of it are NaN. */
 static void f32_to_act8(const float *x, qsi_act8 *y, int64_t n) {
     for (int64_t b = 0; b < n / 32; b++, x += 32, y++) {
@@ -130,6 +142,7 @@ void qsi_kern_fill_ref_vec(qsi_kern *t) {
     t->f32_to_act8 = f32_to_act8;
     t->f32_to_actk = f32_to_actk;
     t->f32_to_bf16_t = f32_to_bf16_t;
+    t->hadamard = hadamard;
     t->dot = dot;
     t->sum_sq = sum_sq;
     t->axpy = axpy;

@@ -2,8 +2,8 @@
  * including file; kern.h states layouts and the order of sums.
  *
  * Both products have one shape: rows of float against a matrix [k][columns] whose columns lie along
- * the lanes, one fma a term, k ascending. A block of ROWS rows by VECS vectors stays in registers; one
- * vector of the matrix, widened as it is loaded, meets ROWS rows. */
+ * the lanes, one fma a term, k ascending. A block of ROWS rows by VECS vectors stays in registers;
+ * one vector of the matrix, widened as it is loaded, meets ROWS rows. */
 #ifndef QSI_KERN_ATTN_BODY_H
 #define QSI_KERN_ATTN_BODY_H
 
@@ -14,14 +14,31 @@
 #define TILE QSI_ATTN_TILE
 #define AHEAD 4096 /* bytes fetched ahead where a single row streams a tile */
 
-/* Bytes from a column to the next: bytes of four rows stand side by side, bfloat16 of two. */
+/* Bytes from a column to the next: bytes of four rows stand side by side, bfloat16 of two. Of Q4_0
+ * that is so of turned keys alone, see attn_at. */
 QSI_INLINE int64_t attn_size(qsi_type t) { return t == QSI_F16 ? 2 : 4; }
+
+QSI_INLINE bool attn_scaled(qsi_type t) { return t == QSI_Q8_0 || t == QSI_Q4_0; }
 
 /* Row r of a matrix whose rows are ld elements apart; where several stand side by
  * side: those that row r is one of. */
 QSI_INLINE const char *attn_row(qsi_type t, const char *p, int64_t ld, int64_t r) {
-    return p + (t == QSI_Q8_0 ? r / 4 : t == QSI_BF16 ? r / 2 : r) * ld * attn_size(t);
+    return p + (attn_scaled(t) ? r / 4 : t == QSI_BF16 ? r / 2 : r) * ld * attn_size(t);
 }
+
+/* The same of turned keys, elements of 64 positions. */
+QSI_INLINE const char *key_row(qsi_type t, const char *kt, int64_t i) {
+    return t == QSI_Q4_0 ? kt + i / 8 * TILE * 4 : attn_row(t, kt, TILE, i);
+}
+
+/* Place of column c in a row of Q4_0: 16 words hold two times 16 columns. */
+QSI_INLINE int64_t nibble_word(int64_t c) { return c / 32 * 16 + c % 16; }
+/* Bytes from column 0 to column c. */
+QSI_INLINE int64_t attn_at(qsi_type t, int64_t c) {
+    return (t == QSI_Q4_0 ? nibble_word(c) : c) * attn_size(t);
+}
+/* Shift that brings byte r of a word down, and the nibble of it. */
+QSI_INLINE int nibble_shift(int64_t r, int64_t high) { return (int)(r % 4 * 8 + high * 4); }
 
 /* Elements of row r at p. */
 QSI_INLINE vf attn_load(qsi_type t, const char *p, int64_t r) {
@@ -37,20 +54,30 @@ QSI_INLINE vf attn_load_tail(qsi_type t, vm m, const char *p, int64_t r) {
                         : attn_i8_tail(m, p, (int)(r % 4));
 }
 
+/* W elements of an element's row of turned keys. */
+QSI_INLINE vf key_load(qsi_type t, const char *p, int64_t i) {
+    return t == QSI_Q4_0 ? attn_i4(p, nibble_shift(i, i / 4 % 2)) : attn_load(t, p, i);
+}
+
+/* Columns [c, c + W), `left` of them there, of row r at `row`. Of Q4_0 c is taken from a column
+ * that is `half` times 16 behind a block's first, and a block is there as a whole. */
+QSI_INLINE vf row_load(qsi_type t, bool tail, vm m, const char *row, int64_t r, int64_t c,
+                       int64_t half) {
+    const char *p = row + attn_at(t, c);
+    if (t == QSI_Q4_0) return attn_i4(p, nibble_shift(r, (half + c / 16) % 2));
+    return tail ? attn_load_tail(t, m, p, r) : attn_load(t, p, r);
+}
+
 /* ---- turning natural keys ---- */
 
 QSI_INLINE void turn(qsi_type t, int64_t n, int64_t d, const char *k, int64_t ldk, float *kt) {
-    const int64_t size = attn_size(t);
     for (int64_t p = 0; p < TILE; p += W)
         for (int64_t i = 0; i < d; i += W) {
             vf r[W];
             vm m = lanes(d - i);
             for (int j = 0; j < W; j++) {
-                const char *row = attn_row(t, k, ldk, p + j) + i * size;
-                if (p + j >= n)
-                    r[j] = zero();
-                else
-                    r[j] = d - i >= W ? attn_load(t, row, j) : attn_load_tail(t, m, row, j);
+                const char *row = attn_row(t, k, ldk, p + j);
+                r[j] = p + j < n ? row_load(t, d - i < W, m, row, j, i, 0) : zero();
             }
             attn_transpose(r);
             for (int j = 0; j < W && i + j < d; j++) stu(kt + (i + j) * TILE + p, r[j]);
@@ -64,14 +91,16 @@ static void attn_turn(qsi_type t, int64_t n, int64_t d, const void *k, int64_t l
         turn(QSI_F16, n, d, k, ldk, kt);
     else if (t == QSI_BF16)
         turn(QSI_BF16, n, d, k, ldk, kt);
+    else if (t == QSI_Q4_0)
+        turn(QSI_Q4_0, n, d, k, ldk / 2, kt);
     else
         turn(QSI_Q8_0, n, d, k, ldk, kt);
 }
 
 /* ---- scores ---- */
 
-/* Element 0 of row r of 4, ld apart: two pointers and two strides serve eight rows, so that all stay
- * in registers. */
+/* Element 0 of row r of 4, ld apart: two pointers and two strides serve eight rows, so that all
+ * stay in registers. */
 QSI_INLINE float at_row(const float *p, int64_t ld, int64_t ld3, int r) {
     return r == 3 ? p[ld3] : p[r * ld];
 }
@@ -89,15 +118,15 @@ QSI_INLINE void qk_block(qsi_type t, int rm, int rv, int64_t d, const float *q, 
 #pragma GCC unroll 8
             for (int v = 0; v < rv; v++) c[r][v] = zero();
         for (int64_t i = b; i < e; i++) {
-            const char *row = attn_row(t, kt, TILE, i);
+            const char *row = key_row(t, kt, i);
             vf x[8];
             if (rm == 1) {
-                int64_t line = t == QSI_Q8_0 ? i % 4 * 64 : t == QSI_BF16 ? i % 2 * 128 : 0;
+                int64_t line = attn_scaled(t) ? i % 4 * 64 : t == QSI_BF16 ? i % 2 * 128 : 0;
                 __builtin_prefetch(row + AHEAD + line);
-                if (t != QSI_Q8_0) __builtin_prefetch(row + AHEAD + line + 64);
+                if (!attn_scaled(t)) __builtin_prefetch(row + AHEAD + line + 64);
             }
 #pragma GCC unroll 8
-            for (int v = 0; v < rv; v++) x[v] = attn_load(t, row + v * W * size, i);
+            for (int v = 0; v < rv; v++) x[v] = key_load(t, row + v * W * size, i);
 #pragma GCC unroll 8
             for (int r = 0; r < rm; r++) {
                 vf a = all(r < 4 ? at_row(q0 + i, ldq, ld3, r) : at_row(q4 + i, ldq, ld3, r - 4));
@@ -155,18 +184,21 @@ static void attn_qk(qsi_type t, int64_t m, int64_t n, int64_t d, const float *q,
         qk(QSI_F16, m, n, d, q, ldq, kt, NULL, s, lds);
     else if (t == QSI_BF16)
         qk(QSI_BF16, m, n, d, q, ldq, kt, NULL, s, lds);
+    else if (t == QSI_Q4_0)
+        qk(QSI_Q4_0, m, n, d, q, ldq, kt, scale, s, lds);
     else
         qk(QSI_Q8_0, m, n, d, q, ldq, kt, scale, s, lds);
 }
 
 /* ---- values ---- */
 
-/* rm rows, rv vectors of columns, `left` of them there. Rows of weights are TILE apart for each block
- * of 32 columns (wb vectors a block) and ldw from row to row. */
+/* rm rows, rv vectors of columns, `left` of them there, from `half` times 16 behind a block's
+ * first on. Rows of weights are TILE apart for each block of 32 columns (wb vectors a block) and
+ * ldw from row to row. */
 QSI_INLINE void pv_block(qsi_type t, bool tail, int rm, int rv, int wb, int64_t n, int64_t left,
-                         const float *w, int64_t ldw, const char *v, int64_t ldv, float *o,
-                         int64_t ldo) {
-    const int64_t size = attn_size(t), ld3 = 3 * ldw;
+                         const float *w, int64_t ldw, const char *v, int64_t ldv, int64_t half,
+                         float *o, int64_t ldo) {
+    const int64_t bytes = rv * W * attn_size(t) / (t == QSI_Q4_0 ? 2 : 1), ld3 = 3 * ldw;
     const float *w4 = w + (rm > 4 ? 4 * ldw : 0);
     vm m[8];
     vf c[8][8];
@@ -182,14 +214,15 @@ QSI_INLINE void pv_block(qsi_type t, bool tail, int rm, int rv, int wb, int64_t 
         vf x[8];
         if (rm == 1) {
             __builtin_prefetch(row + AHEAD);
-            if (rv * W * size > 64) __builtin_prefetch(row + AHEAD + 64);
-            if (rv * W * size > 128) __builtin_prefetch(row + AHEAD + 128);
-            if (rv * W * size > 128) __builtin_prefetch(row + AHEAD + 192);
+            if (bytes > 64) __builtin_prefetch(row + AHEAD + 64);
+            if (bytes > 128) __builtin_prefetch(row + AHEAD + 128);
+            if (bytes > 128) __builtin_prefetch(row + AHEAD + 192);
         }
 #pragma GCC unroll 8
         for (int j = 0; j < rv; j++)
-            x[j] = tail ? attn_load_tail(t, m[j], row + j * W * size, p)
-                        : attn_load(t, row + j * W * size, p);
+            x[j] = t == QSI_Q4_0 && tail && j * W >= left /* perhaps no such block */
+                       ? zero()
+                       : row_load(t, tail, m[j], row, p, j * W, half);
 #pragma GCC unroll 8
         for (int r = 0; r < rm; r++)
 #pragma GCC unroll 8
@@ -223,14 +256,14 @@ QSI_INLINE void pv_scale(int rm, int blocks, int64_t n, const float *w, int64_t 
 QSI_INLINE void pv_rows(qsi_type t, int rm, int rv, int64_t n, int64_t d, const float *w,
                         int64_t ldw, const char *v, int64_t ldv, const uint16_t *scale, float *o,
                         int64_t ldo) {
-    const int cols = rv * W, wb = t == QSI_Q8_0 ? 32 / W : 8;
+    const int cols = rv * W, wb = attn_scaled(t) ? 32 / W : 8;
     const int blocks = (cols + 31) / 32;
     float scaled[16 * TILE]; /* rows times blocks */
     for (int64_t c = 0; c < d; c += cols) {
-        const char *vc = v + c * attn_size(t);
+        const char *vc = v + attn_at(t, c);
         const float *a = w;
         int64_t lda = ldw, left = d - c;
-        if (t == QSI_Q8_0) {
+        if (attn_scaled(t)) {
             int there = left < cols ? (int)((left + 31) / 32) : blocks;
             /* columns of half a block use the scales of the whole */
             for (int r = 0; r < rm; r++)
@@ -243,9 +276,9 @@ QSI_INLINE void pv_rows(qsi_type t, int rm, int rv, int64_t n, int64_t d, const 
             lda = blocks * TILE;
         }
         if (left >= cols)
-            pv_block(t, false, rm, rv, wb, n, left, a, lda, vc, ldv, o + c, ldo);
+            pv_block(t, false, rm, rv, wb, n, left, a, lda, vc, ldv, c / 16 % 2, o + c, ldo);
         else
-            pv_block(t, true, rm, rv, wb, n, left, a, lda, vc, ldv, o + c, ldo);
+            pv_block(t, true, rm, rv, wb, n, left, a, lda, vc, ldv, c / 16 % 2, o + c, ldo);
     }
 }
 
@@ -256,8 +289,8 @@ QSI_INLINE void pv_many(qsi_type t, int64_t n, int64_t d, const float *w, int64_
     int64_t c = VECS > 2 ? d / (VECS * W) * (VECS * W) : 0;
     if (c > 0) pv_rows(t, ROWS, VECS, n, c, w, ldw, v, ldv, scale, o, ldo);
     if (c < d)
-        pv_rows(t, ROWS, 2, n, d - c, w, ldw, v + c * attn_size(t), ldv,
-                t == QSI_Q8_0 ? scale + c / 32 * TILE : NULL, o + c, ldo);
+        pv_rows(t, ROWS, 2, n, d - c, w, ldw, v + attn_at(t, c), ldv,
+                attn_scaled(t) ? scale + c / 32 * TILE : NULL, o + c, ldo);
 }
 
 QSI_INLINE void pv(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, int64_t ldw,
@@ -277,8 +310,8 @@ QSI_INLINE void pv(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w, 
             c = whole;
         }
         if (c < d)
-            pv_rows(t, 1, 4, n, d - c, w + i * ldw, ldw, v + c * attn_size(t), ldv,
-                    t == QSI_Q8_0 ? scale + c / 32 * TILE : NULL, o + i * ldo + c, ldo);
+            pv_rows(t, 1, 4, n, d - c, w + i * ldw, ldw, v + attn_at(t, c), ldv,
+                    attn_scaled(t) ? scale + c / 32 * TILE : NULL, o + i * ldo + c, ldo);
     }
 }
 
@@ -290,6 +323,8 @@ static void attn_pv(qsi_type t, int64_t m, int64_t n, int64_t d, const float *w,
         pv(QSI_F16, m, n, d, w, ldw, v, ldv, NULL, o, ldo);
     else if (t == QSI_BF16)
         pv(QSI_BF16, m, n, d, w, ldw, v, ldv, NULL, o, ldo);
+    else if (t == QSI_Q4_0)
+        pv(QSI_Q4_0, m, n, d, w, ldw, v, ldv / 2, scale, o, ldo);
     else
         pv(QSI_Q8_0, m, n, d, w, ldw, v, ldv, scale, o, ldo);
 }

@@ -31,6 +31,12 @@ QSI_INLINE vf attn_i8(const char *p, int r) {
 QSI_INLINE vf attn_i8_tail(vm m, const char *p, int r) {
     return attn_byte(_mm256_castps_si256(ld(m, (const float *)(const void *)p)), r);
 }
+/* The nibble of words that stands above `shift` bits, less 8. */
+QSI_INLINE vf attn_i4(const char *p, int shift) {
+    __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    x = iand(_mm256_srl_epi32(x, _mm_cvtsi32_si128(shift)), alli(15));
+    return to_float(isub(x, alli(8)));
+}
 QSI_INLINE void attn_transpose(vf r[W]) {
     __m256i t[W];
     for (int i = 0; i < W; i++) t[i] = _mm256_castps_si256(r[i]);

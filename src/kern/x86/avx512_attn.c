@@ -27,6 +27,11 @@ QSI_INLINE vf attn_i8(const char *p, int r) { return attn_byte(_mm512_loadu_si51
 QSI_INLINE vf attn_i8_tail(vm m, const char *p, int r) {
     return attn_byte(_mm512_maskz_loadu_epi32(m, p), r);
 }
+/* The nibble of words that stands above `shift` bits, less 8. */
+QSI_INLINE vf attn_i4(const char *p, int shift) {
+    vi x = _mm512_srl_epi32(_mm512_loadu_si512(p), _mm_cvtsi32_si128(shift));
+    return to_float(isub(iand(x, alli(15)), alli(8)));
+}
 QSI_INLINE void attn_transpose(vf r[W]) {
     __m512i t[16];
     for (int i = 0; i < 16; i++) t[i] = _mm512_castps_si512(r[i]);

@@ -78,12 +78,20 @@ QSI_INLINE void pair_bytes(vi x, int64_t left, const uint16_t *scale, uint16_t *
     if (left > 2) _mm512_storeu_si512(y + 2 * ldy, words(r[2], r[3], order));
 }
 
-static void pairs_of_bytes(int64_t n, int64_t d, const char *x, int64_t ldx, const uint16_t *scale,
-                           uint16_t *y, int64_t ldy) {
+/* Bytes of columns [c, c + 16) of four positions. */
+QSI_INLINE vi bytes_at(qsi_type t, int64_t left, const char *row, int64_t c) {
+    if (t == QSI_Q8_0) return _mm512_maskz_loadu_epi32(lanes(left), row + 4 * c);
+    vi x = nibbles(_mm512_loadu_si512(row + c / 32 * 64), (int)(c / 16 % 2));
+    return _mm512_sub_epi8(x, alli(0x08080808));
+}
+
+QSI_INLINE void pairs_of_bytes(qsi_type t, int64_t n, int64_t d, const char *x, int64_t ldx,
+                               const uint16_t *scale, uint16_t *y, int64_t ldy) {
+    const int64_t row = t == QSI_Q4_0 ? 2 * ldx : 4 * ldx; /* bytes of four positions */
     const __m512i order = pair_order();
     for (int64_t r = 0; r < n; r += 4, y += 4 * ldy)
         for (int64_t c = 0; c < d; c += W) {
-            vi v = _mm512_maskz_loadu_epi32(lanes(d - c), x + (r / 4 * ldx + c) * 4);
+            vi v = bytes_at(t, d - c, x + r / 4 * row, c);
             const uint16_t *s = scale + c / 32 * TILE + r;
             if (n - r >= 4)
                 pair_bytes(v, 4, s, y + 2 * c, ldy, order);
@@ -98,8 +106,10 @@ static void attn16_pair(qsi_type t, int64_t n, int64_t d, const void *x, int64_t
         pair(QSI_F32, n, d, x, ldx, y, ldy);
     else if (t == QSI_F16)
         pair(QSI_F16, n, d, x, ldx, y, ldy);
+    else if (t == QSI_Q4_0)
+        pairs_of_bytes(QSI_Q4_0, n, d, x, ldx, scale, y, ldy);
     else
-        pairs_of_bytes(n, d, x, ldx, scale, y, ldy);
+        pairs_of_bytes(QSI_Q8_0, n, d, x, ldx, scale, y, ldy);
 }
 
 /* Elements [i, i + 32) of one position. */

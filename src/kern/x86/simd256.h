@@ -101,6 +101,11 @@ QSI_INLINE vf scale2(vf p, vf n) {
     return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(a)), _mm256_castsi256_ps(b));
 }
 QSI_INLINE vf swap_pairs(vf a) { return _mm256_permute_ps(a, 0xb1); }
+/* Lane i is lane i ^ h; h 1, 2, 4. */
+QSI_INLINE vf swap_lanes(vf a, int h) {
+    return h == 1 ? swap_pairs(a) : h == 2 ? _mm256_permute_ps(a, 0x4e)
+                                           : _mm256_permute2f128_ps(a, a, 1);
+}
 QSI_INLINE vf evens(vf a) { return _mm256_moveldup_ps(a); }
 QSI_INLINE vf odds(vf a) { return _mm256_movehdup_ps(a); }
 QSI_INLINE vf minus_plus(void) {

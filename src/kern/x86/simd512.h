@@ -111,6 +111,11 @@ QSI_INLINE vf nearest(vf a) {
 QSI_INLINE vf scale2(vf p, vf n) { return _mm512_scalef_ps(p, n); }
 /* (x1, x0, x3, x2, ...), (x0, x0, x2, x2, ...), (x1, x1, x3, x3, ...) and -1 at even places */
 QSI_INLINE vf swap_pairs(vf a) { return _mm512_permute_ps(a, 0xb1); }
+/* Lane i is lane i ^ h; h 1, 2, 4, 8. */
+QSI_INLINE vf swap_lanes(vf a, int h) {
+    return h == 1 ? swap_pairs(a) : h == 2 ? _mm512_permute_ps(a, 0x4e)
+           : h == 4 ? _mm512_shuffle_f32x4(a, a, 0xb1) : _mm512_shuffle_f32x4(a, a, 0x4e);
+}
 QSI_INLINE vf evens(vf a) { return _mm512_moveldup_ps(a); }
 QSI_INLINE vf odds(vf a) { return _mm512_movehdup_ps(a); }
 QSI_INLINE vf minus_plus(void) {
@@ -158,6 +163,8 @@ QSI_INLINE vi and_or(vi a, vi b, vi c) { /* (a & b) | c */
 }
 QSI_INLINE vi shl(vi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 QSI_INLINE vi shr(vi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
+/* The low (n 0) or high (1) nibbles of bytes. */
+QSI_INLINE vi nibbles(vi a, int n) { return iand(shr(a, 4 * n), alli(0x0f0f0f0f)); }
 QSI_INLINE vi sar(vi a, int n) { return _mm512_srai_epi32(a, (unsigned)n); }
 QSI_INLINE vi shl16(vi a, int n) { return _mm512_slli_epi16(a, (unsigned)n); } /* halves of words */
 QSI_INLINE vi shr16(vi a, int n) { return _mm512_srli_epi16(a, (unsigned)n); }

@@ -1,6 +1,6 @@
 /* Vectors and the optimizer, in the names of simd256.h or simd512.h, one of which the including
- * file has included. Sums use four accumulators of W lanes and one fixed tree, so they depend on n and
- * the level alone. */
+ * file has included. Sums use four accumulators of W lanes and one fixed tree, so they depend on n
+ * and the level alone. */
 #ifndef QSI_KERN_VEC_BODY_H
 #define QSI_KERN_VEC_BODY_H
 
@@ -103,6 +103,35 @@ static float max(const float *x, int64_t n) {
     return hmax(vmax(m0, m1));
 }
 
+/* A step over W elements or more runs between vectors, the others within one: there lanes whose
+ * partner stands below them are subtracted from it. A product with 1 or -1 is exact: one addition
+ * rounds. */
+static void hadamard(float *x, int64_t n) {
+    static const float sign[4][16] = {{1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1},
+                                      {1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1},
+                                      {1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1},
+                                      {1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1}};
+    const vm k = lanes(n);
+    const vf s1 = ldu(sign[0]), s2 = ldu(sign[1]), s4 = ldu(sign[2]), s8 = ldu(sign[3]);
+    const vf r = all(1.0f / sqrtf((float)n));
+    for (int64_t i = 0; i < n; i += W) {
+        vf a = ld(k, x + i);
+        if (n > 1) a = vfma(s1, a, swap_lanes(a, 1));
+        if (n > 2) a = vfma(s2, a, swap_lanes(a, 2));
+        if (n > 4) a = vfma(s4, a, swap_lanes(a, 4));
+        if (n > 8 && W > 8) a = vfma(s8, a, swap_lanes(a, 8));
+        st(k, x + i, n > W ? a : vmul(a, r));
+    }
+    for (int64_t h = W; h < n; h *= 2)
+        for (int64_t i = 0; i < n; i += 2 * h)
+            for (int64_t j = i; j < i + h; j += W) {
+                vf a = ldu(x + j), b = ldu(x + j + h), sum = vadd(a, b), rest = vsub(a, b);
+                bool last = 2 * h == n;
+                stu(x + j, last ? vmul(sum, r) : sum);
+                stu(x + j + h, last ? vmul(rest, r) : rest);
+            }
+}
+
 static void adamw(float *p, const float *g, float *m, float *v, int64_t n, float clip, float lr,
                   float b1, float b2, float c1, float c2, float eps, float decay) {
     const vf vclip = all(clip), vlr = all(lr), vb1 = all(b1), va1 = all(1.0f - b1), vb2 = all(b2);
@@ -126,6 +155,7 @@ QSI_INLINE void fill_vec(qsi_kern *t) {
     t->bf16_to_f32 = bf16_to_f32;
     t->f32_to_f16 = f32_to_f16;
     t->f16_to_f32 = f16_to_f32;
+    t->hadamard = hadamard;
     t->dot = dot;
     t->sum_sq = sum_sq;
     t->axpy = axpy;
