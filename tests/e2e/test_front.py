@@ -282,7 +282,8 @@ class Packages(unittest.TestCase):
 
     BUILD_NEEDS = ["gcc", "libc6-dev", "meson", "ninja-build", "pkgconf", "libjansson-dev",
                    "libxxhash-dev"]
-    BUILD_WANTS = ["libedit-dev", "libhwloc-dev", "libcurl4-openssl-dev", "libssl-dev"]
+    BUILD_WANTS = ["libedit-dev", "libhwloc-dev", "libcurl4-openssl-dev", "libssl-dev", "libmicrohttpd-dev",
+                   "libjs-katex", "fonts-katex", "libjs-highlight.js"]
 
     def test_nothing_missing_calls_no_apt(self):
         self.debian(self.BUILD_NEEDS + self.BUILD_WANTS)
