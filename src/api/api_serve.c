@@ -32,6 +32,9 @@ void qs_serve_opts_init(qs_serve_opts *o, size_t size) {
 
 enum { ORDER_STOP = 1, ORDER_NOW = 2, ORDER_RELOAD = 4, ORDER_SWEEP = 8 };
 
+/* Servers of this process: with the last one the thread that all calls share ends. */
+static atomic_int n_servers;
+
 #define POLL_NS 20000000 /* how often the end of the last answers is looked for */
 
 typedef struct served {
@@ -304,6 +307,7 @@ qs_status qs_server_create(qs_server **out, const qs_serve_opts *opts, qs_err *e
     qs_status st = QS_OK;
     qs_server *s = qsi_calloc(1, sizeof *s);
     if (!s) QS_FAIL(err, QS_E_NOMEM, "out of memory");
+    atomic_fetch_add(&n_servers, 1);
     qs_serve_opts_init(&s->o, sizeof s->o);
     qsi_api_opts(&s->o, sizeof s->o, opts);
     QS_TRY(check(&s->o, err));
@@ -330,6 +334,7 @@ void qs_server_free(qs_server *s) {
             sweep(s);
         }
     }
+    if (atomic_fetch_sub(&n_servers, 1) == 1) qsi_calls_end();
     qsi_monitor_free(s->m);
     qsi_free(s);
 }
