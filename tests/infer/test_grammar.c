@@ -232,7 +232,7 @@ static void test_counts(void **state) {
 
 static void test_many_choices(void **state) {
     enum { COUNT = 10000 };
-    static char text[COUNT][16];
+    static char text[COUNT][24];
     static const char *list[COUNT];
     for (int i = 0; i < COUNT; i++) {
         (void)snprintf(text[i], sizeof text[i], "%s%d", i % 2 ? "foo" : "北京", i);

@@ -309,6 +309,7 @@ static void pipelining(void **state) {
     last = hear_all(fd);
     const char *a = strstr(last, "HTTP/1.1 200"), *b = a != NULL ? strstr(a + 1, "HTTP/1.1 200") : NULL;
     assert_non_null(b);
+    if (b == NULL) return; /* the compiler does not know that the test has ended */
     assert_non_null(strstr(b + 1, "HTTP/1.1 200"));
     assert_true(strstr(b, "chunked") != NULL && strstr(b, "chunked") < strstr(b + 1, "HTTP/1.1"));
     none_alive(h, 1000);

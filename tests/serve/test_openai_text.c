@@ -25,7 +25,7 @@ static void test_prompts(void **state) {
     assert_int_equal(fake_last(h.b.sched)->n_ids, 2);
     api_answer a = api_ask(&h, TEXT, "{\"prompt\":[\"a\",[98,99],\"d\"],\"n\":2}");
     for (int i = 0; i < 6; i++) {
-        char path[40], want[8];
+        char path[40], want[16];
         snprintf(path, sizeof path, "choices.%d.text", i);
         assert_string_equal(api_pick(a.body.data, path), i % 2 ? "\" two\"" : "\" on\"");
         snprintf(path, sizeof path, "choices.%d.index", i);
