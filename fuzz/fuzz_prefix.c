@@ -76,7 +76,8 @@ static void use(qsi_prefix *p, const char *path) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     qsi_runner r = { .n_vocab = 100 };
     qsi_prefix *p;
-    char path[64], kept[] = "/tmp/qs-fuzz-prefix-XXXXXX";
+    const char *folder = getenv("TMPDIR");
+    char path[64], kept[512];
     unsigned char copy[8192];
     int64_t n = 0;
     if (size < 1 || size - 1 > sizeof copy) return 0;
@@ -85,6 +86,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memcpy(copy, data + 1, size - 1);
     if (data[0] & 1) make_fit(copy, size - 1);
     r.two_paths = data[0] & 2;
+    snprintf(kept, sizeof kept, "%s/qs-fuzz-prefix-XXXXXX", folder != NULL ? folder : P_tmpdir);
     int fd = memfd_create("prefix", MFD_CLOEXEC), fd2 = mkstemp(kept);
     if (fd < 0 || fd2 < 0) return 0;
     QS_CHECK(write(fd, copy, size - 1) == (ssize_t)(size - 1));

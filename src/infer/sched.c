@@ -219,14 +219,12 @@ static void start_job(qsi_sched *s, qsi_job *j, int32_t slot) {
         qsi_sched_end_job(s, j, st, &err);
         return;
     }
-    bool shared = s->prefix && !j->o.no_cache && !j->o.echo && !j->o.embed && j->o.n_ids > 1;
-    if (shared) {
-        size_t n = qsi_prefix_match(s->prefix, j->o.ids, NULL, j->o.n_ids - 1, s->pages);
-        if (n > 0 && qsi_seq_reuse(&a->seq, n, s->pages, NULL) == QS_OK) {
-            j->usage.n_cached = (int64_t)n;
-            a->n_kept = n / QSI_KV_PAGE * QSI_KV_PAGE;
-        }
+    st = qsi_sched_reuse(s, a, &err);
+    if (st != QS_OK) {
+        qsi_sched_end_job(s, j, st, &err);
+        return;
     }
+    j->usage.n_cached = (int64_t)a->seq.n_past;
     qsi_event e = { .kind = QSI_EV_START, .n_done = j->usage.n_cached, .n_all = (int64_t)j->o.n_ids };
     qsi_job_tell(j, &e);
 }

@@ -139,6 +139,9 @@ void qsi_job_over(qsi_job *j, qs_status st, const qs_err *err);
 /* ---- sched_step.c ---- */
 /* One step of what runs, and all that follows from it. */
 void qsi_sched_step(qsi_sched *s);
+/* Takes what the cache has of a's ids by now, if that is more than it has computed. The last id is
+ * computed in any case: its logits are wanted. */
+qs_status qsi_sched_reuse(qsi_sched *s, qsi_answer_run *a, qs_err *err) QS_MUST_CHECK;
 /* The sequence has logits: ids are chosen as long as they are known ahead. */
 void qsi_sched_choose(qsi_sched *s, qsi_answer_run *a);
 

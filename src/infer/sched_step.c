@@ -42,9 +42,7 @@ static size_t common(const qsi_seq *a, const qsi_seq *b) {
     return i;
 }
 
-/* Takes what the cache has of a's ids by now, if that is more than it has computed. The last id is
- * computed in any case: its logits are wanted. */
-static qs_status reuse(qsi_sched *s, qsi_answer_run *a, qs_err *err) {
+qs_status qsi_sched_reuse(qsi_sched *s, qsi_answer_run *a, qs_err *err) {
     qs_status st = QS_OK;
     qsi_seq *q = &a->seq;
     if (!shares(a) || q->n_ids < 2) goto done;
@@ -129,7 +127,7 @@ static size_t take_prompts(qsi_sched *s, size_t n, int32_t rows, int32_t logits,
     while (budget > 0 && logits < s->max_logits) {
         qsi_answer_run *a = next_prompt(s, n);
         if (!a) break;
-        if (reuse(s, a, err) != QS_OK) {
+        if (qsi_sched_reuse(s, a, err) != QS_OK) {
             *failed = a;
             break;
         }

@@ -177,6 +177,14 @@ void qsi_put_usage(qsi_jw *w, const qsi_usage *u);     /* OpenAI's object */
 void qsi_put_timings(qsi_jw *w, const qsi_usage *u);   /* llama-server's */
 void qsi_put_truncation(qsi_jw *w, const qsi_ask *ask); /* member "truncation", where there was any */
 const char *qsi_fingerprint(const qsi_api_call *c, char out[40]);
+/* Of OpenAI's two voices: the members every object begins with (it stays open), and those it ends with,
+ * of a whole answer with the usage; the end of a choice; the last lines of a stream; an error in it. */
+void qsi_openai_head(qsi_api_call *c, qsi_jw *w, const char *object);
+void qsi_openai_tail(qsi_api_call *c, qsi_jw *w, const qsi_usage *u);
+void qsi_openai_whole_tail(qsi_api_call *c, qsi_jw *w);
+void qsi_openai_finish(qsi_jw *w, const char *reason); /* NULL: not yet */
+void qsi_openai_shut(qsi_api_call *c, const char *object);
+void qsi_openai_fail(qsi_api_call *c, const qsi_refusal *no);
 
 /* ---- draw.c ---- */
 uint64_t qsi_draw(void);
@@ -230,6 +238,9 @@ typedef enum qsi_tool_form { QSI_TOOLS_CHAT, QSI_TOOLS_RESPONSES, QSI_TOOLS_ANTH
 void qsi_talk_tools(qsi_talk *t, const qsi_in *in, qsi_tool_form form);
 /* Makes a call of function `name` (NULL: of any) certain. */
 void qsi_talk_force(qsi_talk *t, const char *name, const qsi_in *in, const char *key);
+/* OpenAI's tool_choice: "auto", "none", "required" or {"type": "function"} with the name, of the chat
+ * API within a member "function". */
+void qsi_talk_choice(qsi_talk *t, const qsi_in *in, qsi_tool_form form);
 /* Refuses what does not go together: functions that may be called, and a form the answer must have. */
 void qsi_talk_check(qsi_talk *t, const qsi_in *in);
 

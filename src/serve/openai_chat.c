@@ -10,16 +10,6 @@ static const char *finish_reason(const qsi_choice *h) {
     return h->n_calls > 0 ? "tool_calls" : "stop";
 }
 
-static void put_head(qsi_api_call *c, qsi_jw *w, const char *object) {
-    char print[40];
-    qsi_jw_obj(w);
-    qsi_jw_key_z(w, "id", c->name);
-    qsi_jw_key_z(w, "object", object);
-    qsi_jw_key_i64(w, "created", c->wall_s);
-    qsi_jw_key_z(w, "model", c->b->id);
-    qsi_jw_key_z(w, "system_fingerprint", qsi_fingerprint(c, print));
-}
-
 static void put_logprobs(qsi_api_call *c, qsi_jw *w, const qsi_lp *lp) {
     qsi_jw_key(w, "logprobs");
     if (!c->ask.o.logprobs) {
@@ -66,23 +56,16 @@ static void put_choice(qsi_api_call *c, qsi_jw *w, size_t i) {
     if (h->n_calls > 0) put_calls(w, h);
     qsi_jw_end_obj(w);
     put_logprobs(c, w, &h->lp);
-    qsi_jw_key_z(w, "finish_reason", finish_reason(h));
-    qsi_jw_end_obj(w);
+    qsi_openai_finish(w, finish_reason(h));
 }
 
 static void whole(qsi_api_call *c, qsi_jw *w) {
-    qsi_usage u = qsi_runs_usage(c);
-    put_head(c, w, "chat.completion");
+    qsi_openai_head(c, w, "chat.completion");
     qsi_jw_key(w, "choices");
     qsi_jw_arr(w);
     for (size_t i = 0; i < c->n_choices; i++) put_choice(c, w, i);
     qsi_jw_end_arr(w);
-    qsi_jw_key(w, "usage");
-    qsi_put_usage(w, &u);
-    qsi_jw_key(w, "timings");
-    qsi_put_timings(w, &u);
-    qsi_put_truncation(w, &c->ask);
-    qsi_jw_end_obj(w);
+    qsi_openai_whole_tail(c, w);
 }
 
 /* ---- streams ---- */
@@ -90,7 +73,7 @@ static void whole(qsi_api_call *c, qsi_jw *w) {
 /* An event up to its choice's delta, which is open. */
 static qsi_jw begin_delta(qsi_api_call *c, const qsi_choice *h) {
     qsi_jw w = qsi_sse_begin(c, NULL);
-    put_head(c, &w, "chat.completion.chunk");
+    qsi_openai_head(c, &w, "chat.completion.chunk");
     qsi_jw_key(&w, "choices");
     qsi_jw_arr(&w);
     qsi_jw_obj(&w);
@@ -104,10 +87,7 @@ static void end_choice(qsi_api_call *c, qsi_jw *w, const qsi_lp *lp, const char 
     static const qsi_lp none = { 0 };
     qsi_jw_end_obj(w);
     put_logprobs(c, w, lp != NULL ? lp : &none);
-    qsi_jw_key(w, "finish_reason");
-    if (reason != NULL) qsi_jw_z(w, reason);
-    else qsi_jw_null(w);
-    qsi_jw_end_obj(w);
+    qsi_openai_finish(w, reason);
     qsi_jw_end_arr(w);
     if (c->ask.usage) qsi_jw_key_null(w, "usage");
 }
@@ -163,37 +143,14 @@ static void over(qsi_api_call *c, qsi_run *r, qsi_choice *h) {
     say_role(c, h);
     qsi_jw w = begin_delta(c, h);
     end_choice(c, &w, &h->lp, finish_reason(h));
-    qsi_jw_key(&w, "timings");
-    qsi_put_timings(&w, &r->usage);
-    qsi_put_truncation(&w, &c->ask);
-    qsi_jw_end_obj(&w);
+    qsi_openai_tail(c, &w, &r->usage);
     qsi_sse_end(c, &w);
 }
 
-static void shut(qsi_api_call *c) {
-    if (c->ask.usage) {
-        qsi_usage u = qsi_runs_usage(c);
-        qsi_jw w = qsi_sse_begin(c, NULL);
-        put_head(c, &w, "chat.completion.chunk");
-        qsi_jw_key(&w, "choices");
-        qsi_jw_arr(&w);
-        qsi_jw_end_arr(&w);
-        qsi_jw_key(&w, "usage");
-        qsi_put_usage(&w, &u);
-        qsi_jw_end_obj(&w);
-        qsi_sse_end(c, &w);
-    }
-    qsi_say(c, "data: [DONE]\n\n");
-}
-
-static void fail(qsi_api_call *c, const qsi_refusal *no) {
-    qsi_jw w = qsi_sse_begin(c, NULL);
-    if (w.st == QS_OK) w.st = qsi_refusal_write(w.s, no, QSI_API_OPENAI);
-    qsi_sse_end(c, &w);
-}
+static void shut(qsi_api_call *c) { qsi_openai_shut(c, "chat.completion.chunk"); }
 
 static const qsi_voice voice = { .stream_type = "text/event-stream", .part = part, .over = over,
-                                 .close = shut, .fail = fail, .whole = whole };
+                                 .close = shut, .fail = qsi_openai_fail, .whole = whole };
 
 /* ---- the request ---- */
 
@@ -204,28 +161,6 @@ static void read_logprobs(qsi_api_call *c, const qsi_in *in) {
     if (!c->ask.o.logprobs && top > 0)
         qsi_in_refuse(in, "top_logprobs", "needs \"logprobs\": true");
     c->ask.o.top_logprobs = (int32_t)top;
-}
-
-/* "auto", "none", "required", or {"type": "function", "function": {"name": ..}}. */
-static void read_choice(qsi_talk *t, const qsi_in *in) {
-    static const char *const words[] = { "auto", "none", "required", NULL };
-    static const char *const function[] = { "function", NULL };
-    qsi_json_kind kind = qsi_json_kind_of(qsi_json_get(in->j, "tool_choice"));
-    if (!qsi_in_has(in, "tool_choice")) return;
-    if (kind == QSI_JSON_STR) {
-        int word = qsi_in_word(in, "tool_choice", words);
-        if (word == 1) t->n_tools = 0;
-        if (word == 2) qsi_talk_force(t, NULL, in, "tool_choice");
-        return;
-    }
-    if (qsi_in_object(in, "tool_choice") == NULL) return;
-    qsi_in o = qsi_in_member(in, "tool_choice");
-    if (qsi_in_need(&o, "type")) qsi_in_word(&o, "type", function);
-    if (in->no->status != 0 || !qsi_in_need(&o, "function")) return;
-    if (qsi_in_object(&o, "function") == NULL) return;
-    qsi_in f = qsi_in_member(&o, "function");
-    const char *name = qsi_in_need(&f, "name") ? qsi_in_text(&f, "name") : NULL;
-    if (name != NULL) qsi_talk_force(t, name, in, "tool_choice");
 }
 
 static void read_parallel(qsi_api_call *c, const qsi_in *in) {
@@ -253,7 +188,7 @@ void qsi_chat_completions(qsi_api_call *c, const qsi_json *j, qsi_refusal *no) {
                    c->b->chat_why != NULL ? c->b->chat_why : "use /v1/completions");
     if (no->status == 0) qsi_talk_thinking(&t, &in);
     if (no->status == 0) qsi_talk_tools(&t, &in, QSI_TOOLS_CHAT);
-    if (no->status == 0) read_choice(&t, &in);
+    if (no->status == 0) qsi_talk_choice(&t, &in, QSI_TOOLS_CHAT);
     if (no->status == 0) qsi_talk_check(&t, &in);
     qsi_prompt_talk(c, &t, "messages", no);
 }

@@ -13,16 +13,6 @@ static const qsi_run *run_of(const qsi_api_call *c, size_t choice) {
     return &c->runs[choice / (size_t)c->ask.o.n];
 }
 
-static void put_head(qsi_api_call *c, qsi_jw *w) {
-    char print[40];
-    qsi_jw_obj(w);
-    qsi_jw_key_z(w, "id", c->name);
-    qsi_jw_key_z(w, "object", "text_completion");
-    qsi_jw_key_i64(w, "created", c->wall_s);
-    qsi_jw_key_z(w, "model", c->b->id);
-    qsi_jw_key_z(w, "system_fingerprint", qsi_fingerprint(c, print));
-}
-
 static void put_column(qsi_jw *w, const char *key, const qsi_str *a, const qsi_str *b) {
     qsi_jw_key(w, key);
     qsi_jw_arr(w);
@@ -56,8 +46,7 @@ static void put_text(qsi_api_call *c, qsi_jw *w, const qsi_run *r, const char *p
 }
 
 static void whole(qsi_api_call *c, qsi_jw *w) {
-    qsi_usage u = qsi_runs_usage(c);
-    put_head(c, w);
+    qsi_openai_head(c, w, "text_completion");
     qsi_jw_key(w, "choices");
     qsi_jw_arr(w);
     for (size_t i = 0; i < c->n_choices; i++) {
@@ -67,16 +56,10 @@ static void whole(qsi_api_call *c, qsi_jw *w) {
         qsi_jw_key_i64(w, "index", (int64_t)i);
         put_text(c, w, r, h->text.data, h->text.len);
         put_logprobs(c, w, &r->echo, &h->lp);
-        qsi_jw_key_z(w, "finish_reason", finish_reason(h));
-        qsi_jw_end_obj(w);
+        qsi_openai_finish(w, finish_reason(h));
     }
     qsi_jw_end_arr(w);
-    qsi_jw_key(w, "usage");
-    qsi_put_usage(w, &u);
-    qsi_jw_key(w, "timings");
-    qsi_put_timings(w, &u);
-    qsi_put_truncation(w, &c->ask);
-    qsi_jw_end_obj(w);
+    qsi_openai_whole_tail(c, w);
 }
 
 /* ---- streams ---- */
@@ -86,17 +69,14 @@ static qsi_jw put_piece(qsi_api_call *c, const qsi_run *r, const qsi_choice *h, 
                         const char *reason) {
     bool echo = !h->begun && c->ask.echo;
     qsi_jw w = qsi_sse_begin(c, NULL);
-    put_head(c, &w);
+    qsi_openai_head(c, &w, "text_completion");
     qsi_jw_key(&w, "choices");
     qsi_jw_arr(&w);
     qsi_jw_obj(&w);
     qsi_jw_key_i64(&w, "index", h - c->choices);
     put_text(c, &w, echo ? r : NULL, p, n);
     put_logprobs(c, &w, echo ? &r->echo : NULL, &h->lp);
-    qsi_jw_key(&w, "finish_reason");
-    if (reason != NULL) qsi_jw_z(&w, reason);
-    else qsi_jw_null(&w);
-    qsi_jw_end_obj(&w);
+    qsi_openai_finish(&w, reason);
     qsi_jw_end_arr(&w);
     if (c->ask.usage) qsi_jw_key_null(&w, "usage");
     return w;
@@ -110,37 +90,14 @@ static void part(qsi_api_call *c, qsi_run *r, qsi_choice *h, const qsi_event *e)
 
 static void over(qsi_api_call *c, qsi_run *r, qsi_choice *h) {
     qsi_jw w = put_piece(c, r, h, "", 0, finish_reason(h));
-    qsi_jw_key(&w, "timings");
-    qsi_put_timings(&w, &r->usage);
-    qsi_put_truncation(&w, &c->ask);
-    qsi_jw_end_obj(&w);
+    qsi_openai_tail(c, &w, &r->usage);
     qsi_sse_end(c, &w);
 }
 
-static void shut(qsi_api_call *c) {
-    if (c->ask.usage) {
-        qsi_usage u = qsi_runs_usage(c);
-        qsi_jw w = qsi_sse_begin(c, NULL);
-        put_head(c, &w);
-        qsi_jw_key(&w, "choices");
-        qsi_jw_arr(&w);
-        qsi_jw_end_arr(&w);
-        qsi_jw_key(&w, "usage");
-        qsi_put_usage(&w, &u);
-        qsi_jw_end_obj(&w);
-        qsi_sse_end(c, &w);
-    }
-    qsi_say(c, "data: [DONE]\n\n");
-}
-
-static void fail(qsi_api_call *c, const qsi_refusal *no) {
-    qsi_jw w = qsi_sse_begin(c, NULL);
-    if (w.st == QS_OK) w.st = qsi_refusal_write(w.s, no, QSI_API_OPENAI);
-    qsi_sse_end(c, &w);
-}
+static void shut(qsi_api_call *c) { qsi_openai_shut(c, "text_completion"); }
 
 static const qsi_voice voice = { .stream_type = "text/event-stream", .legacy = true, .part = part,
-                                 .over = over, .close = shut, .fail = fail, .whole = whole };
+                                 .over = over, .close = shut, .fail = qsi_openai_fail, .whole = whole };
 
 /* ---- the request ---- */
 

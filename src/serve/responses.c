@@ -451,24 +451,6 @@ static void read_input(qsi_talk *t, const qsi_in *in) {
     }
 }
 
-/* {"type": "function", "name": ..} or a word. */
-static void read_choice(qsi_talk *t, const qsi_in *in) {
-    static const char *const words[] = { "auto", "none", "required", NULL };
-    static const char *const function[] = { "function", NULL };
-    if (!qsi_in_has(in, "tool_choice")) return;
-    if (qsi_json_kind_of(qsi_json_get(in->j, "tool_choice")) == QSI_JSON_STR) {
-        int word = qsi_in_word(in, "tool_choice", words);
-        if (word == 1) t->n_tools = 0;
-        if (word == 2) qsi_talk_force(t, NULL, in, "tool_choice");
-        return;
-    }
-    if (qsi_in_object(in, "tool_choice") == NULL) return;
-    qsi_in o = qsi_in_member(in, "tool_choice");
-    if (qsi_in_need(&o, "type")) qsi_in_word(&o, "type", function);
-    const char *name = qsi_in_need(&o, "name") ? qsi_in_text(&o, "name") : NULL;
-    if (name != NULL) qsi_talk_force(t, name, in, "tool_choice");
-}
-
 static void read_format(qsi_api_call *c, const qsi_in *in) {
     static const char *const types[] = { "text", "json_object", "json_schema", NULL };
     own *o = c->own;
@@ -565,7 +547,7 @@ void qsi_responses(qsi_api_call *c, const qsi_json *j, qsi_refusal *no) {
         qsi_refuse(no, 400, "no_chat_template", NULL, "this model has no chat template");
     if (no->status == 0) read_reasoning(&t, &in);
     if (no->status == 0) qsi_talk_tools(&t, &in, QSI_TOOLS_RESPONSES);
-    if (no->status == 0) read_choice(&t, &in);
+    if (no->status == 0) qsi_talk_choice(&t, &in, QSI_TOOLS_RESPONSES);
     if (no->status == 0) qsi_talk_check(&t, &in);
     o->instructions = repeat(c, &in, "instructions");
     o->tools = repeat(c, &in, "tools");

@@ -101,3 +101,58 @@ const char *qsi_fingerprint(const qsi_api_call *c, char out[40]) {
     snprintf(out, 40, "qiusuo-" QSI_VERSION "-%08x", (unsigned)(h & 0xffffffff));
     return out;
 }
+
+/* ---- OpenAI's two voices ---- */
+
+void qsi_openai_head(qsi_api_call *c, qsi_jw *w, const char *object) {
+    char print[40];
+    qsi_jw_obj(w);
+    qsi_jw_key_z(w, "id", c->name);
+    qsi_jw_key_z(w, "object", object);
+    qsi_jw_key_i64(w, "created", c->wall_s);
+    qsi_jw_key_z(w, "model", c->b->id);
+    qsi_jw_key_z(w, "system_fingerprint", qsi_fingerprint(c, print));
+}
+
+void qsi_openai_tail(qsi_api_call *c, qsi_jw *w, const qsi_usage *u) {
+    qsi_jw_key(w, "timings");
+    qsi_put_timings(w, u);
+    qsi_put_truncation(w, &c->ask);
+    qsi_jw_end_obj(w);
+}
+
+void qsi_openai_whole_tail(qsi_api_call *c, qsi_jw *w) {
+    qsi_usage u = qsi_runs_usage(c);
+    qsi_jw_key(w, "usage");
+    qsi_put_usage(w, &u);
+    qsi_openai_tail(c, w, &u);
+}
+
+void qsi_openai_finish(qsi_jw *w, const char *reason) {
+    qsi_jw_key(w, "finish_reason");
+    if (reason != NULL) qsi_jw_z(w, reason);
+    else qsi_jw_null(w);
+    qsi_jw_end_obj(w);
+}
+
+void qsi_openai_shut(qsi_api_call *c, const char *object) {
+    if (c->ask.usage) {
+        qsi_usage u = qsi_runs_usage(c);
+        qsi_jw w = qsi_sse_begin(c, NULL);
+        qsi_openai_head(c, &w, object);
+        qsi_jw_key(&w, "choices");
+        qsi_jw_arr(&w);
+        qsi_jw_end_arr(&w);
+        qsi_jw_key(&w, "usage");
+        qsi_put_usage(&w, &u);
+        qsi_jw_end_obj(&w);
+        qsi_sse_end(c, &w);
+    }
+    qsi_say(c, "data: [DONE]\n\n");
+}
+
+void qsi_openai_fail(qsi_api_call *c, const qsi_refusal *no) {
+    qsi_jw w = qsi_sse_begin(c, NULL);
+    if (w.st == QS_OK) w.st = qsi_refusal_write(w.s, no, QSI_API_OPENAI);
+    qsi_sse_end(c, &w);
+}

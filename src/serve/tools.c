@@ -298,6 +298,28 @@ void qsi_talk_force(qsi_talk *t, const char *name, const qsi_in *in, const char 
     if (tool != NULL && form != QSI_CALLS_DSML) force_parameters(t, tool, in, key);
 }
 
+void qsi_talk_choice(qsi_talk *t, const qsi_in *in, qsi_tool_form form) {
+    static const char *const words[] = { "auto", "none", "required", NULL };
+    static const char *const function[] = { "function", NULL };
+    if (!qsi_in_has(in, "tool_choice")) return;
+    if (qsi_json_kind_of(qsi_json_get(in->j, "tool_choice")) == QSI_JSON_STR) {
+        int word = qsi_in_word(in, "tool_choice", words);
+        if (word == 1) t->n_tools = 0;
+        if (word == 2) qsi_talk_force(t, NULL, in, "tool_choice");
+        return;
+    }
+    if (qsi_in_object(in, "tool_choice") == NULL) return;
+    qsi_in o = qsi_in_member(in, "tool_choice"), f = o;
+    if (qsi_in_need(&o, "type")) qsi_in_word(&o, "type", function);
+    if (form == QSI_TOOLS_CHAT) {
+        if (in->no->status != 0 || !qsi_in_need(&o, "function")) return;
+        if (qsi_in_object(&o, "function") == NULL) return;
+        f = qsi_in_member(&o, "function");
+    }
+    const char *name = qsi_in_need(&f, "name") ? qsi_in_text(&f, "name") : NULL;
+    if (name != NULL) qsi_talk_force(t, name, in, "tool_choice");
+}
+
 void qsi_talk_check(qsi_talk *t, const qsi_in *in) {
     if (t->n_tools > 0 && t->c->ask.o.grammar != NULL && !t->c->ask.forced)
         qsi_in_refuse(in, "tools", "may be called, but the answer has to keep to another form; set "

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../sys/tmpdir.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "fake_model.h"
@@ -152,7 +153,7 @@ static void test_exact(void **state) {
     }
 }
 
-static char path[] = "/tmp/qs-prefix-XXXXXX";
+static const char path[] = "prefix.bin";
 
 static int64_t load(bench *b, uint64_t key) {
     int64_t n = -1;
@@ -247,9 +248,6 @@ int main(void) {
         cmocka_unit_test(test_beginnings), cmocka_unit_test(test_room), cmocka_unit_test(test_order),
         cmocka_unit_test(test_exact), cmocka_unit_test(test_disk), cmocka_unit_test(test_damage),
     };
-    int fd = mkstemp(path);
-    if (fd < 0) return 1;
-    close(fd);
     qsi_log_set(hush, NULL);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, tmp_enter, tmp_leave);
 }

@@ -13,18 +13,18 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../sys/tmpdir.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "fake_model.h"
+#include "moon_vocab.h"
 #include "infer/generate.h"
 #include "infer/grammar.h"
 #include "infer/sched.h"
 #include "sys/file.h"
 #include "sys/thread.h"
-#include "../tok/tok_fixture.h"
 
-static qsi_vocab *vocab;
 
 /* What became of a job. */
 typedef struct heard {
@@ -566,13 +566,9 @@ static void test_cancel_prompt(void **state) {
 
 /* What was computed is there after a restart. */
 static void test_restart(void **state) {
-    char path[] = "/tmp/qs-sched-XXXXXX";
+    const char *path = "prompts.bin";
     int32_t ids[300];
     (void)state;
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    close(fd);
-    unlink(path);
     for (int i = 0; i < 300; i++) ids[i] = 3 + i * i % 47;
     for (int k = 0; k < 2; k++) {
         bench b;
@@ -619,30 +615,14 @@ static void test_end(void **state) {
     }
 }
 
-static int make_vocab(void **state) {
-    static const char text[] = "the moon is bright, the moon is round. 床前明月光，疑是地上霜。";
-    qsi_bpe_trainer *t;
-    qs_status st = qsi_bpe_trainer_create(&t, "deepseek-llm", NULL);
-    for (int i = 0; i < 4 && st == QS_OK; i++)
-        st = qsi_bpe_trainer_add(t, text, sizeof text - 1, NULL);
-    if (st == QS_OK) st = qsi_bpe_trainer_finish(t, 290, NULL, NULL, &vocab, NULL);
-    qsi_bpe_trainer_free(t);
-    return st == QS_OK ? 0 : -1;
-}
-
-static int free_vocab(void **state) {
-    qsi_vocab_free(vocab);
-    return 0;
-}
-
 static int make_both(void **state) {
-    if (make_vocab(state) != 0) return -1;
+    if (tmp_enter(state) != 0 || make_vocab(state) != 0) return -1;
     return qsi_token_trie_create(&trie, vocab, NULL) == QS_OK ? 0 : -1;
 }
 
 static int free_both(void **state) {
     qsi_token_trie_release(trie);
-    return free_vocab(state);
+    return free_vocab(state) != 0 ? -1 : tmp_leave(state);
 }
 
 static void hush(void *user, qsi_log_level level, const char *text) {
