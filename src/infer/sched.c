@@ -224,7 +224,6 @@ static void start_job(qsi_sched *s, qsi_job *j, int32_t slot) {
         qsi_sched_end_job(s, j, st, &err);
         return;
     }
-    j->usage.n_cached = (int64_t)a->seq.n_past;
     qsi_event e = { .kind = QSI_EV_START, .n_done = j->usage.n_cached, .n_all = (int64_t)j->o.n_ids };
     qsi_job_tell(j, &e);
 }

@@ -39,6 +39,7 @@ typedef struct qsi_answer_run {
     qsi_guide guide;
     qsi_matcher *matcher;     /* of its grammar; NULL: free */
     bool has_gen;
+    bool again;               /* it gave way: what is computed, or taken, now was so before */
     qs_status pick_st;        /* of choosing its next id */
     qs_err pick_err;
     double sum_logprob;

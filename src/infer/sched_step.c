@@ -48,6 +48,7 @@ qs_status qsi_sched_reuse(qsi_sched *s, qsi_answer_run *a, qs_err *err) {
     if (!shares(a) || q->n_ids < 2) goto done;
     size_t n = qsi_prefix_match(s->prefix, q->ids, q->generated, q->n_ids - 1, s->pages);
     if (n <= q->n_past) goto done;
+    if (!a->has_gen && !a->again) a->job->usage.n_cached += (int64_t)(n - q->n_past);
     qsi_seq_rewind(q);
     QS_TRY(qsi_seq_reuse(q, n, s->pages, err));
     a->n_kept = n / QSI_KV_PAGE * QSI_KV_PAGE;
@@ -177,6 +178,7 @@ static qsi_answer_run *who_gives_way(const qsi_sched *s) {
 static void give_way(qsi_sched *s, qsi_answer_run *a) {
     qsi_seq_rewind(&a->seq);
     a->state = ANSWER_AWAY;
+    a->again = true;
     a->n_kept = 0;
     qsi_monitor_lock(s->m);
     s->stats.n_preempted++;
